@@ -1,0 +1,60 @@
+"""What every command needs: talking to the user, ending with the right exit code, seeding."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class UserError(ValueError):
+    """A mistake the user can mend; its message is one Chinese sentence naming the thing and the remedy."""
+
+
+def log(message: str) -> None:
+    """Write one line of talk to stderr (stdout is for results only)."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...] = ()) -> NoReturn:
+    """Run a command's main function and leave the process with an honest exit code.
+
+    Args:
+        main: the command; returns its exit code, None meaning 0.
+        user_errors: exception types that count as the user's mistakes beside `UserError`.
+
+    Exit codes: what `main` returned; 2 for a user's mistake (one line on stderr, a traceback only when
+    `--debug` is among the arguments); 130 for Ctrl-C; 1 when the reader of stdout went away.
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except (UserError, *user_errors) as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        log(f"错误：{error}")
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        log("\n已中断。")
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader is gone: give the interpreter a stdout it can still flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators (every CUDA device included)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,88 @@
+"""The prompt: one wording and one encoding for training, evaluation and inference."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Protocol
+
+from utils.common_utils import UserError
+
+INSTRUCTION = "帮我抽取出下面句子中的三元组信息，返回JSON："
+PROMPT_TEMPLATE = (
+    "Instruction: 你现在是一个很厉害的阅读理解器，严格按照人类指令进行回答。\n"
+    "Input: {instruction}\n\n{sentence}\nAnswer: "
+)
+
+# head: up to the blank line that ends the instruction; tail: the cue for the answer
+_CONTEXT = re.compile(r"(Instruction: .*?\nInput: .*?\n\n)(.*)(\nAnswer: ?)", re.DOTALL)
+# No piece of the published vocabulary is longer, so more characters than this per token can't fit.
+_MAX_CHARACTERS_PER_TOKEN = 128
+
+
+class PromptTokenizer(Protocol):
+    """What encoding a prompt needs of `ChatGLMTokenizer`."""
+
+    gmask_token_id: int
+    bos_token_id: int
+
+    def encode_plain(self, text: str) -> list[int]: ...
+
+
+class EncodedPrompt(NamedTuple):
+    """`input_ids` ends with `[gMASK] <sop>`; `truncated` says that the sentence lost characters at its end."""
+
+    input_ids: list[int]
+    truncated: bool
+
+
+def build_prompt(sentence: str, instruction: str = INSTRUCTION) -> str:
+    """Return the `context` of a sentence, in the notation of the data files."""
+    return PROMPT_TEMPLATE.format(instruction=instruction, sentence=sentence)
+
+
+def split_context(context: str) -> tuple[str, str, str]:
+    """Split a context into (head, sentence, tail), which joined give the context again.
+
+    A context in another notation than `PROMPT_TEMPLATE` is taken as one sentence without head and tail.
+    """
+    match = _CONTEXT.fullmatch(context)
+    return match.group(1, 2, 3) if match else ("", context, "")
+
+
+def encode_prompt(tokenizer: PromptTokenizer, context: str, max_source_seq_len: int) -> EncodedPrompt:
+    """Encode a context and append `[gMASK] <sop>`.
+
+    Args:
+        tokenizer: a `ChatGLMTokenizer`.
+        context: the whole prompt, instruction and sentence.
+        max_source_seq_len: the most ids to return, the two special ones included. A longer context loses
+            characters at the end of its sentence, never of its instruction or its "Answer: ".
+
+    Raises:
+        UserError: the instruction alone does not fit.
+    """
+    room = max_source_seq_len - 2
+    suffix = [tokenizer.gmask_token_id, tokenizer.bos_token_id]
+    head, sentence, tail = split_context(context)
+
+    fits, too_long = 0, min(len(sentence), room * _MAX_CHARACTERS_PER_TOKEN) + 1
+    if too_long == len(sentence) + 1:
+        ids = tokenizer.encode_plain(context)
+        if len(ids) <= room:
+            return EncodedPrompt(ids + suffix, truncated=False)
+        too_long -= 1
+
+    best = tokenizer.encode_plain(head + tail)
+    if len(best) > room:
+        raise UserError(
+            f"max_source_seq_len={max_source_seq_len} 太小：指令本身就有 {len(best) + 2} 个 token，"
+            "没有留给句子的位置，请把它调大。"
+        )
+    while too_long - fits > 1:  # bisect for the longest beginning of the sentence that fits
+        middle = (fits + too_long) // 2
+        ids = tokenizer.encode_plain(head + sentence[:middle] + tail)
+        if len(ids) <= room:
+            fits, best = middle, ids
+        else:
+            too_long = middle
+    return EncodedPrompt(best + suffix, truncated=True)

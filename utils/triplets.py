@@ -1,0 +1,57 @@
+"""The notation of triplets: five fields in the README's order, a fenced JSON list as the model's answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Triplet(NamedTuple):
+    """One fact of a sentence; the order of the fields is that of the data files and of every output."""
+
+    predicate: str
+    object_type: str
+    subject_type: str
+    object: str
+    subject: str
+
+
+KEYS = Triplet._fields
+_FENCE_START, _FENCE_END = "```json\n", "\n```"
+
+
+def format_target(triplets: Iterable[Triplet]) -> str:
+    """Return the answer that stands for `triplets` in training data: a fenced JSON list on one line."""
+    answer = json.dumps([triplet._asdict() for triplet in triplets], ensure_ascii=False)
+    return f"{_FENCE_START}{answer}{_FENCE_END}"
+
+
+def parse_target(text: str) -> list[Triplet]:
+    """Read an answer strictly, with or without its fence.
+
+    Raises:
+        ValueError: it is not a JSON list of objects with exactly the five fields, all strings.
+    """
+    body = text.strip()
+    if body.startswith("```"):
+        body = body.removeprefix("```json").removeprefix("```").removesuffix("```")
+    try:
+        items = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("JSON 嵌套过深") from error
+    if not isinstance(items, list):
+        raise ValueError("不是 JSON 列表")
+    triplets = []
+    for item in items:
+        if not isinstance(item, dict) or set(item) != set(KEYS):
+            raise ValueError(f"三元组应当恰好有这些字段：{'、'.join(KEYS)}")
+        if not all(isinstance(value, str) for value in item.values()):
+            raise ValueError("三元组的字段应当都是字符串")
+        triplets.append(Triplet(**item))
+    return triplets
+
+
+def is_triplet_target(text: str) -> bool:
+    """Tell an answer in triplet notation from a classification answer, without judging its content."""
+    return text.lstrip().startswith(("```", "[{", "[]"))
