@@ -1,0 +1,191 @@
+"""ProjectConfig: every knob of the project, with its default, its meaning and what it may be set to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from utils.common_utils import UserError
+from utils.config_cli import Rule, closest_name, show_value
+
+MAX_POSITIONS = 2048  # of the published model (config.json, max_sequence_length)
+
+
+class ProjectConfig(object):
+    """The knobs, as plain attributes: edit the values below, or set one on the command line of train.py."""
+
+    def __init__(self) -> None:
+        # 模型配置
+        self.pre_model = "THUDM/chatglm-6b"  # 预训练模型：本地目录，或本机缓存中的模型名
+        self.load_in_4bit = True  # 以 4-bit NF4 加载（QLoRA）；关闭后按半精度加载
+        self.device = None  # 运行设备：none 为自动选择，也可写 cuda、cuda:1 或 cpu
+
+        # 数据配置
+        self.train_path = "data/mixed_train_dataset.jsonl"  # 训练集，JSONL 格式
+        self.dev_path = "data/mixed_dev_dataset.jsonl"  # 验证集，JSONL 格式
+        self.strict_data = False  # 遇到坏行就停止；关闭时跳过坏行并报告行数
+        self.dataloader_num_workers = 0  # 数据加载的工作进程数，0 为在主进程中加载
+
+        # 训练配置 - 20GB显存优化
+        self.batch_size = 1  # 批次大小
+        self.gradient_accumulation_steps = 8  # 梯度累积步数，等效批次 = 批次大小 × 累积步数
+        self.epochs = 3  # 训练轮数
+        self.max_steps = 0  # 参数更新多少步后停止，0 为不限制
+        self.learning_rate = 2e-4  # 学习率的峰值
+        self.warmup_ratio = 0.05  # 预热步数占总步数的比例，之后按余弦下降
+        self.weight_decay = 0.0  # 权重衰减
+        self.max_grad_norm = 1.0  # 梯度裁剪的范数上限，0 为不裁剪
+        self.max_nonfinite_steps = 20  # 连续多少步梯度不是有限数就停止（单独的一步会跳过）
+        self.seed = 42  # 随机种子
+
+        # 序列长度配置 - 显存优化
+        self.max_source_seq_len = 256  # 输入序列长度（token 数，含 [gMASK] <sop>）
+        self.max_target_seq_len = 128  # 输出序列长度（token 数，含 <eop>）
+
+        # LoRA配置
+        self.lora_rank = 8  # LoRA rank
+        self.lora_alpha = 32  # LoRA alpha，缩放系数 = alpha / rank
+        self.lora_dropout = 0.05  # LoRA 层的 dropout
+        self.lora_target_modules = ["query_key_value"]  # 加 LoRA 的模块名
+
+        # 显存优化
+        self.fp16 = True  # FP16 混合精度训练（在 CPU 上自动改用 BF16）
+        self.bf16 = False  # BF16 混合精度训练，不能与 fp16 同时开启
+        self.gradient_checkpointing = True  # 梯度检查点：用计算换显存
+
+        # 评估配置
+        self.eval_steps = 100  # 每多少步评估一次，0 为只在每轮结束时评估
+        self.eval_batch_size = 8  # 评估与生成时的批次大小
+        self.eval_samples = 50  # 训练中每次评估用多少条验证数据生成三元组（结束时用全部）
+        self.best_metric = "triplet_f1"  # 挑选最佳模型的指标：triplet_f1 或 dev_loss
+        self.early_stopping_patience = 0  # 连续多少次评估没有变好就提前停止，0 为不提前停止
+
+        # 日志与保存
+        self.save_dir = "output/chatglm-6b-triplet-qlora"  # 输出目录
+        self.overwrite_output_dir = False  # 输出目录里已有训练结果时，清掉重来
+        self.resume_from_checkpoint = None  # 从检查点继续：目录，或 auto（最新的一个），none 为从头训练
+        self.save_freq = 100  # 每多少步保存一个检查点，0 为只在中断时保存
+        self.save_total_limit = 3  # 最多保留几个检查点
+        self.logging_steps = 10  # 每多少步输出一行日志
+        self.tensorboard = True  # 写 TensorBoard 训练曲线
+
+    @staticmethod
+    def rules() -> Mapping[str, Rule]:
+        """What each knob may be set to, by name."""
+        return _RULES
+
+    def to_dict(self) -> dict[str, Any]:
+        """All knobs as plain JSON values, in the order of the class."""
+        return {name: list(value) if isinstance(value, list) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ProjectConfig:
+        """Build a config from saved knobs; those not mentioned keep their defaults.
+
+        Raises:
+            UserError: an unknown name, or a value that `validate` refuses.
+        """
+        config = cls()
+        vars(config).update(values)
+        config.validate()
+        return config
+
+    def validate(self) -> None:
+        """Check every knob and their combinations.
+
+        Raises:
+            UserError: all problems at once, one line each, every line naming its knob.
+        """
+        problems = _problems(vars(self))
+        if len(problems) == 1:
+            raise UserError(f"配置有误：{problems[0]}")
+        if problems:
+            raise UserError(
+                f"配置有 {len(problems)} 处错误：\n" + "\n".join(f"  - {line}" for line in problems)
+            )
+
+
+# 每个参数的类型与取值范围；默认值和说明只写在上面的类里
+_RULES = {
+    "pre_model": Rule(str),
+    "load_in_4bit": Rule(bool),
+    "device": Rule(str, optional=True, pattern=r"cpu|cuda(:\d+)?", example="cuda、cuda:0 或 cpu"),
+    "train_path": Rule(str),
+    "dev_path": Rule(str),
+    "strict_data": Rule(bool),
+    "dataloader_num_workers": Rule(int, at_least=0, at_most=256),
+    "batch_size": Rule(int, at_least=1),
+    "gradient_accumulation_steps": Rule(int, at_least=1),
+    "epochs": Rule(int, at_least=1),
+    "max_steps": Rule(int, at_least=-1),
+    "learning_rate": Rule(float, above=0, at_most=1),
+    "warmup_ratio": Rule(float, at_least=0, below=1),
+    "weight_decay": Rule(float, at_least=0, at_most=1),
+    "max_grad_norm": Rule(float, at_least=0),
+    "max_nonfinite_steps": Rule(int, at_least=1),
+    "seed": Rule(int, at_least=0, below=2**32),
+    "max_source_seq_len": Rule(int, at_least=3, at_most=MAX_POSITIONS),
+    "max_target_seq_len": Rule(int, at_least=2, at_most=MAX_POSITIONS),
+    "lora_rank": Rule(int, at_least=1),
+    "lora_alpha": Rule(int, at_least=1),
+    "lora_dropout": Rule(float, at_least=0, below=1),
+    "lora_target_modules": Rule(list),
+    "fp16": Rule(bool),
+    "bf16": Rule(bool),
+    "gradient_checkpointing": Rule(bool),
+    "eval_steps": Rule(int, at_least=0),
+    "eval_batch_size": Rule(int, at_least=1),
+    "eval_samples": Rule(int, at_least=0),
+    "best_metric": Rule(str, pattern="triplet_f1|dev_loss", example="triplet_f1 或 dev_loss"),
+    "early_stopping_patience": Rule(int, at_least=0),
+    "save_dir": Rule(str),
+    "overwrite_output_dir": Rule(bool),
+    "resume_from_checkpoint": Rule(str, optional=True),
+    "save_freq": Rule(int, at_least=0),
+    "save_total_limit": Rule(int, at_least=1),
+    "logging_steps": Rule(int, at_least=1),
+    "tensorboard": Rule(bool),
+}
+
+
+def _problems(values: Mapping[str, Any]) -> list[str]:
+    """Every problem of a set of knobs, one Chinese line each."""
+    problems = []
+    for name in values:
+        if name not in _RULES:
+            hint = closest_name(name, _RULES)
+            problems.append(
+                f"没有名为 {name} 的参数" + (f"，是不是想写 {hint}？" if hint else "，请删去它。")
+            )
+    sound = dict(values)
+    for name, rule in _RULES.items():
+        if name not in values:
+            problems.append(f"缺少参数 {name}，请在 glm_config.py 中补上 self.{name} = …。")
+        elif not rule.accepts(values[name]):
+            problems.append(f"{name} 应当是{rule.describe()}，现在是 {show_value(values[name])}。")
+        else:
+            continue
+        sound.pop(name, None)
+    return problems + _impossible_combinations(sound)
+
+
+def _impossible_combinations(sound: Mapping[str, Any]) -> list[str]:
+    """Problems between knobs that are each sound by themselves (others are left out of `sound`)."""
+    problems = []
+    if sound.get("fp16") and sound.get("bf16"):
+        problems.append("fp16 与 bf16 不能同时开启，请关闭其中一个（如 --fp16 false）。")
+    lengths = sound.get("max_source_seq_len", 0), sound.get("max_target_seq_len", 0)
+    if sum(lengths) > MAX_POSITIONS:
+        problems.append(
+            f"max_source_seq_len 与 max_target_seq_len 之和是 {lengths[0]} + {lengths[1]} = {sum(lengths)}，"
+            f"超过了模型的 {MAX_POSITIONS} 个位置，请调小。"
+        )
+    if sound.get("best_metric") == "triplet_f1" and sound.get("eval_samples") == 0:
+        problems.append(
+            "best_metric 是 triplet_f1 时 eval_samples 不能为 0，否则没有 F1 可比；或改用 dev_loss。"
+        )
+    if sound.get("resume_from_checkpoint") and sound.get("overwrite_output_dir"):
+        problems.append(
+            "resume_from_checkpoint 与 overwrite_output_dir 矛盾：清空目录后就没有检查点可以继续。"
+        )
+    return problems

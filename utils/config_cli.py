@@ -1,0 +1,226 @@
+"""Command line of a config class: one option per knob, its help taken from the comments in the source."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import inspect
+import io
+import math
+import re
+import textwrap
+import tokenize
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from utils.common_utils import UserError
+
+_KIND_NAMES = {bool: "开关 true/false", int: "整数", float: "数", str: "字符串", list: "非空的名称列表"}
+_TYPE_NAMES = {bool: "布尔值", int: "整数", float: "小数", str: "字符串", list: "列表"}
+_BOOLEANS = {"true": True, "1": True, "是": True, "false": False, "0": False, "否": False}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a knob may be set to.
+
+    Args:
+        kind: bool, int, float (an int will do), str (not empty) or list (of different, non-empty strings).
+        at_least, above, at_most, below: bounds of a number; None means there is none.
+        pattern: regular expression that a string has to match in full; `example` says it in words.
+        optional: None is allowed too.
+    """
+
+    kind: type
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    pattern: str | None = None
+    example: str = ""
+    optional: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether a value is of the right type (a bool is no number) and within the bounds."""
+        if value is None:
+            return self.optional
+        if self.kind is bool or isinstance(value, bool):
+            return self.kind is type(value)
+        if self.kind is str:
+            return isinstance(value, str) and re.fullmatch(self.pattern or r"(?s).*\S.*", value) is not None
+        if self.kind is list:
+            return isinstance(value, list) and bool(value) and _are_distinct_names(value)
+        return (
+            isinstance(value, (int, float) if self.kind is float else int)
+            and math.isfinite(value)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def describe(self) -> str:
+        """What is accepted, in Chinese words that follow "应当是"."""
+        bounds = {"不小于": self.at_least, "大于": self.above, "不大于": self.at_most, "小于": self.below}
+        limits = "、".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+        what = self.example or (f"{limits} 的" if limits else "") + _KIND_NAMES[self.kind]
+        return what + (" 或 none" if self.optional else "")
+
+    def parse(self, words: Sequence[str]) -> Any:
+        """Turn the words after an option into a value.
+
+        Raises:
+            ValueError: they can't be read as this kind of value, or are more than one.
+        """
+        if self.kind is list:
+            return [name for word in words for name in word.split(",") if name]
+        (word,) = words
+        if self.optional and word.lower() == "none":
+            return None
+        if self.kind is bool:
+            if word.lower() not in _BOOLEANS:
+                raise ValueError(word)
+            return _BOOLEANS[word.lower()]
+        return self.kind(word)
+
+
+class KnobConfig(Protocol):
+    """A config: knobs are attributes set in `__init__`, each with a trailing comment."""
+
+    @staticmethod
+    def rules() -> Mapping[str, Rule]: ...
+
+    def validate(self) -> None: ...
+
+
+ConfigT = TypeVar("ConfigT", bound=KnobConfig)
+
+
+class Knob(NamedTuple):
+    """A knob as it stands in the source: its name, the comment behind it, the comment above its block."""
+
+    name: str
+    comment: str
+    section: str
+
+
+def show_value(value: Any) -> str:
+    """A value and its type, for a message."""
+    return f"{value!r}（{_TYPE_NAMES[type(value)]}）" if type(value) in _TYPE_NAMES else repr(value)
+
+
+def closest_name(name: str, names: Iterable[str]) -> str | None:
+    """The known name that `name` was most likely meant to be, if any comes near."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
+
+
+def read_knobs(config_class: type) -> list[Knob]:
+    """Read the knobs of a config class from its source, in the order in which they are written there."""
+    source = textwrap.dedent(inspect.getsource(config_class))
+    sections: dict[int, str] = {}
+    trailing: dict[int, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            own_line = token.line.lstrip().startswith("#")
+            (sections if own_line else trailing)[token.start[0]] = token.string.lstrip("# ")
+    knobs = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if isinstance(target, ast.Attribute):
+            above = [title for line, title in sections.items() if line < node.lineno]
+            comment = trailing.get(node.end_lineno or node.lineno, "")
+            knobs.append(Knob(target.attr, comment, above[-1] if above else ""))
+    return knobs
+
+
+def apply_overrides(config: ConfigT, argv: Sequence[str], description: str) -> ConfigT:
+    """Set the knobs named on a command line, then check the whole config.
+
+    Args:
+        config: changed in place.
+        argv: the words after the program's name. `--name value` and `--name=value` set a knob; a bool may
+            stand alone (`--fp16`), a list takes words or commas, `none` stands for None. `--debug` is let
+            through for `run_main`. `--help` prints all knobs and leaves with exit code 0.
+        description: what the program does, for `--help`.
+
+    Returns:
+        `config` itself.
+
+    Raises:
+        UserError: unknown option, missing or unreadable value, or a config that does not validate.
+    """
+    rules = config.rules()
+    knobs = [knob for knob in read_knobs(type(config)) if knob.name in rules]
+    parsed, rest = _build_parser(config, knobs, description).parse_known_args(list(argv))
+    for knob in knobs:
+        if getattr(parsed, knob.name) == [] and rules[knob.name].kind is not bool:
+            wanted = rules[knob.name].describe()
+            raise UserError(f"命令行参数 --{knob.name} 后面缺少取值，应当是{wanted}。")
+    if rest:
+        hint = closest_name(rest[0].split("=")[0].lstrip("-"), [knob.name for knob in knobs])
+        remedy = f"是不是想写 --{hint}？" if hint else "--help 列出全部参数。"
+        raise UserError(f"认不出命令行参数 {rest[0]}，{remedy}")
+    for knob in knobs:
+        words, rule = getattr(parsed, knob.name), rules[knob.name]
+        if words is None:
+            continue
+        try:
+            setattr(config, knob.name, rule.parse(words or ["true"]))
+        except ValueError as error:
+            given = " ".join(words)
+            raise UserError(f"命令行参数 --{knob.name} 应当是{rule.describe()}，现在是 {given}。") from error
+    config.validate()
+    return config
+
+
+class _ChineseHelp(argparse.HelpFormatter):
+    """Help whose fixed words are Chinese; option and explanation on lines of their own when long."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=110)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return "取值"
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any = None) -> None:
+        super().add_usage(usage, actions, groups, prefix="用法：")
+
+
+def _build_parser(config: KnobConfig, knobs: Sequence[Knob], description: str) -> argparse.ArgumentParser:
+    """One option per knob, in groups; values stay lists of words, so that every message is our own."""
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [--参数名 取值 ...]",
+        description=description,
+        formatter_class=_ChineseHelp,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    general = parser.add_argument_group("通用")
+    general.add_argument("--help", "-h", action="help", help="显示这份说明")
+    general.add_argument("--debug", action="store_true", help="出错时打印完整的调用栈")
+    groups = {"": general}
+    for knob in knobs:
+        if knob.section not in groups:
+            groups[knob.section] = parser.add_argument_group(knob.section)
+        default = _as_typed(getattr(config, knob.name, None)).replace("%", "%%")
+        groups[knob.section].add_argument(
+            f"--{knob.name}",
+            nargs="*",
+            help=f"{knob.comment.replace('%', '%%')}（默认 {default}）",
+        )
+    return parser
+
+
+def _as_typed(value: Any) -> str:
+    """A value as one would type it on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _are_distinct_names(names: list[Any]) -> bool:
+    return all(isinstance(name, str) and name.strip() for name in names) and len(set(names)) == len(names)
