@@ -1,1 +1,1 @@
-"""Small shared subjects, one file each: console, prompt, triplet notation, memory, checkpoints, metrics log."""
+"""Small shared subjects, one file each: console, prompt, triplet notation, memory, checkpoints, metrics."""

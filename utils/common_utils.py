@@ -32,10 +32,11 @@ def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception],
     Exit codes: what `main` returned; 2 for a user's mistake (one line on stderr, a traceback only when
     `--debug` is among the arguments); 130 for Ctrl-C; 1 when the reader of stdout went away.
     """
+    mistakes: tuple[type[Exception], ...] = (UserError, *user_errors)
     try:
         code = main() or 0
         sys.stdout.flush()
-    except (UserError, *user_errors) as error:
+    except mistakes as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
         log(f"错误：{error}")
@@ -56,5 +57,5 @@ def set_seed(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries draw from the global generator)
     torch.manual_seed(seed)

@@ -29,7 +29,7 @@ class PromptTokenizer(Protocol):
 
 
 class EncodedPrompt(NamedTuple):
-    """`input_ids` ends with `[gMASK] <sop>`; `truncated` says that the sentence lost characters at its end."""
+    """`input_ids` ends with `[gMASK] <sop>`; `truncated` says that the sentence lost its end."""
 
     input_ids: list[int]
     truncated: bool
@@ -46,7 +46,7 @@ def split_context(context: str) -> tuple[str, str, str]:
     A context in another notation than `PROMPT_TEMPLATE` is taken as one sentence without head and tail.
     """
     match = _CONTEXT.fullmatch(context)
-    return match.group(1, 2, 3) if match else ("", context, "")
+    return (match[1], match[2], match[3]) if match else ("", context, "")
 
 
 def encode_prompt(tokenizer: PromptTokenizer, context: str, max_source_seq_len: int) -> EncodedPrompt:

@@ -1,0 +1,88 @@
+"""ChatGLM-6B's configuration, under the names of the published `config.json`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class ChatGLMConfig(PreTrainedConfig):
+    """Shape and special ids of a ChatGLM (v1) model; the defaults are those of the published ChatGLM-6B.
+
+    Args:
+        vocab_size: rows of the embedding; the published one is the tokenizer's 130,344 pieces, padded.
+        hidden_size: width of the residual stream.
+        num_layers: number of GLM blocks.
+        num_attention_heads: heads of each block; `hidden_size` is a multiple of four times this number,
+            because each half of a head is rotated by a position channel of its own.
+        inner_hidden_size: width of the MLP; 4 * hidden_size when None.
+        layernorm_epsilon: epsilon of every layer norm.
+        max_sequence_length: the longest sequence (context and answer) the model was trained for.
+        position_encoding_2d: only True is published for this model and supported here.
+        tie_word_embeddings: share `lm_head.weight` with the embedding. The published config is silent and
+            its weights are equal, so True.
+        mask_token_id, gmask_token_id: ids of `[MASK]` and `[gMASK]`.
+        bos_token_id, eos_token_id, pad_token_id: ids of `<sop>`, `<eop>` and `<pad>`.
+
+    Raises:
+        ValueError: a shape that is no ChatGLM (by `validate_architecture`).
+
+    Source: `config.json` and `configuration_chatglm.py` of THUDM/chatglm-6b.
+    """
+
+    model_type = "chatglm"
+    attribute_map: ClassVar = {
+        "num_hidden_layers": "num_layers",
+        "intermediate_size": "inner_hidden_size",
+        "max_position_embeddings": "max_sequence_length",
+    }
+
+    vocab_size: int = 130528
+    hidden_size: int = 4096
+    num_layers: int = 28
+    num_attention_heads: int = 32
+    inner_hidden_size: int | None = 16384
+    layernorm_epsilon: float = 1e-5
+    max_sequence_length: int = 2048
+    position_encoding_2d: bool = True
+    tie_word_embeddings: bool = True
+    use_cache: bool = True
+    initializer_range: float = 0.02
+    mask_token_id: int = 130000
+    gmask_token_id: int = 130001
+    bos_token_id: int | None = 130004
+    eos_token_id: int | list[int] | None = 130005
+    pad_token_id: int | None = 3
+    quantization_bit: int = 0
+    pre_seq_len: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # Published checkpoints name code to run from the hub; nothing of it is ever used or saved again.
+        kwargs.pop("auto_map", None)
+        if self.inner_hidden_size is None:
+            self.inner_hidden_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Refuse shapes and variants that the native model does not implement (called by `@strict`)."""
+        sizes = ("vocab_size", "hidden_size", "num_layers", "num_attention_heads", "inner_hidden_size")
+        for name in sizes:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"config.json 的 {name} 必须大于 0，现在是 {getattr(self, name)}。")
+        if self.hidden_size % (4 * self.num_attention_heads):
+            raise ValueError(
+                f"config.json 的 hidden_size={self.hidden_size} 必须是 num_attention_heads="
+                f"{self.num_attention_heads} 的 4 倍的整数倍（二维旋转位置编码要求）。"
+            )
+        if not self.position_encoding_2d:
+            raise ValueError("只支持 position_encoding_2d=true 的 ChatGLM（v1）模型。")
+        if self.quantization_bit:
+            raise ValueError(
+                f"这是已量化的 int{self.quantization_bit} 版本，不能用于 QLoRA；"
+                "请改用原始的 fp16 权重 THUDM/chatglm-6b。"
+            )
+        if self.pre_seq_len is not None:
+            raise ValueError("不支持带 P-Tuning 前缀（pre_seq_len）的模型，请使用原始的 THUDM/chatglm-6b。")

@@ -1,0 +1,381 @@
+"""Checkpoint directory -> model: shard by shard, safetensors or `.bin`, in half precision or to 4-bit.
+
+Nothing of the directory is executed: pickles are read with weights-only loading, remote-code fields of the
+config are ignored, and every tensor must be one the model knows, with its shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from .configuration_chatglm import ChatGLMConfig
+from .modeling_chatglm import ChatGLMForConditionalGeneration, ChatGLMPreTrainedModel
+from .tokenization_chatglm import ChatGLMTokenizer
+
+logger = logging.getLogger(__name__)
+
+EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
+# The linear layers of a block that become 4-bit; embedding and head stay in half precision.
+QUANTIZED_MODULES = ("query_key_value", "attention.dense", "dense_h_to_4h", "dense_4h_to_h")
+_IGNORED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
+_CHECKPOINT_FILES = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+_SAMPLE = 256  # elements from either end of a tensor that enter the fingerprint
+_COMPARE_ROWS = 4096
+
+
+class CheckpointError(ValueError):
+    """A model directory that is missing, damaged or not a ChatGLM; the message is a Chinese sentence."""
+
+
+def resolve_model_dir(pre_model: str | os.PathLike[str]) -> Path:
+    """Return the directory of a model given by path or by hub name (from the local hub cache only).
+
+    Raises:
+        CheckpointError: neither exists on this machine; the message says how to get the model.
+    """
+    path = Path(pre_model)
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(pre_model), local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError) as error:
+        raise CheckpointError(
+            f"找不到模型“{pre_model}”：它不是本机目录，也不在 Hugging Face 缓存里。"
+            "请先下载（例如 hf download THUDM/chatglm-6b --local-dir chatglm-6b），"
+            "再用 --pre_model 指定该目录；没有权重时可用内置小模型试跑：--pre_model models/chatglm-tiny。"
+        ) from error
+
+
+def load_config(model_dir: Path) -> ChatGLMConfig:
+    """Read a directory's `config.json`.
+
+    Raises:
+        CheckpointError: it is missing, is not JSON, or is not the config of a ChatGLM (v1).
+    """
+    path = model_dir / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("不是 JSON 对象")
+        if content.get("model_type") != ChatGLMConfig.model_type or "num_layers" not in content:
+            raise ValueError(f"model_type 是 {content.get('model_type')!r}，不是 ChatGLM（v1）")
+        return ChatGLMConfig.from_dict(content)
+    except OSError as error:
+        raise CheckpointError(
+            f"模型目录 {model_dir} 里没有可读的 config.json，请检查下载是否完整。"
+        ) from error
+    except Exception as error:  # the config classes raise types of their own for wrong values
+        raise CheckpointError(f"无法使用 {path}：{error}") from error
+
+
+def checkpoint_shards(model_dir: Path) -> list[Path]:
+    """Return the weight files of a directory, safetensors before `.bin`, in the order of their names.
+
+    Raises:
+        CheckpointError: there is none, the index is damaged or names a file outside the directory, or a
+            file that it names is missing.
+    """
+    for name in _CHECKPOINT_FILES:
+        path = model_dir / name
+        if not path.is_file():
+            continue
+        if not name.endswith(".index.json"):
+            return [path]
+        try:
+            weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted(set(weight_map.values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"权重索引 {path} 已损坏，请重新下载。") from error
+        for shard in names:
+            if not isinstance(shard, str) or Path(shard).name != shard:
+                raise CheckpointError(f"权重索引 {path} 指向目录之外的文件“{shard}”，拒绝加载。")
+            if not (model_dir / shard).is_file():
+                raise CheckpointError(f"模型目录 {model_dir} 缺少权重文件 {shard}，请检查下载是否完整。")
+        return [model_dir / shard for shard in names]
+    raise CheckpointError(f"模型目录 {model_dir} 里没有权重文件（model.safetensors 或 pytorch_model.bin）。")
+
+
+def read_shard(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the (name, tensor) pairs of one weight file, memory-mapped where the format allows it.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt", device="cpu") as shard:
+                for name in shard.keys():  # noqa: SIM118 (a safetensors handle is no dict)
+                    yield name, shard.get_tensor(name)
+            return
+        # Files written by torch < 1.6 are no zip archives and can't be memory-mapped.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"权重文件 {path} 已损坏（{error}），请重新下载。") from error
+    except Exception as error:  # weights-only loading has no exception type of its own for refusals
+        raise CheckpointError(f"权重文件 {path} 已损坏，或含有张量以外的内容，拒绝加载。") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"权重文件 {path} 含有张量以外的内容，拒绝加载。")
+    for name in list(state):
+        yield name, state.pop(name)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def load_pretrained(
+    cls: type[ChatGLMPreTrainedModel],
+    model_dir: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    load_in_4bit: bool = False,
+    device: str | torch.device = "cpu",
+    config: ChatGLMConfig | None = None,
+) -> ChatGLMPreTrainedModel:
+    """Build a ChatGLM and fill it from a checkpoint directory, holding one shard beside the model at most.
+
+    Args:
+        cls: `ChatGLMForConditionalGeneration` or `ChatGLMModel`; the latter takes the same checkpoints.
+        model_dir: a directory, or a hub name whose files are in the local cache.
+        dtype: of everything that is not 4-bit; with `load_in_4bit` also the compute type.
+        load_in_4bit: NF4 with double quantisation for the blocks' linear layers.
+        device: where the model shall live; each tensor goes there as it is read.
+        config: instead of the directory's `config.json`.
+
+    Returns:
+        The model in evaluation mode. Its `base_fingerprint` identifies the weights (see `_fingerprint`).
+
+    Raises:
+        CheckpointError: see the functions above; also for unknown, missing or misshapen tensors.
+    """
+    model_dir = resolve_model_dir(model_dir)
+    config = config or load_config(model_dir)
+    with torch.device("meta"):
+        model = cls(config)
+    if load_in_4bit:
+        replace_linear_4bit(model, compute_dtype=dtype)
+    prefix = "" if hasattr(model, "lm_head") else "transformer."
+    tied = config.tie_word_embeddings
+    expected = {prefix + name: parameter.shape for name, parameter in model.named_parameters()}
+    if tied:
+        expected.pop(HEAD, None)
+
+    digests: dict[str, str] = {}
+    head_shard = None
+    for shard in checkpoint_shards(model_dir):
+        for name, tensor in read_shard(shard):
+            if name == HEAD and HEAD not in expected:
+                head_shard = shard
+                continue
+            if _IGNORED_TENSORS.search(name):
+                continue
+            if name not in expected:
+                raise CheckpointError(f"权重文件 {shard} 里的 {name} 不属于 ChatGLM（v1），拒绝加载。")
+            if tensor.shape != expected[name] or not tensor.is_floating_point():
+                raise CheckpointError(
+                    f"权重文件 {shard} 里的 {name} 是 {tensor.dtype} {tuple(tensor.shape)}，"
+                    f"而 config.json 要求浮点数 {tuple(expected[name])}。"
+                )
+            digests[name] = _digest(tensor)
+            _assign(model, name.removeprefix(prefix), tensor, dtype, device)
+    missing = sorted(expected.keys() - digests.keys())
+    if missing == [EMBEDDING] and head_shard is not None:  # saved with the head as the one copy
+        for name, tensor in read_shard(head_shard):
+            if name == HEAD:
+                digests[EMBEDDING] = _digest(tensor)
+                _assign(model, EMBEDDING.removeprefix(prefix), tensor, dtype, device)
+        missing, head_shard = [], None
+    if missing:
+        raise CheckpointError(f"模型目录 {model_dir} 的权重缺少 {len(missing)} 个参数，例如 {missing[0]}。")
+    if tied and hasattr(model, "lm_head"):
+        if head_shard is not None:
+            _warn_if_head_differs(head_shard, model.get_input_embeddings().weight)
+        model.tie_weights()
+    if load_in_4bit:
+        check_quantization(model)
+    model.base_fingerprint = _fingerprint(digests)
+    model.config.name_or_path = str(model_dir)
+    return model.eval()
+
+
+def import_bitsandbytes() -> None:
+    """Import bitsandbytes without its attempt to download a CPU kernel from the hub and run it.
+
+    It tries so (0.50, CPUs with AVX512-BF16) wherever the package `kernels` can be imported.
+    """
+    if "bitsandbytes" in sys.modules:
+        return
+    kernels = sys.modules.get("kernels")
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # an import of it fails
+    bitsandbytes_logger = logging.getLogger("bitsandbytes")
+    level = bitsandbytes_logger.level
+    bitsandbytes_logger.setLevel(logging.ERROR)  # it would warn that the kernel is missing
+    try:
+        import bitsandbytes  # noqa: F401
+    finally:
+        bitsandbytes_logger.setLevel(level)
+        del sys.modules["kernels"]
+        if kernels is not None:
+            sys.modules["kernels"] = kernels
+
+
+def replace_linear_4bit(model: nn.Module, compute_dtype: torch.dtype) -> None:
+    """Put an (empty) NF4 layer with double quantisation in place of each linear layer to be quantised."""
+    import_bitsandbytes()
+    from bitsandbytes.nn import Linear4bit
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and name.endswith(QUANTIZED_MODULES):
+            quantized = Linear4bit(
+                module.in_features,
+                module.out_features,
+                bias=module.bias is not None,
+                compute_dtype=compute_dtype,
+                compress_statistics=True,
+                quant_type="nf4",
+                device="meta",
+            )
+            # On CPUs with AVX512-BF16 an evaluation would repack the weight in place, and training after it
+            # would run without gradients (bitsandbytes 0.50).
+            quantized.support_avx512bf16_for_cpu = False
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, quantized)
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # read by peft
+
+
+def check_quantization(model: nn.Module) -> None:
+    """Make sure that exactly the intended layers are 4-bit, and that the head is not.
+
+    Raises:
+        RuntimeError: a layer is quantised that should not be, or the other way round.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        wanted = name.endswith(QUANTIZED_MODULES)
+        is_4bit = isinstance(module, Linear4bit) and module.weight.dtype == torch.uint8
+        if wanted != is_4bit:
+            raise RuntimeError(f"{name} should {'' if wanted else 'not '}be 4-bit")
+
+
+def _assign(
+    model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype, device: str | torch.device
+) -> None:
+    """Replace the meta parameter `name` by the tensor, cast and moved, or quantised on the device."""
+    module_name, _, attribute = name.rpartition(".")
+    module = model.get_submodule(module_name)
+    tensor = tensor.to(dtype)
+    if hasattr(getattr(module, attribute), "quant_state"):  # the empty weight of a Linear4bit
+        from bitsandbytes.nn import Params4bit
+
+        parameter = Params4bit(
+            tensor.contiguous(),
+            requires_grad=False,
+            compress_statistics=True,
+            quant_type="nf4",
+            module=module,
+        ).to(device)
+    else:
+        # A copy, so that no parameter keeps a whole memory-mapped shard alive.
+        parameter = nn.Parameter(tensor.to(device, copy=True), requires_grad=True)
+    setattr(module, attribute, parameter)
+
+
+def _warn_if_head_differs(shard: Path, embedding: torch.Tensor) -> None:
+    """Compare the checkpoint's head with the embedding that will stand in for it, some rows at a time."""
+    for name, tensor in read_shard(shard):
+        if name != HEAD:
+            continue
+        same = tensor.shape == embedding.shape and all(
+            torch.equal(ours, theirs.to(ours))
+            for ours, theirs in zip(embedding.split(_COMPARE_ROWS), tensor.split(_COMPARE_ROWS), strict=True)
+        )
+        if not same:
+            logger.warning(
+                "权重里的 lm_head 与词嵌入不同，但 config.json 未写 tie_word_embeddings: false，"
+                "已按绑定方式加载（lm_head 使用词嵌入）。"
+            )
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    """Return the SHA-256 of a tensor's shape and outermost elements (as fp32, whatever the file's type)."""
+    flat = tensor.reshape(-1)
+    sample = torch.cat([flat[:_SAMPLE], flat[-_SAMPLE:]]).float().numpy().tobytes()
+    return hashlib.sha256(str(tuple(tensor.shape)).encode() + sample).hexdigest()
+
+
+def _fingerprint(digests: dict[str, str]) -> str:
+    """Return one name for a set of weights, independent of their files' format and sharding."""
+    return hashlib.sha256("".join(f"{k}{digests[k]}" for k in sorted(digests)).encode()).hexdigest()
+
+
+def default_dtype(device: str | torch.device, bf16: bool = False) -> torch.dtype:
+    """Return the half precision for a device: fp16 on CUDA unless bf16 is asked for, bf16 on the CPU.
+
+    (On the CPU fp16 matrix products fall into a scalar loop: a 4-bit backward takes minutes.)
+    """
+    on_cuda = torch.device(device).type == "cuda"
+    return torch.float16 if on_cuda and not bf16 else torch.bfloat16
+
+
+def load_base_model(
+    pre_model: str | os.PathLike[str],
+    *,
+    load_in_4bit: bool = True,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> tuple[ChatGLMForConditionalGeneration, ChatGLMTokenizer]:
+    """Load what every command starts from: the model with its head, and its tokenizer.
+
+    Args:
+        pre_model: a directory, or a hub name whose files are in the local cache.
+        load_in_4bit: NF4 for the blocks' linear layers.
+        dtype: of the rest; `default_dtype(device)` when None.
+        device: CUDA where there is one, else the CPU, when None.
+
+    Raises:
+        CheckpointError: the directory is missing, damaged, or not a ChatGLM; or the tokenizer's special ids
+            are not those of the config.
+    """
+    model_dir = resolve_model_dir(pre_model)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = ChatGLMTokenizer.from_pretrained(model_dir)
+    config = load_config(model_dir)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "gmask_token_id", "mask_token_id"):
+        if getattr(tokenizer, name) != getattr(config, name):
+            raise CheckpointError(
+                f"{model_dir} 的分词器与模型不配套：{name} 在分词器中是 {getattr(tokenizer, name)}，"
+                f"在 config.json 中是 {getattr(config, name)}。"
+            )
+    model = load_pretrained(
+        ChatGLMForConditionalGeneration,
+        model_dir,
+        dtype=dtype or default_dtype(device),
+        load_in_4bit=load_in_4bit,
+        device=device,
+        config=config,
+    )
+    return model, tokenizer
