@@ -53,9 +53,9 @@ class ChatGLMConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     mask_token_id: int = 130000
     gmask_token_id: int = 130001
-    bos_token_id: int | None = 130004
-    eos_token_id: int | list[int] | None = 130005
-    pad_token_id: int | None = 3
+    bos_token_id: int = 130004
+    eos_token_id: int = 130005
+    pad_token_id: int = 3
     quantization_bit: int = 0
     pre_seq_len: int | None = None
 
