@@ -1,0 +1,216 @@
+"""Lines to token features: ids and labels made together, what is too long cut where it does no harm.
+
+As a command this is the linter of data files: `python -m data_handle.data_preprocess FILE…`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from data_handle.reader import BadLine, Example, read_jsonl
+from utils.common_utils import UserError
+from utils.prompt import PromptTokenizer, encode_prompt
+
+__all__ = [
+    "BadLine",
+    "EncodedExample",
+    "EncodingSummary",
+    "Example",
+    "Features",
+    "Tokenizer",
+    "encode_example",
+    "encode_examples",
+    "read_jsonl",
+]
+
+IGNORE_INDEX = -100
+_LIST_START = re.compile(r"\s*(?:```(?:json)?\s*)?\[\s*")
+_LIST_END = re.compile(r"\s*\]\s*(?:```\s*)?")
+_SEPARATOR = re.compile(r"\s*,\s*")
+_JSON_START = re.compile(r"\s*(?:```|[\[{])")
+
+
+class Tokenizer(PromptTokenizer, Protocol):
+    """What encoding an example needs of `ChatGLMTokenizer`."""
+
+    eos_token_id: int
+
+
+@dataclass(frozen=True)
+class Features:
+    """One training sequence: `input_ids`, and `labels` of equal length with -100 where nothing is learnt."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """Features of one example, and what the length limits cost it.
+
+    Attributes:
+        features: None if the example can't be learnt from; `left_out` then says why, in Chinese.
+        source_truncated: the sentence lost its end.
+        triplets_dropped: items of the answer's JSON list left out at its end.
+        text_cut: the answer is plain text that was cut in tokens, and so has no `<eop>`.
+    """
+
+    features: Features | None
+    source_truncated: bool = False
+    triplets_dropped: int = 0
+    text_cut: bool = False
+    left_out: str | None = None
+
+
+@dataclass
+class EncodingSummary:
+    """What the length limits cost a whole file; `left_out` holds (line number, reason)."""
+
+    max_source_seq_len: int
+    max_target_seq_len: int
+    examples: int = 0
+    tokens: int = 0
+    sources_truncated: int = 0
+    targets_cut: int = 0
+    triplets_dropped: int = 0
+    texts_cut: int = 0
+    left_out: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, encoded: EncodedExample, line_number: int) -> None:
+        """Count one example."""
+        if encoded.features is None:
+            self.left_out.append((line_number, encoded.left_out or ""))
+            return
+        self.examples += 1
+        self.tokens += len(encoded.features.input_ids)
+        self.sources_truncated += encoded.source_truncated
+        self.targets_cut += encoded.triplets_dropped > 0
+        self.triplets_dropped += encoded.triplets_dropped
+        self.texts_cut += encoded.text_cut
+
+    def report(self) -> str:
+        """Return one paragraph in Chinese for the log."""
+        parts = [f"{self.examples} 条样本，共 {self.tokens:,} 个 token"]
+        if self.sources_truncated:
+            parts.append(
+                f"{self.sources_truncated} 条的句子超过 max_source_seq_len={self.max_source_seq_len}，"
+                "句尾被截去（指令不动）"
+            )
+        if self.targets_cut:
+            parts.append(
+                f"{self.targets_cut} 条的答案超过 max_target_seq_len={self.max_target_seq_len}，"
+                f"从末尾共去掉 {self.triplets_dropped} 个三元组（JSON 保持完整）"
+            )
+        if self.texts_cut:
+            parts.append(f"{self.texts_cut} 条的文字答案超过 max_target_seq_len，在末尾截断且不加 <eop>")
+        if self.left_out:
+            shown = "，".join(f"第 {line} 行（{reason}）" for line, reason in self.left_out[:5])
+            rest = f"等 {len(self.left_out)} 条" if len(self.left_out) > 5 else ""
+            parts.append(f"没有采用：{shown}{rest}")
+        if len(parts) == 1:
+            parts.append("全部在长度限制以内")
+        return "；".join(parts) + "。"
+
+
+def encode_example(
+    tokenizer: Tokenizer, context: str, target: str, max_source_seq_len: int, max_target_seq_len: int
+) -> EncodedExample:
+    """Encode one example as context, `[gMASK] <sop>`, target, `<eop>`; labels only on target and `<eop>`.
+
+    A target that is too long loses whole items from the end of its JSON list, so that what is learnt is
+    always whole JSON in the notation of the line. Plain text is cut in tokens instead and gets no `<eop>`, so
+    that the model doesn't learn to stop early. JSON of which not even one item fits teaches nothing true (an
+    empty list would deny the facts), so that example is left out.
+
+    Args:
+        tokenizer: a `ChatGLMTokenizer`.
+        context: the whole prompt.
+        target: the answer.
+        max_source_seq_len: the most tokens of context, `[gMASK] <sop>` included.
+        max_target_seq_len: the most tokens of target, `<eop>` included.
+
+    Raises:
+        UserError: the instruction alone doesn't fit into `max_source_seq_len`.
+    """
+    prompt = encode_prompt(tokenizer, context, max_source_seq_len)
+    room = max_target_seq_len - 1
+    target_ids, dropped, text_cut = tokenizer.encode_plain(target), 0, False
+    if len(target_ids) <= room:
+        target_ids = [*target_ids, tokenizer.eos_token_id]
+    elif not _JSON_START.match(target):
+        target_ids, text_cut = target_ids[:max_target_seq_len], True
+    else:
+        kept_ids, dropped = _drop_items(tokenizer, target, room)
+        if kept_ids is None:
+            reason = f"答案有 {len(target_ids) + 1} 个 token，max_target_seq_len={max_target_seq_len} 放不下"
+            return EncodedExample(None, prompt.truncated, left_out=reason)
+        target_ids = [*kept_ids, tokenizer.eos_token_id]
+
+    labels = [IGNORE_INDEX] * len(prompt.input_ids) + target_ids
+    features = Features(prompt.input_ids + target_ids, labels)
+    return EncodedExample(features, prompt.truncated, dropped, text_cut)
+
+
+def encode_examples(
+    tokenizer: Tokenizer, examples: Iterable[Example], max_source_seq_len: int, max_target_seq_len: int
+) -> tuple[list[Features], EncodingSummary]:
+    """Encode examples in order, leaving out those that can't be learnt from; see `encode_example`.
+
+    Raises:
+        UserError: not one example is left.
+    """
+    features: list[Features] = []
+    summary = EncodingSummary(max_source_seq_len, max_target_seq_len)
+    for example in examples:
+        try:
+            encoded = encode_example(
+                tokenizer, example.context, example.target, max_source_seq_len, max_target_seq_len
+            )
+        except UserError as error:
+            encoded = EncodedExample(None, left_out=str(error).rstrip("。"))
+        summary.add(encoded, example.line_number)
+        if encoded.features is not None:
+            features.append(encoded.features)
+    if not features:
+        raise UserError(f"没有一条样本能放进长度限制：{summary.report()}")
+    return features, summary
+
+
+def _item_ends(target: str) -> tuple[list[int], int]:
+    """Find where each item of a JSON list ends in its text, and where the rest after the last one begins.
+
+    No ends if the text, but for a fence around it, is not exactly one JSON list.
+    """
+    start = _LIST_START.match(target)
+    if not start:
+        return [], 0
+    decoder = json.JSONDecoder()
+    ends, position = [], start.end()
+    try:
+        while True:
+            _, position = decoder.raw_decode(target, position)
+            ends.append(position)
+            separator = _SEPARATOR.match(target, position)
+            if not separator:
+                break
+            position = separator.end()
+    except (ValueError, RecursionError):
+        return [], 0
+    return (ends, position) if _LIST_END.fullmatch(target, position) else ([], 0)
+
+
+def _drop_items(tokenizer: Tokenizer, target: str, room: int) -> tuple[list[int] | None, int]:
+    """Return the ids of the longest beginning of a JSON list that fits (None if not one item does), and how
+    many items it lost. Notation and fence stay those of the line."""
+    ends, rest = _item_ends(target)
+    best, kept = None, 0
+    for count, end in enumerate(ends, start=1):
+        ids = tokenizer.encode_plain(target[:end] + target[rest:])
+        if len(ids) > room:
+            break
+        best, kept = ids, count
+    return best, len(ends) - kept

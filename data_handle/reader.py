@@ -1,0 +1,198 @@
+"""Reading JSONL: whole lines become examples, bad ones are named with their reason and cost only themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from utils.common_utils import UserError
+
+MAX_LINE_BYTES = 1 << 20
+FIELDS = ("context", "target")
+_BOM = b"\xef\xbb\xbf"
+_JSON_TYPES = {
+    dict: "对象",
+    list: "列表",
+    str: "字符串",
+    int: "数字",
+    float: "数字",
+    bool: "布尔值",
+    type(None): "null",
+}
+
+
+class Example(NamedTuple):
+    """One training line: the whole prompt, the answer wanted, and the line it stands on (from 1)."""
+
+    context: str
+    target: str
+    line_number: int
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that can't be used: `str()` gives "file:line: reason", the reason in Chinese."""
+
+    path: str
+    line_number: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line_number}: {self.reason}"
+
+
+def read_jsonl(path: str | Path, strict: bool = False) -> tuple[list[Example], list[BadLine]]:
+    """Read a data file with the fields `context` and `target`; other fields are ignored.
+
+    Args:
+        path: the JSONL file. A byte order mark, CRLF line ends and blank lines are tolerated.
+        strict: refuse the file if any line of it is bad.
+
+    Returns:
+        The examples in file order, and the lines left out.
+
+    Raises:
+        UserError: the file can't be read, no good line is left, or a line is bad and `strict` is set.
+    """
+    examples: list[Example] = []
+    bad_lines: list[BadLine] = []
+    for item in iter_objects(path):
+        if isinstance(item, BadLine):
+            bad_lines.append(item)
+            continue
+        line_number, record = item
+        problems = [problem for name in FIELDS if (problem := text_problem(record, name))]
+        if problems:
+            bad_lines.append(BadLine(str(path), line_number, "；".join(problems)))
+        else:
+            examples.append(Example(record["context"], record["target"], line_number))
+
+    if not examples and not bad_lines:
+        raise UserError(f"{path} 是空的：里面应当每行有一个含 context 和 target 的 JSON 对象。")
+    if not examples:
+        raise UserError(f"{path} 没有一行可用：{_first_reasons(bad_lines)}。")
+    if strict and bad_lines:
+        raise UserError(
+            f"{path} 有 {len(bad_lines)} 行坏数据，而 strict_data 不允许跳过：{_first_reasons(bad_lines)}；"
+            "请改正这些行，或者关掉 strict_data。"
+        )
+    return examples, bad_lines
+
+
+def iter_objects(
+    path: str | Path, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[tuple[int, dict[str, Any]] | BadLine]:
+    """Yield each line of a JSONL file as (line number, object), or as a `BadLine`; blank lines are passed over.
+
+    Only one line is held at a time, and of a line over `max_line_bytes` no more than that.
+
+    Raises:
+        UserError: the file is missing, no plain file, or unreadable.
+    """
+    with _open(path) as file:
+        line_number = 0
+        while raw := file.readline(max_line_bytes + 1):
+            line_number += 1
+            raw = raw.removeprefix(_BOM)  # at the start of the file, or where files were joined
+            if len(raw) > max_line_bytes and not raw.endswith(b"\n"):
+                size = len(raw) + _skip_line(file)
+                reason = f"这一行有 {size:,} 字节，超过上限 {max_line_bytes:,} 字节"
+                yield BadLine(str(path), line_number, reason)
+            elif raw.strip():
+                try:
+                    yield line_number, _parse(raw)
+                except ValueError as error:
+                    yield BadLine(str(path), line_number, str(error))
+
+
+def text_problem(record: dict[str, Any], name: str) -> str | None:
+    """Say in Chinese what is wrong with a field that should hold text; None if it does."""
+    if name not in record:
+        return f"缺少字段 {name}"
+    value = record[name]
+    if not isinstance(value, str):
+        return f"字段 {name} 应当是字符串，却是{_JSON_TYPES[type(value)]}"
+    if not value.strip():
+        return f"字段 {name} 是空的"
+    if "\0" in value:
+        return f"字段 {name} 含有 NUL 字符"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return f"字段 {name} 含有不成对的代理字符（\\ud800–\\udfff）"
+    return None
+
+
+def describe_bad_lines(bad_lines: Sequence[BadLine], limit: int = 50) -> list[str]:
+    """Return the lines that a log shows: a count, then each bad line up to `limit`, then how many more."""
+    if not bad_lines:
+        return []
+    lines = [f"{bad_lines[0].path} 有 {len(bad_lines)} 行坏数据，已跳过："]
+    lines += [f"  {bad_line}" for bad_line in bad_lines[:limit]]
+    if len(bad_lines) > limit:
+        command = f"python -m data_handle.data_preprocess {bad_lines[0].path} --details 0"
+        lines.append(f"  ……还有 {len(bad_lines) - limit} 行，查看全部：{command}")
+    return lines
+
+
+def _open(path: str | Path) -> BinaryIO:
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} 是目录，应当是一个 JSONL 文件。")
+        if path.exists() and not (path.is_file() or path.is_fifo()):
+            raise UserError(f"{path} 不是普通文件，无法当作数据读取。")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"找不到数据文件 {path}：请检查路径。") from None
+    except OSError as error:
+        raise UserError(f"读不了数据文件 {path}（{error.strerror}）：请检查路径和权限。") from error
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Read on to the end of the line without keeping it; return the bytes passed."""
+    skipped = 0
+    while chunk := file.readline(1 << 16):
+        skipped += len(chunk)
+        if chunk.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line; raise a `ValueError` with the reason in Chinese."""
+    if b"\0" in raw:
+        hint = "（像是 UTF-16 编码，请把文件转成 UTF-8）" if raw.count(b"\0") * 3 >= len(raw) else ""
+        raise ValueError(f"含有 NUL 字节{hint}")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"不是 UTF-8 编码，第 {error.start + 1} 个字节处出错{_encoding_hint(raw)}") from None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"不是合法的 JSON，第 {error.colno} 个字符处出错") from None
+    except RecursionError:
+        raise ValueError("JSON 嵌套过深") from None
+    except ValueError:  # an integer with thousands of digits
+        raise ValueError("JSON 里有过长的数字") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"应当是 JSON 对象，却是{_JSON_TYPES[type(value)]}")
+    return value
+
+
+def _encoding_hint(raw: bytes) -> str:
+    try:
+        raw.decode("gb18030")
+    except UnicodeDecodeError:
+        return ""
+    return "（像是 GBK 编码，请把文件转成 UTF-8）"
+
+
+def _first_reasons(bad_lines: Sequence[BadLine], limit: int = 5) -> str:
+    reasons = "；".join(f"第 {bad_line.line_number} 行{bad_line.reason}" for bad_line in bad_lines[:limit])
+    rest = len(bad_lines) - limit
+    return f"{reasons}；还有 {rest} 行" if rest > 0 else reasons
