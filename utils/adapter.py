@@ -1,0 +1,129 @@
+"""The adapter directory: LoRA weights, and what has to agree when they are used again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.checkpoint import write_directory
+from utils.common_utils import UserError
+from utils.prompt import PROMPT_TEMPLATE
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+CONFIG_FILE, SCHEMA_FILE, META_FILE = "project_config.json", "schema.json", "adapter_meta.json"
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterMeta:
+    """What an adapter was trained for and on.
+
+    Args:
+        base_fingerprint: identifies the base model's weights (`model.base_fingerprint`).
+        pre_model: where they were, for messages.
+        max_source_seq_len, max_target_seq_len: lengths in tokens.
+        prompt_template: wording of the prompt.
+        metrics: of the evaluation that made it the best.
+        versions: of the libraries that wrote it.
+    """
+
+    base_fingerprint: str
+    pre_model: str
+    max_source_seq_len: int
+    max_target_seq_len: int
+    prompt_template: str = PROMPT_TEMPLATE
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+def write_adapter_files(
+    model: PeftModel, directory: Path, meta: AdapterMeta, config: dict[str, Any], schema: Any
+) -> None:
+    """Write an adapter's files into an existing directory (without the base model's embedding)."""
+    model.save_pretrained(str(directory), save_embedding_layers=False)
+    (directory / "README.md").unlink(missing_ok=True)  # peft's model card, full of blanks to fill in
+    for name, content in (
+        (CONFIG_FILE, config),
+        (SCHEMA_FILE, schema),
+        (META_FILE, dataclasses.asdict(meta)),
+    ):
+        text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+def save_adapter(
+    model: PeftModel, directory: Path, meta: AdapterMeta, config: dict[str, Any], schema: Any
+) -> None:
+    """Write an adapter directory in one step, replacing an earlier one."""
+    write_directory(directory, lambda new: write_adapter_files(model, new, meta, config, schema))
+
+
+def read_adapter_json(directory: Path, name: str) -> Any:
+    """Read one of an adapter's JSON files.
+
+    Raises:
+        UserError: there is no such adapter, or the file is damaged.
+    """
+    if not (directory / "adapter_config.json").is_file():
+        raise UserError(
+            f"找不到适配器 {directory}（缺 adapter_config.json），请先运行 python train.py，"
+            "或用 --adapter 指定目录。"
+        )
+    try:
+        return json.loads((directory / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"适配器 {directory} 缺少 {name}，它不是由本项目保存的，或没有拷贝完整。") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"适配器 {directory} 的 {name} 读不出来，文件可能已损坏：{error}") from error
+
+
+def load_adapter_meta(directory: str | Path) -> AdapterMeta:
+    """Read what an adapter was trained for.
+
+    Raises:
+        UserError: there is no adapter, its files are damaged, or another version wrote them.
+    """
+    values = read_adapter_json(Path(directory), META_FILE)
+    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"适配器 {directory} 的格式版本不是 {FORMAT_VERSION}，请用当前版本重新训练。")
+    try:
+        return AdapterMeta(**values)
+    except TypeError as error:
+        raise UserError(f"适配器 {directory} 的 {META_FILE} 字段不对，文件可能已损坏。") from error
+
+
+def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
+    """Attach a trained adapter to a base model.
+
+    Args:
+        model: as `chatglm.load_base_model` returns it.
+        directory: an adapter directory.
+
+    Returns:
+        The model with the adapter, in evaluation mode.
+
+    Raises:
+        UserError: the adapter belongs to another base model or to another prompt, or does not fit.
+    """
+    from peft import PeftModel
+
+    meta = load_adapter_meta(directory)
+    if meta.prompt_template != PROMPT_TEMPLATE:
+        raise UserError(f"适配器 {directory} 是用另一种提示词模板训练的，与当前版本不一致，请重新训练。")
+    if meta.base_fingerprint != model.base_fingerprint:
+        raise UserError(
+            f"适配器 {directory} 是在另一个基座模型（{meta.pre_model}）上训练的，与现在加载的权重不同，"
+            "请用 --pre_model 指定当时的基座。"
+        )
+    try:
+        return PeftModel.from_pretrained(model, str(directory), is_trainable=False).eval()
+    except Exception as error:  # peft and safetensors raise many types for files that do not fit
+        raise UserError(
+            f"适配器 {directory} 的权重无法加载（文件损坏，或形状与基座不符）：{error}"
+        ) from error

@@ -1,0 +1,56 @@
+"""How much memory a run uses: the card's on CUDA, the process's on the CPU. All figures in bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+GB = 2**30
+
+
+class MemoryReading(NamedTuple):
+    """Bytes of one moment. On the CPU `allocated` is the resident set and `reserved` is the same."""
+
+    allocated: int
+    reserved: int
+    peak: int
+    total: int
+    on_cuda: bool
+
+    def describe(self) -> str:
+        """Return the figures as one Chinese phrase, in GB."""
+        peak, total = f"峰值 {self.peak / GB:.2f}", f"共 {self.total / GB:.1f} GB"
+        if self.on_cuda:
+            return f"显存 已分配 {self.allocated / GB:.2f} 已保留 {self.reserved / GB:.2f} {peak} {total}"
+        return f"进程内存 {self.allocated / GB:.2f} {peak} {total}"
+
+
+def read_memory(device: torch.device) -> MemoryReading:
+    """Read what is in use now and at most so far, on the device that the model lives on."""
+    if device.type == "cuda":
+        return MemoryReading(
+            torch.cuda.memory_allocated(device),
+            torch.cuda.memory_reserved(device),
+            torch.cuda.max_memory_allocated(device),
+            torch.cuda.get_device_properties(device).total_memory,
+            on_cuda=True,
+        )
+    import psutil
+
+    resident = psutil.Process().memory_info().rss
+    return MemoryReading(
+        resident, resident, max(_peak_resident(), resident), psutil.virtual_memory().total, False
+    )
+
+
+def _peak_resident() -> int:
+    """Return the largest resident set of this process so far, 0 where the system doesn't tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
