@@ -138,7 +138,18 @@ def read_knobs(config_class: type) -> list[Knob]:
 
 
 def apply_overrides(config: ConfigT, argv: Sequence[str], description: str) -> ConfigT:
-    """Set the knobs named on a command line, then check the whole config.
+    """Set the knobs named on a command line (see `parse_overrides`), then check the whole config.
+
+    Raises:
+        UserError: as `parse_overrides`, or a config that does not validate.
+    """
+    parse_overrides(config, argv, description)
+    config.validate()
+    return config
+
+
+def parse_overrides(config: KnobConfig, argv: Sequence[str], description: str) -> None:
+    """Set the knobs named on a command line, without checking the values' bounds.
 
     Args:
         config: changed in place.
@@ -147,11 +158,8 @@ def apply_overrides(config: ConfigT, argv: Sequence[str], description: str) -> C
             through for `run_main`. `--help` prints all knobs and leaves with exit code 0.
         description: what the program does, for `--help`.
 
-    Returns:
-        `config` itself.
-
     Raises:
-        UserError: unknown option, missing or unreadable value, or a config that does not validate.
+        UserError: an unknown option, or a missing or unreadable value.
     """
     rules = config.rules()
     knobs = [knob for knob in read_knobs(type(config)) if knob.name in rules]
@@ -173,8 +181,6 @@ def apply_overrides(config: ConfigT, argv: Sequence[str], description: str) -> C
         except ValueError as error:
             given = " ".join(words)
             raise UserError(f"命令行参数 --{knob.name} 应当是{rule.describe()}，现在是 {given}。") from error
-    config.validate()
-    return config
 
 
 class _ChineseHelp(argparse.HelpFormatter):
