@@ -1,0 +1,66 @@
+# 一条命令看全流程：make demo；测试：make test；代码检查：make lint
+#
+# 可改的变量：PYTHON（建环境用的解释器）、VENV（环境目录）、PIP_ARGS（传给 pip install 的参数，例如换镜像）、
+# ARGS（传给 pytest 的参数，例如 ARGS="-k config"）。
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+ARGS ?=
+PY := "$(VENV)/bin/python"
+
+export PYTHONUTF8 = 1
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+SENTENCE := 《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint env env-dev
+
+help:
+	@echo "make demo   在 CPU 上微调内置小模型，并抽取一句话里的三元组"
+	@echo "make test   运行全部测试"
+	@echo "make lint   检查代码风格与类型"
+
+# 建好环境，装好 $(1) 里的软件包；内容没变就什么也不做
+define install
+@set -euo pipefail; \
+stamp="$(VENV)/.installed-$(1)"; \
+wanted="$$(cat requirements*.txt | cksum)"; \
+if [ -x $(PY) ] && [ "$$(cat "$$stamp" 2>/dev/null)" = "$$wanted" ]; then exit 0; fi; \
+if ! [ -x $(PY) ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	command -v "$(PYTHON)" >/dev/null \
+		|| { echo "错误：找不到 $(PYTHON)，请安装 Python 3.10 或更高版本，或用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "错误：$$("$(PYTHON)" --version 2>&1) 太旧，需要 Python 3.10 或更高版本，请用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
+	echo "创建虚拟环境 $(VENV)" >&2; \
+	"$(PYTHON)" -m venv --clear "$(VENV)" \
+		|| { rm -rf "$(VENV)"; echo "错误：建不了虚拟环境，请检查目录权限；Debian/Ubuntu 还需要 apt install python3-venv。" >&2; exit 1; }; \
+fi; \
+echo "安装 $(1)（首次需要几分钟）" >&2; \
+$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r "$(1)" \
+	|| { echo "错误：软件包没有装好，请检查网络后重试，或用 PIP_ARGS 指定镜像。" >&2; exit 1; }; \
+echo "$$wanted" > "$$stamp"
+endef
+
+env:
+	$(call install,requirements.txt)
+
+env-dev:
+	$(call install,requirements-dev.txt)
+
+demo: env
+	@set -euo pipefail; started=$$(date +%s); \
+	$(PY) train.py --pre_model models/chatglm-tiny --save_dir output/demo --overwrite_output_dir; \
+	$(PY) inference_triplet.py --adapter output/demo/model_best --text "$(SENTENCE)"; \
+	echo "演示完成，用时 $$(( $$(date +%s) - started )) 秒；适配器在 output/demo/model_best" >&2
+
+test: env-dev
+	$(PY) -m pytest $(ARGS)
+
+lint: env-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
