@@ -35,12 +35,15 @@ if ! [ -x $(PY) ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
 		|| { echo "错误：找不到 $(PYTHON)，请安装 Python 3.10 或更高版本，或用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
 	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "错误：$$("$(PYTHON)" --version 2>&1) 太旧，需要 Python 3.10 或更高版本，请用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
+	if [ -n "$$(ls -A "$(VENV)" 2>/dev/null)" ] && ! [ -f "$(VENV)/pyvenv.cfg" ]; then \
+		echo "错误：$(VENV) 已经存在，而且不是虚拟环境，不会动它；请用 VENV=目录 另指一处。" >&2; exit 1; \
+	fi; \
 	echo "创建虚拟环境 $(VENV)" >&2; \
 	"$(PYTHON)" -m venv --clear "$(VENV)" \
-		|| { rm -rf "$(VENV)"; echo "错误：建不了虚拟环境，请检查目录权限；Debian/Ubuntu 还需要 apt install python3-venv。" >&2; exit 1; }; \
+		|| { echo "错误：建不了虚拟环境，请检查目录权限；Debian/Ubuntu 还需要 apt install python3-venv。" >&2; exit 1; }; \
 fi; \
 echo "安装 $(1)（首次需要几分钟）" >&2; \
-$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r "$(1)" \
+$(PY) -m pip install $(if $(CI),--quiet) --disable-pip-version-check $(PIP_ARGS) -r "$(1)" \
 	|| { echo "错误：软件包没有装好，请检查网络后重试，或用 PIP_ARGS 指定镜像。" >&2; exit 1; }; \
 echo "$$wanted" > "$$stamp"
 endef
