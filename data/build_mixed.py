@@ -73,8 +73,9 @@ def fill_patterns(
     return entries
 
 
-def to_lines(entries: list[Entry], split: str, rng: random.Random) -> list[Line]:
+def to_lines(entries: list[Entry], split: str) -> list[Line]:
     """Give each entry an instruction and turn it into a line, in a shuffled order."""
+    rng = random.Random(SEED)
     wordings = read_sections(SOURCE / "instructions.txt")
     entries = rng.sample(entries, len(entries))
     decks: dict[str, list[str]] = {}
@@ -98,7 +99,6 @@ def to_lines(entries: list[Entry], split: str, rng: random.Random) -> list[Line]
 def build() -> dict[str, list[Line]]:
     """Return the lines of both files; the same every time."""
     schema = read_schema(SOURCE / "schema.txt")
-    rng = random.Random(SEED)
     dev = [parse_block(block, schema) for block in read_blocks(SOURCE / "dev.txt")]
     train = [
         parse_block(block, schema)
@@ -106,10 +106,10 @@ def build() -> dict[str, list[Line]]:
         for block in read_blocks(path)
     ]
     patterns = [block for path in sorted(SOURCE.glob("patterns_*.txt")) for block in read_blocks(path)]
-    tables = Tables(SOURCE / "entities.txt", rng)
+    tables = Tables(SOURCE / "entities.txt", random.Random(SEED))
     seen = {entry.text for entry in dev + train}
     train += fill_patterns(patterns, tables, schema, new_names(dev), seen)
-    return {"train": to_lines(train, "train", rng), "dev": to_lines(dev, "dev", rng)}
+    return {"train": to_lines(train, "train"), "dev": to_lines(dev, "dev")}
 
 
 def render(lines: list[Line]) -> str:

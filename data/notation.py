@@ -19,7 +19,7 @@ class SourceError(ValueError):
 
 @dataclass
 class Block:
-    """A sentence (or pattern) as written: its text, its annotation lines, how often a pattern is to be filled."""
+    """A sentence as written, or a pattern and how often it is to be filled, with the annotation lines below it."""
 
     text: str
     annotations: list[str] = field(default_factory=list)
@@ -101,7 +101,7 @@ def read_sections(path: Path) -> dict[str, list[str]]:
 
 
 def parse_block(block: Block, schema: Schema) -> Entry:
-    """Turn a block into an entry: types from the schema, inverse marriages added, triplets in order of mention."""
+    """Turn a block into an entry: types added, marriages in both directions, triplets in order of mention."""
     if not block.annotations:
         raise SourceError(f"没有标注：{block.text}")
     if block.annotations[0].startswith("@"):
@@ -128,7 +128,7 @@ class Tables:
 
     `[name]` starts a table of values separated by blanks; a value may hold slots itself, as in `{姓}{名}`.
     `[name:a,b]` starts a table of records, `|` between the fields; `{name.a}` takes one field. `{3-9}` is a
-    number. In one pattern a slot means the same wherever it stands, `{人名1}` and `{人名2}` two different values.
+    number. In one pattern a slot means the same wherever it stands; `{人名1}` and `{人名2}` are two values.
     """
 
     def __init__(self, path: Path, rng: random.Random) -> None:
