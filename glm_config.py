@@ -18,7 +18,7 @@ class ProjectConfig(object):
         # 模型配置
         self.pre_model = "THUDM/chatglm-6b"  # 预训练模型：本地目录，或本机缓存中的模型名
         self.load_in_4bit = True  # 以 4-bit NF4 加载（QLoRA）；关闭后按半精度加载
-        self.device = None  # 运行设备：none 为自动选择，也可写 cuda、cuda:1 或 cpu
+        self.device: str | None = None  # 运行设备：none 为自动选择，也可写 cuda、cuda:1 或 cpu
 
         # 数据配置
         self.train_path = "data/mixed_train_dataset.jsonl"  # 训练集，JSONL 格式
@@ -63,7 +63,9 @@ class ProjectConfig(object):
         # 日志与保存
         self.save_dir = "output/chatglm-6b-triplet-qlora"  # 输出目录
         self.overwrite_output_dir = False  # 输出目录里已有训练结果时，清掉重来
-        self.resume_from_checkpoint = None  # 从检查点继续：目录，或 auto（最新的一个），none 为从头训练
+        self.resume_from_checkpoint: str | None = (
+            None  # 从检查点继续：目录，或 auto（最新的一个），none 为从头训练
+        )
         self.save_freq = 100  # 每多少步保存一个检查点，0 为只在中断时保存
         self.save_total_limit = 3  # 最多保留几个检查点
         self.logging_steps = 10  # 每多少步输出一行日志

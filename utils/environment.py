@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+# Above this many parameters a run on the CPU is more likely a missing driver than a wish.
+CPU_PARAMETER_LIMIT = 1_000_000_000
 NF4_BYTES = 0.516  # per weight: 4 bits, and the doubly quantised scale of each block of 64
-HALF_BYTES = 2
 LORA_BYTES = 16  # per adapter weight in fp32: itself, its gradient, Adam's two moments
-# Per token, layer and hidden unit, what the backward pass keeps: without checkpointing about 1 GB per
-# 384 tokens of a 28 x 4096 model.
-ACTIVATION_BYTES = 26
-LOGITS_BYTES = 10  # per labelled position and piece: half-precision logits, fp32 copy, gradient
+# Values per token, layer and hidden unit that the backward pass keeps: in half precision and without
+# checkpointing about 1 GB per 384 tokens of a 28 x 4096 model.
+ACTIVATION_VALUES = 13
+LOGITS_BYTES = 10  # per labelled position and piece: logits, their fp32 copy, the gradient
 RUNTIME_BYTES = 1_000_000_000  # CUDA context and kernels; on the CPU the libraries themselves
 
 
@@ -69,6 +71,7 @@ def estimate_training_memory(
     *,
     lora_weights: int,
     load_in_4bit: bool,
+    value_bytes: int,
     gradient_checkpointing: bool,
     batch_size: int,
     eval_batch_size: int,
@@ -80,7 +83,8 @@ def estimate_training_memory(
     Args:
         shape: of the base model.
         lora_weights: see `lora_parameters`.
-        load_in_4bit: NF4 base weights instead of half precision.
+        load_in_4bit: NF4 for the blocks' linear layers.
+        value_bytes: bytes of one other weight or activation: 2 in half precision, else 4.
         gradient_checkpointing: keep one tensor per layer and recompute the rest.
         batch_size, eval_batch_size: sequences of a training pass, and of a batch of generation.
         source_len, target_len: length limits in tokens.
@@ -89,19 +93,19 @@ def estimate_training_memory(
         Bytes by Chinese name of the part, to be added up.
     """
     tokens = batch_size * (source_len + target_len)
-    kept_per_layer = ACTIVATION_BYTES * shape.hidden_size * tokens
+    width = value_bytes * shape.hidden_size  # bytes of one token's hidden state
+    kept_per_layer = ACTIVATION_VALUES * width * tokens
     if gradient_checkpointing:
-        activations = HALF_BYTES * shape.hidden_size * tokens * shape.num_layers + 2 * kept_per_layer
+        activations = width * tokens * shape.num_layers + 2 * kept_per_layer
     else:
         activations = kept_per_layer * shape.num_layers
     logits = LOGITS_BYTES * batch_size * target_len * shape.vocab_size
-    largest_layer = HALF_BYTES * max(rows * columns for rows, columns in shape.linear_shapes.values())
-    eval_tokens = eval_batch_size * (source_len + target_len)
-    generation = 2 * HALF_BYTES * shape.hidden_size * shape.num_layers * eval_tokens
-    weight_bytes = NF4_BYTES if load_in_4bit else HALF_BYTES
+    largest_layer = value_bytes * max(rows * columns for rows, columns in shape.linear_shapes.values())
+    # Keys and values of every layer, while answers are generated.
+    generation = 2 * width * shape.num_layers * eval_batch_size * (source_len + target_len)
+    linear_bytes = NF4_BYTES if load_in_4bit else value_bytes
     return {
-        "权重": int(weight_bytes * shape.linear_parameters)
-        + HALF_BYTES * shape.vocab_size * shape.hidden_size,
+        "权重": int(linear_bytes * shape.linear_parameters) + width * shape.vocab_size,
         "LoRA 与优化器": LORA_BYTES * lora_weights,
         "激活或生成缓存": max(activations + logits + 2 * largest_layer, generation),
         "运行库": RUNTIME_BYTES,
@@ -152,3 +156,21 @@ def is_writable_directory(path: str | Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def is_whole_weight_file(path: Path) -> bool:
+    """Tell whether a weight file has its end: the length its header gives, or a zip archive's directory.
+
+    (Pickles of torch < 1.6 tell no length; they are taken to be whole.)
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt"):
+                return True
+        except SafetensorError:
+            return False
+    with path.open("rb") as file:
+        is_old_pickle = file.read(1) == b"\x80"
+    return is_old_pickle or zipfile.is_zipfile(path)
