@@ -5,14 +5,15 @@ As a command this is the linter of data files: `python -m data_handle.data_prepr
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from data_handle.reader import BadLine, Example, read_jsonl
-from utils.common_utils import UserError
+from utils.common_utils import UserError, run_main
 from utils.prompt import PromptTokenizer, encode_prompt
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "EncodingSummary",
     "Example",
     "Features",
+    "FittedTarget",
     "Tokenizer",
     "encode_example",
     "encode_examples",
+    "fit_target",
     "read_jsonl",
 ]
 
@@ -46,6 +49,19 @@ class Features:
 
     input_ids: list[int]
     labels: list[int]
+
+
+class FittedTarget(NamedTuple):
+    """An answer within the limit.
+
+    `input_ids` ends with `<eop>` unless `text_cut`, and is None if not one item fits; `tokens` is what the
+    whole answer takes with its `<eop>`; `items_dropped` counts what its JSON list lost.
+    """
+
+    input_ids: list[int] | None
+    tokens: int
+    items_dropped: int = 0
+    text_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,22 +153,34 @@ def encode_example(
         UserError: the instruction alone doesn't fit into `max_source_seq_len`.
     """
     prompt = encode_prompt(tokenizer, context, max_source_seq_len)
-    room = max_target_seq_len - 1
-    target_ids, dropped, text_cut = tokenizer.encode_plain(target), 0, False
-    if len(target_ids) <= room:
-        target_ids = [*target_ids, tokenizer.eos_token_id]
-    elif not _JSON_START.match(target):
-        target_ids, text_cut = target_ids[:max_target_seq_len], True
-    else:
-        kept_ids, dropped = _drop_items(tokenizer, target, room)
-        if kept_ids is None:
-            reason = f"答案有 {len(target_ids) + 1} 个 token，max_target_seq_len={max_target_seq_len} 放不下"
-            return EncodedExample(None, prompt.truncated, left_out=reason)
-        target_ids = [*kept_ids, tokenizer.eos_token_id]
+    answer = fit_target(tokenizer, target, max_target_seq_len)
+    if answer.input_ids is None:
+        reason = (
+            f"答案有 {answer.tokens} 个 token，max_target_seq_len={max_target_seq_len} 一个三元组也放不下"
+        )
+        return EncodedExample(None, prompt.truncated, left_out=reason)
+    labels = [IGNORE_INDEX] * len(prompt.input_ids) + answer.input_ids
+    features = Features(prompt.input_ids + answer.input_ids, labels)
+    return EncodedExample(features, prompt.truncated, answer.items_dropped, answer.text_cut)
 
-    labels = [IGNORE_INDEX] * len(prompt.input_ids) + target_ids
-    features = Features(prompt.input_ids + target_ids, labels)
-    return EncodedExample(features, prompt.truncated, dropped, text_cut)
+
+def fit_target(tokenizer: Tokenizer, target: str, max_target_seq_len: int) -> FittedTarget:
+    """Encode an answer with its `<eop>`, cut where it is too long as `encode_example` says."""
+    input_ids = tokenizer.encode_plain(target)
+    tokens = len(input_ids) + 1
+    if tokens <= max_target_seq_len:
+        return FittedTarget([*input_ids, tokenizer.eos_token_id], tokens)
+    if not _JSON_START.match(target):
+        return FittedTarget(input_ids[:max_target_seq_len], tokens, text_cut=True)
+
+    ends, rest = _item_ends(target)
+    kept, kept_ids = 0, None
+    for count, end in enumerate(ends, start=1):
+        input_ids = tokenizer.encode_plain(target[:end] + target[rest:])
+        if len(input_ids) >= max_target_seq_len:
+            break
+        kept, kept_ids = count, [*input_ids, tokenizer.eos_token_id]
+    return FittedTarget(kept_ids, tokens, items_dropped=len(ends) - kept)
 
 
 def encode_examples(
@@ -203,14 +231,65 @@ def _item_ends(target: str) -> tuple[list[int], int]:
     return (ends, position) if _LIST_END.fullmatch(target, position) else ([], 0)
 
 
-def _drop_items(tokenizer: Tokenizer, target: str, room: int) -> tuple[list[int] | None, int]:
-    """Return the ids of the longest beginning of a JSON list that fits (None if not one item does), and how
-    many items it lost. Notation and fence stay those of the line."""
-    ends, rest = _item_ends(target)
-    best, kept = None, 0
-    for count, end in enumerate(ends, start=1):
-        ids = tokenizer.encode_plain(target[:end] + target[rest:])
-        if len(ids) > room:
-            break
-        best, kept = ids, count
-    return best, len(ends) - kept
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Lint the data files named on the command line.
+
+    Args:
+        arguments: the command line without the program's name; `sys.argv` if None.
+
+    Returns:
+        0 if nothing was found that is a problem, 1 if something was.
+
+    Raises:
+        UserError: a file or the tokenizer can't be used (exit code 2).
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m data_handle.data_preprocess",
+        description="检查训练数据：长度、关系与类型、重复、泄漏、坏行等。"
+        "退出码：0 没有问题，1 有问题，2 无法检查。",
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="JSONL 数据文件；训练集和验证集一起给，才能查泄漏"
+    )
+    parser.add_argument(
+        "--pre_model", default="models/chatglm-tiny", help="用哪个模型目录的分词器计长度（默认 %(default)s）"
+    )
+    parser.add_argument(
+        "--max_source_seq_len", type=int, default=256, help="context 的 token 上限（默认 %(default)s）"
+    )
+    parser.add_argument(
+        "--max_target_seq_len", type=int, default=128, help="target 的 token 上限（默认 %(default)s）"
+    )
+    parser.add_argument("--schema", help="允许的关系：适配器目录里的 schema.json，或 DuIE 的 schema 文件")
+    parser.add_argument(
+        "--details", type=int, default=10, help="每类问题列出几处，0 为全部（默认 %(default)s）"
+    )
+    parser.add_argument("--json", action="store_true", help="在 stdout 输出 JSON 而不是表格")
+    options = parser.parse_args(arguments)
+    if min(options.max_source_seq_len, options.max_target_seq_len) < 1:
+        raise UserError("max_source_seq_len 和 max_target_seq_len 都应当至少是 1。")
+
+    from chatglm import ChatGLMTokenizer, resolve_model_dir
+    from data_handle import lint_report, linter
+
+    declared = lint_report.read_schema(options.schema) if options.schema else None
+    try:
+        tokenizer = ChatGLMTokenizer.from_pretrained(resolve_model_dir(options.pre_model))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"用不了 {options.pre_model} 的分词器：{error}") from error
+    report = linter.lint_files(
+        options.files,
+        tokenizer,
+        max_source_seq_len=options.max_source_seq_len,
+        max_target_seq_len=options.max_target_seq_len,
+        declared=declared,
+    )
+    if options.json:
+        print(json.dumps(lint_report.to_dict(report), ensure_ascii=False, indent=2))
+    else:
+        print(lint_report.to_text(report, options.details))
+    return 0 if report.clean else 1
+
+
+if __name__ == "__main__":
+    run_main(main)

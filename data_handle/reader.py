@@ -1,4 +1,4 @@
-"""Reading JSONL: whole lines become examples, bad ones are named with their reason and cost only themselves."""
+"""Reading JSONL: good lines become examples, bad ones are named with a reason and cost only themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _JSON_TYPES = {
     int: "数字",
     float: "数字",
     bool: "布尔值",
-    type(None): "null",
+    type(None): " null",
 }
 
 
@@ -85,7 +85,8 @@ def read_jsonl(path: str | Path, strict: bool = False) -> tuple[list[Example], l
 def iter_objects(
     path: str | Path, max_line_bytes: int = MAX_LINE_BYTES
 ) -> Iterator[tuple[int, dict[str, Any]] | BadLine]:
-    """Yield each line of a JSONL file as (line number, object), or as a `BadLine`; blank lines are passed over.
+    """Yield each line of a JSONL file as (line number, object), or as a `BadLine`; blank lines are
+    passed over.
 
     Only one line is held at a time, and of a line over `max_line_bytes` no more than that.
 
@@ -133,8 +134,7 @@ def describe_bad_lines(bad_lines: Sequence[BadLine], limit: int = 50) -> list[st
     lines = [f"{bad_lines[0].path} 有 {len(bad_lines)} 行坏数据，已跳过："]
     lines += [f"  {bad_line}" for bad_line in bad_lines[:limit]]
     if len(bad_lines) > limit:
-        command = f"python -m data_handle.data_preprocess {bad_lines[0].path} --details 0"
-        lines.append(f"  ……还有 {len(bad_lines) - limit} 行，查看全部：{command}")
+        lines.append(f"  ……还有 {len(bad_lines) - limit} 行")
     return lines
 
 

@@ -1,0 +1,223 @@
+"""Convert the DuIE release format to training lines: `python -m data_handle.convert_duie IN OUT`.
+
+A DuIE line is `{"text": …, "spo_list": [{"predicate", "subject", "subject_type", "object", "object_type"}]}`;
+object and object_type are `{"@value": …}`, with further slots for complex relations (DuIE 2.0), or plain
+strings (DuIE 1.0). Values are taken over as they are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_handle.reader import BadLine, describe_bad_lines, iter_objects, text_problem
+from utils.common_utils import UserError, log, run_main
+from utils.prompt import INSTRUCTION, build_prompt
+from utils.triplets import Triplet, format_target
+
+_VALUE = "@value"
+
+
+@dataclass
+class Conversion:
+    """What became of a DuIE file."""
+
+    lines: int = 0
+    triplets: int = 0
+    empty_lines: int = 0
+    slots_left_out: int = 0
+    bad_lines: list[BadLine] = field(default_factory=list)
+
+
+class _Fact(NamedTuple):
+    """One item of an spo_list: its triplet, and one of each further slot."""
+
+    triplet: Triplet
+    slots: list[Triplet]
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    instruction: str = INSTRUCTION,
+    predicates: Collection[str] = (),
+    max_lines: int | None = None,
+    keep_slots: bool = False,
+    drop_empty: bool = False,
+    force: bool = False,
+) -> Conversion:
+    """Convert a DuIE file; the result appears whole or not at all.
+
+    Args:
+        source: the DuIE file.
+        target: the JSONL file to write.
+        instruction: the instruction of every prompt.
+        predicates: the relations to keep; all if empty. What is left of a sentence may be `[]`.
+        max_lines: stop after this many written lines.
+        keep_slots: make a triplet of each further slot of a complex object, its relation named
+            `predicate_slot` (上映时间_inArea); otherwise they are left out.
+        drop_empty: leave out sentences without triplets instead of writing `[]`.
+        force: overwrite an existing target.
+
+    Raises:
+        UserError: a path can't be used, or not one line could be converted.
+    """
+    source, target = Path(source), Path(target)
+    if not instruction.strip() or "\n\n" in instruction:
+        raise UserError("指令不能是空的，也不能含有空行（空行之后是句子）。")
+    if target.is_dir():
+        raise UserError(f"输出 {target} 是目录，请给出文件名。")
+    if target.exists() and not force:
+        raise UserError(f"输出文件 {target} 已经存在，要覆盖请加 --force。")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"输入和输出是同一个文件 {target}，请换一个输出文件名。")
+
+    result = Conversion()
+    sentences = _sentences(source, result, frozenset(predicates), keep_slots, drop_empty)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        file = unfinished.open("w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"写不了 {target}（{error.strerror}）：请检查目录和权限。") from error
+    try:
+        with file:
+            for text, triplets in itertools.islice(sentences, max_lines):
+                line = {"context": build_prompt(text, instruction), "target": format_target(triplets)}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                result.lines += 1
+                result.triplets += len(triplets)
+                result.empty_lines += not triplets
+        if not result.lines:
+            first = f"，第一处坏行是 {result.bad_lines[0]}" if result.bad_lines else ""
+            raise UserError(f"{source} 里没有一行可以转换{first}。")
+        unfinished.replace(target)
+    except OSError as error:
+        raise UserError(f"写 {target} 时出错（{error.strerror}）：请检查权限和剩余空间。") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return result
+
+
+def _sentences(
+    source: Path, result: Conversion, predicates: frozenset[str], keep_slots: bool, drop_empty: bool
+) -> Iterator[tuple[str, list[Triplet]]]:
+    """Yield each good line's text and triplets; bad lines and slots left out are noted in `result`."""
+    for item in iter_objects(source):
+        if isinstance(item, BadLine):
+            result.bad_lines.append(item)
+            continue
+        line_number, record = item
+        try:
+            text, facts = _text(record, "text"), _facts(record)
+        except ValueError as error:
+            result.bad_lines.append(BadLine(str(source), line_number, str(error)))
+            continue
+        triplets = []
+        for fact in facts:
+            if predicates and fact.triplet.predicate not in predicates:
+                continue
+            triplets.append(fact.triplet)
+            triplets += fact.slots if keep_slots else []
+            result.slots_left_out += 0 if keep_slots else len(fact.slots)
+        if triplets or not drop_empty:
+            yield text, list(dict.fromkeys(triplets))
+
+
+def _facts(record: dict[str, Any]) -> list[_Fact]:
+    """Read a line's spo_list; a `ValueError` says in Chinese what is wrong with it."""
+    items = record.get("spo_list")
+    if not isinstance(items, list):
+        raise ValueError("没有 spo_list 列表（测试集没有标注，不能用来训练）")
+    facts = []
+    for item in items:
+        if not isinstance(item, dict):
+            raise ValueError("spo_list 里应当都是 JSON 对象")
+        predicate, subject, subject_type = (_text(item, n) for n in ("predicate", "subject", "subject_type"))
+        objects, types = _slots(item, "object"), _slots(item, "object_type")
+        by_slot = {
+            slot: Triplet(
+                predicate if slot == _VALUE else f"{predicate}_{slot}",
+                _text(types, slot),
+                subject_type,
+                _text(objects, slot),
+                subject,
+            )
+            for slot in objects
+        }
+        facts.append(_Fact(by_slot.pop(_VALUE), list(by_slot.values())))
+    return facts
+
+
+def _slots(fact: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the slots of a complex field; one of plain text has "@value" alone."""
+    value = fact.get(name)
+    slots = value if isinstance(value, dict) else {_VALUE: _text(fact, name)}
+    if _VALUE not in slots:
+        raise ValueError(f"字段 {name} 缺少 {_VALUE}")
+    return slots
+
+
+def _text(record: dict[str, Any], name: str) -> str:
+    if problem := text_problem(record, name):
+        raise ValueError(problem)
+    return record[name]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert the file named on the command line; bad lines are named on stderr and skipped.
+
+    Args:
+        arguments: the command line without the program's name; `sys.argv` if None.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m data_handle.convert_duie",
+        description="把 DuIE 1.0/2.0 的训练集或验证集转换成本项目的 JSONL。",
+    )
+    parser.add_argument("source", metavar="IN", help="DuIE 文件，每行一个 JSON")
+    parser.add_argument("target", metavar="OUT", help="要写的 JSONL 文件")
+    parser.add_argument("--instruction", default=INSTRUCTION, help="提示词里的指令（默认“%(default)s”）")
+    parser.add_argument("--predicates", default="", help="只保留这些关系，用逗号隔开（默认全部）")
+    parser.add_argument("--max_lines", "--max-lines", type=int, help="最多写多少行（默认全部）")
+    parser.add_argument(
+        "--slots",
+        choices=("drop", "triplets"),
+        default="drop",
+        help="复杂关系的附加项（inWork、onDate、inArea、period）：drop 不要（默认），"
+        "triplets 各成一个三元组，关系名如“上映时间_inArea”",
+    )
+    parser.add_argument("--drop_empty", action="store_true", help="不写没有三元组的句子（默认写成 []）")
+    parser.add_argument("--force", action="store_true", help="覆盖已有的输出文件")
+    options = parser.parse_args(arguments)
+    if options.max_lines is not None and options.max_lines < 1:
+        raise UserError("--max_lines 应当至少是 1。")
+
+    result = convert(
+        options.source,
+        options.target,
+        instruction=options.instruction,
+        predicates={name.strip() for name in re.split("[,，]", options.predicates) if name.strip()},
+        max_lines=options.max_lines,
+        keep_slots=options.slots == "triplets",
+        drop_empty=options.drop_empty,
+        force=options.force,
+    )
+    for line in describe_bad_lines(result.bad_lines):
+        log(line)
+    left_out = f"，略去附加项 {result.slots_left_out} 个" if result.slots_left_out else ""
+    log(
+        f"已写入 {options.target}：{result.lines} 行，{result.triplets} 个三元组，"
+        f"其中 {result.empty_lines} 行没有三元组，跳过坏行 {len(result.bad_lines)} 行{left_out}。"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
