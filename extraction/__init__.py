@@ -1,0 +1,1 @@
+"""Triplets out of sentences: schema, answer parsing, metrics, generation, files."""

@@ -1,0 +1,119 @@
+"""The console: complaints about the command line, sentences typed by a user, and progress shown."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from utils.common_utils import UserError, log
+
+EXIT_WORDS = ("exit", "quit", "退出")
+# argparse's complaints that a user can provoke, and how they read in Chinese.
+_COMPLAINTS = (
+    (r"unrecognized arguments: (.*)", r"不认识的参数 \1"),
+    (r"argument (\S+): expected one argument", r"\1 后面缺少取值"),
+    (r"argument (\S+): not allowed with argument (\S+)", r"\1 不能与 \2 同时使用"),
+    (r"argument (\S+): ignored explicit argument (.*)", r"\1 不带取值，却写了 \2"),
+    (r"argument (\S+): (.*)", r"\1 \2"),
+)
+
+
+class ChineseArgumentParser(argparse.ArgumentParser):
+    """A parser whose complaints are `UserError`s in Chinese."""
+
+    def error(self, message: str) -> NoReturn:
+        for pattern, replacement in _COMPLAINTS:
+            if match := re.fullmatch(pattern, message, re.DOTALL):
+                message = match.expand(replacement)
+                break
+        raise UserError(f"命令行参数有误：{message}（--help 查看用法）。")
+
+
+def positive_int(word: str) -> int:
+    """Read a positive integer for argparse."""
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", word):
+        raise argparse.ArgumentTypeError(f"应为正整数，现在是 {word!r}")
+    return int(word)
+
+
+def read_sentences() -> Iterator[str]:
+    """Yield what is typed, line by line without blank ones, until an exit word or the end of the input.
+
+    Ctrl-D ends; Ctrl-C clears the line, pressed again right after it ends. The prompt goes to stderr.
+    """
+    read = _terminal_reader() if sys.stdin.isatty() else sys.stdin.readline
+    interrupted = False
+    while True:
+        try:
+            line = read()
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            if interrupted:
+                return
+            interrupted = True
+            log("（再按一次 Ctrl-C 退出）")
+            continue
+        interrupted = False
+        sentence = line.strip()
+        if not line or sentence.lower() in EXIT_WORDS:
+            return
+        if sentence:
+            yield sentence
+
+
+def _terminal_reader() -> Callable[[], str]:
+    """Return a function that asks for a line and returns it with its end, or "" at Ctrl-D."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.output import create_output
+
+    session: PromptSession[str] = PromptSession("句子> ", output=create_output(stdout=sys.stderr))
+
+    def read() -> str:
+        try:
+            return session.prompt() + "\n"
+        except EOFError:
+            return ""
+
+    return read
+
+
+class Progress:
+    """How far a job is: a bar on a terminal, elsewhere a line every few seconds."""
+
+    INTERVAL = 10.0  # seconds between lines
+
+    def __init__(self, total: int | None = None) -> None:
+        self._total = total
+        self._done = 0
+        self._start = self._last = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="句", dynamic_ncols=True, file=sys.stderr)
+
+    def advance(self, count: int) -> None:
+        """Count sentences done."""
+        self._done += count
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(count)
+        elif now - self._last >= self.INTERVAL:
+            self._last = now
+            self._log(now)
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._log(time.monotonic())
+
+    def _log(self, now: float) -> None:
+        of_total = "" if self._total is None else f"/{self._total}"
+        log(f"已完成 {self._done}{of_total} 句，{self._done / max(now - self._start, 1e-9):.2f} 句/秒")

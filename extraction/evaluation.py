@@ -1,0 +1,93 @@
+"""Evaluation of an extractor on labelled data: triplet answers scored, classification answers compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from extraction.extractor import Extraction, TripletExtractor
+from extraction.metrics import Report
+from utils.prompt import split_context
+from utils.triplets import is_triplet_target, parse_target
+
+
+@dataclass
+class Evaluation:
+    """Scores of the triplet lines in `report`; the other kinds of lines apart."""
+
+    report: Report = field(default_factory=Report)
+    classification_lines: int = 0
+    classification_errors: list[dict[str, str]] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)  # generation failed; scored as invalid
+    unusable: list[dict[str, str]] = field(default_factory=list)  # the reference can't be read; not scored
+
+    def to_dict(self, max_errors: int | None = None) -> dict[str, Any]:
+        """Return everything for JSON, the lists of errors in full or up to `max_errors` each."""
+        correct = self.classification_lines - len(self.classification_errors)
+        return {
+            "triplets": self.report.to_dict(max_errors),
+            "classification": {
+                "sentences": self.classification_lines,
+                "correct": correct,
+                "accuracy": correct / self.classification_lines if self.classification_lines else 0.0,
+                "errors": self.classification_errors[:max_errors],
+            },
+            "failure_count": len(self.failures),
+            "failures": self.failures[:max_errors],
+            "unusable_count": len(self.unusable),
+            "unusable": self.unusable[:max_errors],
+        }
+
+    def describe(self, max_errors: int) -> str:
+        """Return scores, failures and the first errors as Chinese lines."""
+        lines = [self.report.to_table()] if self.report.sentences else []
+        if total := self.classification_lines:
+            correct = total - len(self.classification_errors)
+            lines.append(f"分类 {total} 句，答案一致 {correct}（{correct / total:.1%}）")
+        lines += [f"失败：{item['sentence']}：{item['error']}" for item in self.failures + self.unusable]
+        for error in self.report.errors[:max_errors]:
+            lines.append(f"错例：{error.sentence}")
+            for label, triplets in (("漏掉", error.missing), ("多出", error.spurious)):
+                lines += [f"  {label}（{t.subject}，{t.predicate}，{t.object}）" for t in triplets]
+        return "\n".join(lines)
+
+
+def evaluate(
+    extractor: TripletExtractor,
+    contexts: Sequence[str],
+    targets: Sequence[str],
+    on_progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Let the extractor answer every context, and compare with the targets.
+
+    Args:
+        extractor: what is evaluated; it gets each line's own prompt.
+        contexts, targets: the two fields of the data files. Targets in triplet notation are scored; any
+            other is a classification answer and has to be met exactly.
+        on_progress: see `TripletExtractor.extract`.
+    """
+    sentences = [split_context(context)[1] for context in contexts]
+    extractions = extractor.extract(sentences, contexts, on_progress)
+    evaluation = Evaluation()
+    for sentence, target, extraction in zip(sentences, targets, extractions, strict=True):
+        if extraction.error is not None:
+            evaluation.failures.append({"sentence": sentence, "error": extraction.error})
+        _count(evaluation, sentence, target, extraction)
+    return evaluation
+
+
+def _count(evaluation: Evaluation, sentence: str, target: str, extraction: Extraction) -> None:
+    if not is_triplet_target(target):
+        evaluation.classification_lines += 1
+        if extraction.error is not None or extraction.raw.strip() != target.strip():
+            evaluation.classification_errors.append(
+                {"sentence": sentence, "expected": target, "answer": extraction.raw}
+            )
+        return
+    try:
+        expected = parse_target(target)
+    except ValueError as error:
+        evaluation.unusable.append({"sentence": sentence, "error": f"标准答案无法读取：{error}"})
+    else:
+        evaluation.report.add(sentence, extraction.triplets, expected, extraction.status)

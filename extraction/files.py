@@ -1,0 +1,169 @@
+"""Sentence files in, JSONL out: results written as they come; a restart goes on after the last whole line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from extraction.extractor import Extraction
+from extraction.parsing import AnswerStatus
+from utils.common_utils import UserError
+
+# Fields that an output line adds to those of its input; fields of these names in the input are replaced.
+RESULT_FIELDS = ("triplets", "repaired", "truncated", "source_truncated", "error", "raw")
+
+
+class Record(NamedTuple):
+    """One line of an input file: its fields (among them `text`), and why no sentence can be had from it."""
+
+    fields: dict[str, Any]
+    problem: str | None = None
+
+
+@dataclass
+class FileSummary:
+    """Lines of the output: found from an earlier run, written now, and the failures among both."""
+
+    resumed: int = 0
+    written: int = 0
+    failed: int = 0
+
+
+def write_results(
+    records: Iterable[Record],
+    output: Path,
+    extract: Callable[[list[str]], Sequence[Extraction]],
+    window: int,
+    summary: FileSummary,
+) -> Iterator[int]:
+    """Extract the sentences of records and append one JSON line for each to `output`.
+
+    Args:
+        records: the lines of the input file, in order.
+        output: may hold the first lines of the same job, cut off anywhere.
+        extract: called with the sentences of up to `window` records. A restart repeats the calls of an
+            uninterrupted run from its window on, so that batches, and with them the results, are the same.
+        window: records worked on together.
+        summary: counts along; still valid when the iteration is broken off.
+
+    Yields:
+        The number of lines done in each window.
+
+    Raises:
+        UserError: `output` holds something else than results of these records; it is left as it is.
+    """
+    records = iter(records)
+    existing = _Existing(output)
+    writer = None
+    try:
+        while group := list(islice(records, window)):
+            heads = [_head(record.fields) for record in group]
+            done = existing.match(heads, summary) if writer is None else 0
+            if done < len(group):
+                good = [str(record.fields["text"]) for record in group if record.problem is None]
+                extractions = iter(extract(good) if good else [])
+                results = [_result(record, extractions) for record in group]
+                writer = writer or existing.continue_writing()
+                for head, result in list(zip(heads, results, strict=True))[done:]:
+                    writer.write(head + b", " + _dump(result)[1:] + b"\n")
+                    writer.flush()
+                    summary.written += 1
+                    summary.failed += "error" in result
+            yield len(group)
+        if writer is None:
+            existing.check_end()
+    finally:
+        existing.close()
+        if writer is not None:
+            writer.close()
+
+
+def _dump(fields: dict[str, Any]) -> bytes:
+    """Serialise to UTF-8; lone surrogates, which have no encoding, stay JSON escapes."""
+    try:
+        return json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(fields).encode()
+
+
+def _head(fields: dict[str, Any]) -> bytes:
+    """Return the beginning of an output line: the input's fields, without the closing brace."""
+    return _dump({name: value for name, value in fields.items() if name not in RESULT_FIELDS})[:-1]
+
+
+def _result(record: Record, extractions: Iterator[Extraction]) -> dict[str, Any]:
+    """Return the fields that an output line adds to its input's."""
+    if record.problem is not None:
+        return {"triplets": [], "error": record.problem}
+    extraction = next(extractions)
+    result: dict[str, Any] = {"triplets": [triplet._asdict() for triplet in extraction.triplets]}
+    flags = {
+        "repaired": extraction.status is AnswerStatus.REPAIRED,
+        "truncated": extraction.truncated,
+        "source_truncated": extraction.source_truncated,
+    }
+    result |= {name: flag for name, flag in flags.items() if flag}
+    if extraction.problem is not None:
+        result |= {"error": extraction.problem, "raw": extraction.raw}
+    return result
+
+
+class _Existing:
+    """What an earlier run left in the output file, read along with the input."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader: BinaryIO | None = path.open("rb") if path.exists() else None
+        self._end = 0  # of the last whole line that matched
+
+    def match(self, heads: list[bytes], summary: FileSummary) -> int:
+        """Count the lines already there for these records; the first missing one ends the old results."""
+        for done, head in enumerate(heads):
+            line = self._reader.readline() if self._reader else b""
+            if not line.endswith(b"\n"):
+                # Cut off: it must be a beginning of this line, or this is not our file.
+                if not (line.startswith(head) or head.startswith(line)):
+                    raise self._foreign(summary.resumed)
+                return done
+            if not line.startswith(head + b", ") or (result := _loads(line)) is None:
+                raise self._foreign(summary.resumed)
+            self._end += len(line)
+            summary.resumed += 1
+            summary.failed += "error" in result
+        return len(heads)
+
+    def check_end(self) -> None:
+        """Make sure that the file holds no more lines than the input."""
+        if self._reader and self._reader.read(1):
+            raise UserError(f"输出文件 {self._path} 的行比输入多，不是这个输入的结果，请换一个 --output。")
+
+    def continue_writing(self) -> BinaryIO:
+        """Open the file for writing behind the last whole line."""
+        self.close()
+        writer = self._path.open("r+b" if self._path.exists() else "wb")
+        writer.truncate(self._end)
+        writer.seek(self._end)
+        return writer
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._reader:
+            self._reader.close()
+
+    def _foreign(self, done: int) -> UserError:
+        return UserError(
+            f"输出文件 {self._path} 的第 {done + 1} 行与输入对不上，不是这个输入的结果，请换一个 --output。"
+        )
+
+
+def _loads(line: bytes) -> dict[str, Any] | None:
+    """Decode a whole line of results; None if it is none."""
+    try:
+        result = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return result if isinstance(result, dict) and "triplets" in result else None

@@ -1,0 +1,405 @@
+"""Command line of extraction: sentences in, triplets out as JSON on stdout; all other talk goes to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from extraction.console import ChineseArgumentParser, positive_int
+from utils.common_utils import UserError, log, run_main
+
+if TYPE_CHECKING:
+    import torch
+
+    from extraction.extractor import Extraction, TripletExtractor
+    from extraction.files import Record
+    from glm_config import ProjectConfig
+
+DEMO_SENTENCES = (
+    "《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。",
+    "《活着》是作家余华创作的长篇小说，1993年由作家出版社出版。",
+    "《青花瓷》由方文山作词，周杰伦作曲并演唱，收录在专辑《我很忙》中。",
+    "白鳍豚属于鲸目，曾经生活在长江中下游。",
+    "今天下午的雨下得很大，我们只好改天再去。",
+)
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+PRINTED_ERRORS = 10  # in the table on stderr
+REPORTED_ERRORS = 20  # in the JSON on stdout; --report has all
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments; those of the process if not given.
+
+    Returns:
+        The exit code: 0 if every sentence got its result, else 1.
+
+    Raises:
+        UserError: what was asked for can't be done.
+    """
+    args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    results = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # libraries may print; only results reach the real stdout
+        try:
+            if args.input:
+                return extract_file(args)
+            if args.evaluate:
+                return evaluate_file(args, results)
+            if args.interactive:
+                return converse(args, results)
+            return extract_texts(args, DEMO_SENTENCES if args.text is None else [args.text], results)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported yet
+                raise
+            raise UserError(
+                "显存不足：请调小 --batch_size 或 --max_new_tokens，关闭占用显存的其他程序，"
+                "并确认训练配置 load_in_4bit 为 True。"
+            ) from error
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line and refuse combinations that make no sense.
+
+    Raises:
+        UserError: it can't be understood, or contradicts itself.
+    """
+    parser = ChineseArgumentParser(
+        description="从中文句子中抽取三元组，结果以 JSON 输出到 stdout；不带参数时演示几个内置句子。",
+        usage="%(prog)s [--text 句子 | --interactive | --input 文件 --output 文件 | --evaluate 文件] [选项]",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    modes = parser.add_argument_group("做什么").add_mutually_exclusive_group()
+    modes.add_argument("--text", metavar="句子", help="抽取一个句子")
+    modes.add_argument("--interactive", action="store_true", help="逐句输入；exit、quit、退出或 Ctrl-D 结束")
+    modes.add_argument(
+        "--input", type=Path, metavar="文件", help="每行一个句子，或一个含 text 字段的 JSON 对象"
+    )
+    modes.add_argument("--evaluate", type=Path, metavar="文件", help="在标注数据上算精确率、召回率和 F1")
+    files = parser.add_argument_group("文件")
+    files.add_argument(
+        "--output", type=Path, metavar="文件", help="--input 的结果（JSONL）；中断后重跑会接着做"
+    )
+    files.add_argument(
+        "--report", type=Path, metavar="文件", help="--evaluate 的完整报告（JSON，含全部错例）"
+    )
+    model = parser.add_argument_group("模型")
+    model.add_argument("--adapter", type=Path, metavar="目录", help="默认是配置中 save_dir 下的 model_best")
+    model.add_argument("--no-adapter", action="store_true", help="不加载适配器，直接用基座模型")
+    model.add_argument("--pre_model", metavar="模型", help="基座模型；默认是训练时的那个")
+    model.add_argument("--device", metavar="设备", help="cpu、cuda 或 cuda:1；默认自动选择")
+    model.add_argument("--batch_size", type=positive_int, metavar="N", help="一起生成的句数")
+    model.add_argument("--max_new_tokens", type=positive_int, metavar="N", help="答案最多的 token 数")
+    general = parser.add_argument_group("通用")
+    general.add_argument("--debug", action="store_true", help="出错时打印完整的调用栈")
+    general.add_argument("-h", "--help", action="help", help="显示这份说明")
+    args = parser.parse_args(list(argv))
+
+    if (args.input is None) != (args.output is None):
+        raise UserError("--input 与 --output 要一起使用：前者是句子文件，后者是结果文件。")
+    if args.report is not None and args.evaluate is None:
+        raise UserError("--report 只能与 --evaluate 一起使用。")
+    if args.adapter is not None and args.no_adapter:
+        raise UserError("--adapter 与 --no-adapter 不能同时使用。")
+    if args.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", args.device):
+        raise UserError(f"--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 {args.device!r}。")
+    if args.text is not None and (problem := text_problem(args.text)):
+        raise UserError(f"--text 不能抽取：{problem}。")
+    return args
+
+
+def text_problem(text: Any) -> str | None:
+    """Say in Chinese what is wrong with a sentence; None if nothing is."""
+    from data_handle.reader import text_problem as field_problem
+
+    return field_problem({"text": text}, "text")
+
+
+def read_config(args: argparse.Namespace) -> tuple[ProjectConfig, Path | None]:
+    """Return the configuration to run with, and the adapter's directory unless the bare base is wanted.
+
+    An adapter brings the configuration of its training. Only the device is this machine's own.
+
+    Raises:
+        UserError: the adapter is missing or damaged, or its files contradict each other.
+    """
+    from extraction.schema import Schema
+    from glm_config import ProjectConfig
+    from utils.adapter import CONFIG_FILE, SCHEMA_FILE, load_adapter_meta, read_adapter_json
+
+    config, directory = ProjectConfig(), None
+    device = args.device or config.device
+    if not args.no_adapter:
+        directory = args.adapter or Path(config.save_dir) / "model_best"
+        meta = load_adapter_meta(directory)
+        config = ProjectConfig.from_dict(read_adapter_json(directory, CONFIG_FILE))
+        Schema.load(directory / SCHEMA_FILE)
+        for name in ("max_source_seq_len", "max_target_seq_len"):
+            if getattr(config, name) != getattr(meta, name):
+                raise UserError(
+                    f"适配器 {directory} 的 {name} 前后不一致：{CONFIG_FILE} 里是 {getattr(config, name)}，"
+                    f"训练时是 {getattr(meta, name)}，请恢复 {CONFIG_FILE}。"
+                )
+    config.device = device
+    config.pre_model = args.pre_model or config.pre_model
+    config.eval_batch_size = args.batch_size or config.eval_batch_size
+    config.max_target_seq_len = args.max_new_tokens or config.max_target_seq_len
+    return config, directory
+
+
+def load_extractor(config: ProjectConfig, directory: Path | None, debug: bool) -> TripletExtractor:
+    """Load the base model, and onto it the adapter if there is one.
+
+    Raises:
+        UserError: one of them is missing or damaged, or they do not belong together.
+    """
+    quiet_libraries(debug)
+    from chatglm import CheckpointError, load_base_model
+    from extraction.extractor import TripletExtractor
+
+    log(f"加载模型 {config.pre_model} …")
+    try:
+        model, tokenizer = load_base_model(
+            config.pre_model,
+            load_in_4bit=config.load_in_4bit,
+            dtype=choose_dtype(config),
+            device=config.device,
+        )
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
+    extractor = TripletExtractor(
+        model,
+        tokenizer,
+        max_source_seq_len=config.max_source_seq_len,
+        max_new_tokens=config.max_target_seq_len,
+        batch_size=config.eval_batch_size,
+    )
+    if directory is not None:
+        from utils.adapter import load_adapter
+
+        extractor.model = load_adapter(model, directory)
+        if not extractor.adapter_changes_logits():
+            log(f"警告：适配器 {directory} 没有改变模型的输出（LoRA 权重为零？），结果与基座模型相同。")
+    return extractor
+
+
+def choose_dtype(config: ProjectConfig) -> torch.dtype | None:
+    """Return the precision to compute in: as in training, where the device has it."""
+    import torch
+
+    from chatglm import default_dtype
+
+    if not (config.fp16 or config.bf16):
+        return torch.float32
+    return default_dtype(config.device or ("cuda" if torch.cuda.is_available() else "cpu"), config.bf16)
+
+
+def quiet_libraries(debug: bool) -> None:
+    """Keep the libraries' remarks off the screen; with `debug`, let them through and say why batches fail."""
+    import logging
+    import warnings
+
+    logging.basicConfig(format="%(message)s")
+    if debug:
+        logging.getLogger("extraction").setLevel(logging.DEBUG)
+        return
+    warnings.filterwarnings("ignore")
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    set_verbosity_error()
+    disable_progress_bar()
+
+
+def extract_texts(args: argparse.Namespace, sentences: Sequence[str], results: TextIO) -> int:
+    """Print the triplets of sentences, one JSON list each; return the exit code."""
+    extractor = load_extractor(*read_config(args), args.debug)
+    failed = 0
+    for sentence in sentences:
+        if len(sentences) > 1:
+            log(f"句子：{sentence}")
+        failed += not show(extractor.extract_one(sentence), results)
+    if failed and len(sentences) > 1:
+        log(f"{len(sentences)} 句中有 {failed} 句没有得到结果。")
+    return 1 if failed else 0
+
+
+def show(extraction: Extraction, results: TextIO) -> bool:
+    """Print one result, or say why there is none; return whether there is one."""
+    from extraction.parsing import AnswerStatus
+
+    if extraction.source_truncated:
+        log("注意：句子太长，超出输入长度（max_source_seq_len）的部分没有参与抽取。")
+    if extraction.problem is not None:
+        log(
+            f"没有结果：{extraction.problem}。"
+            + (f"模型的回答：{extraction.raw!r}" if extraction.raw else "")
+        )
+        return False
+    if extraction.truncated:
+        log("注意：回答到长度上限（--max_new_tokens）还没有结束，后面的三元组可能缺失。")
+    elif extraction.status is AnswerStatus.REPAIRED:
+        log("注意：回答不是完整的 JSON，已修复，只保留其中完整的三元组。")
+    print_json([triplet._asdict() for triplet in extraction.triplets], results)
+    return True
+
+
+def print_json(value: Any, results: TextIO) -> None:
+    """Print a result as indented JSON."""
+    print(json.dumps(value, ensure_ascii=False, indent=2), file=results, flush=True)
+
+
+def converse(args: argparse.Namespace, results: TextIO) -> int:
+    """Answer sentences as they are typed; Ctrl-C stops the current generation only."""
+    from extraction.console import read_sentences
+
+    if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no text are refused sentence by sentence
+        sys.stdin.reconfigure(errors="surrogateescape")
+    extractor = load_extractor(*read_config(args), args.debug)
+    log("输入一个句子后按回车；exit、quit、退出或 Ctrl-D 结束，Ctrl-C 停止当前的生成。")
+    failed = 0
+    for sentence in read_sentences():
+        if problem := text_problem(sentence):
+            log(f"这一句不能抽取：{problem}。")
+            failed += 1
+            continue
+        try:
+            failed += not show(extractor.extract_one(sentence), results)
+        except KeyboardInterrupt:
+            log("\n已停止这一句的生成。")
+    return 1 if failed and not sys.stdin.isatty() else 0
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Read an input file: JSON objects with a `text` field, or one sentence a line; blank lines don't count.
+
+    JSON is told by the file's name, else by its first line.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    from data_handle.reader import BadLine, iter_objects
+    from extraction.files import Record
+
+    try:
+        if path.suffix.lower() in JSON_SUFFIXES or _starts_with_json(path):
+            for item in iter_objects(path):
+                if isinstance(item, BadLine):
+                    yield Record({"line": item.line_number, "text": ""}, item.reason)
+                else:
+                    fields = item[1]
+                    problem = text_problem(fields["text"]) if "text" in fields else "缺少字段 text"
+                    yield Record({**fields, "text": fields.get("text", "")}, problem)
+            return
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+            for line in file:
+                if line.strip():
+                    sentence = line.rstrip("\r\n")
+                    yield Record({"text": sentence}, text_problem(sentence))
+    except OSError as error:
+        raise UserError(f"读不了输入文件 {path}（{error.strerror}），请检查路径和权限。") from error
+
+
+def _starts_with_json(path: Path) -> bool:
+    """Tell whether the first line that is not blank is a JSON object."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = next((line for line in file if line.strip()), "")
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def extract_file(args: argparse.Namespace) -> int:
+    """Extract the sentences of a file into another; return the exit code."""
+    from extraction.console import Progress
+    from extraction.files import FileSummary, write_results
+
+    if args.output.exists() and args.input.exists() and args.output.samefile(args.input):
+        raise UserError("--output 与 --input 是同一个文件，请换一个 --output。")
+    config, directory = read_config(args)
+    extractor: TripletExtractor | None = None
+
+    def extract(sentences: list[str]) -> list[Extraction]:
+        nonlocal extractor  # loaded when first needed: a job that is done already needs none
+        extractor = extractor or load_extractor(config, directory, args.debug)
+        return extractor.extract(sentences)
+
+    summary, progress = FileSummary(), Progress()
+    records = read_records(args.input)
+    try:
+        for count in write_results(records, args.output, extract, config.eval_batch_size, summary):
+            progress.advance(count)
+    except OSError as error:
+        raise UserError(
+            f"写不了输出文件 {args.output}（{error.strerror}），请检查路径、权限和磁盘空间。"
+        ) from error
+    except KeyboardInterrupt:
+        log(f"\n{args.output} 已有 {summary.resumed + summary.written} 行结果，重新运行同一命令即可继续。")
+        raise
+    finally:
+        progress.close()
+    total = summary.resumed + summary.written
+    log(f"共 {total} 行（其中 {summary.resumed} 行是上次完成的），结果在 {args.output}。")
+    if summary.failed:
+        log(f"{summary.failed} 行没有得到结果，原因见输出中的 error 字段。")
+    return 1 if summary.failed else 0
+
+
+def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
+    """Score the extractor on a labelled file; return the exit code."""
+    from data_handle.reader import describe_bad_lines, read_jsonl
+    from extraction.console import Progress
+    from extraction.evaluation import evaluate
+
+    examples, bad_lines = read_jsonl(args.evaluate)
+    for line in describe_bad_lines(bad_lines):
+        log(line)
+    extractor = load_extractor(*read_config(args), args.debug)
+    progress = Progress(len(examples))
+    start = time.perf_counter()
+    evaluation = evaluate(
+        extractor,
+        [example.context for example in examples],
+        [example.target for example in examples],
+        progress.advance,
+    )
+    seconds = round(time.perf_counter() - start, 3)
+    progress.close()
+
+    def report(max_errors: int | None) -> dict[str, Any]:
+        return {
+            "file": str(args.evaluate),
+            "lines": len(examples) + len(bad_lines),
+            "bad_lines": [str(line) for line in bad_lines[:max_errors]],
+            "seconds": seconds,
+            **evaluation.to_dict(max_errors),
+        }
+
+    log(evaluation.describe(PRINTED_ERRORS))
+    if len(evaluation.report.errors) > PRINTED_ERRORS:
+        log(f"……共 {len(evaluation.report.errors)} 句有错，用 --report 文件 保存全部。")
+    print_json(report(REPORTED_ERRORS), results)
+    if args.report is not None:
+        text = json.dumps(report(None), ensure_ascii=False, indent=2)
+        try:
+            args.report.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"写不了报告 {args.report}（{error.strerror}），请检查路径和权限。") from error
+    failed = len(bad_lines) + len(evaluation.failures) + len(evaluation.unusable)
+    if failed:
+        log(f"{failed} 行没有得到评估（坏行、生成失败或标准答案无法读取）。")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_main(main)
