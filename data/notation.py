@@ -19,7 +19,7 @@ class SourceError(ValueError):
 
 @dataclass
 class Block:
-    """A sentence as written, or a pattern and how often it is to be filled, with the annotation lines below it."""
+    """A sentence, or a pattern and how often it is to be filled, with the annotation lines below it."""
 
     text: str
     annotations: list[str] = field(default_factory=list)
