@@ -206,3 +206,12 @@ def build_dataloader(
         generator=torch.Generator().manual_seed(seed % 2**63),
     )
     return loader, sampler
+
+
+def length_sorted_batches(
+    features: Sequence[Features], batch_size: int, pad_token_id: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield padded batches of examples of like length, shortest first (for evaluation)."""
+    order = sorted(features, key=lambda item: len(item.input_ids))
+    for start in range(0, len(order), batch_size):
+        yield collate(order[start : start + batch_size], pad_token_id)

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.checkpoint import write_directory
 from utils.common_utils import UserError
 from utils.prompt import PROMPT_TEMPLATE
 
@@ -42,26 +41,63 @@ class AdapterMeta:
     format_version: int = FORMAT_VERSION
 
 
+def attach_lora(
+    model: torch.nn.Module, *, rank: int, alpha: int, dropout: float, target_modules: list[str]
+) -> PeftModel:
+    """Freeze a base model and put trainable LoRA layers (fp32) beside its linear layers of these names.
+
+    Raises:
+        UserError: no layer has one of the names.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules
+    )
+    unknown = [name for name in target_modules if not _has_layer(model, name)]
+    if unknown:
+        raise UserError(
+            f"lora_target_modules 里的 {'、'.join(unknown)} 在模型中不存在，"
+            "可用的是 query_key_value、dense、dense_h_to_4h、dense_4h_to_h。"
+        )
+    return get_peft_model(model, lora)
+
+
+def _has_layer(model: torch.nn.Module, name: str) -> bool:
+    return any(module == name or module.endswith(f".{name}") for module, _ in model.named_modules())
+
+
+def load_adapter_weights(model: PeftModel, directory: Path) -> None:
+    """Read an adapter's weights into the LoRA layers that a model already has.
+
+    Raises:
+        UserError: the file is damaged, or its shapes are others.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        result = set_peft_model_state_dict(model, load_file(directory / "adapter_model.safetensors"))
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise UserError(f"{directory} 里的适配器与当前的 LoRA 参数不符，或文件已损坏：{error}") from error
+    missing = [key for key in result.missing_keys if "lora_" in key]
+    if missing or result.unexpected_keys:
+        raise UserError(
+            f"{directory} 里的适配器与当前的 LoRA 模块不符（例如 {[*missing, *result.unexpected_keys][0]}）。"
+        )
+
+
 def write_adapter_files(
-    model: PeftModel, directory: Path, meta: AdapterMeta, config: dict[str, Any], schema: Any
+    model: PeftModel, directory: Path, meta: AdapterMeta, config: dict[str, Any], schema: dict[str, Any]
 ) -> None:
     """Write an adapter's files into an existing directory (without the base model's embedding)."""
     model.save_pretrained(str(directory), save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # peft's model card, full of blanks to fill in
-    for name, content in (
-        (CONFIG_FILE, config),
-        (SCHEMA_FILE, schema),
-        (META_FILE, dataclasses.asdict(meta)),
-    ):
+    contents = {CONFIG_FILE: config, SCHEMA_FILE: schema, META_FILE: dataclasses.asdict(meta)}
+    for name, content in contents.items():
         text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
         (directory / name).write_text(text, encoding="utf-8")
-
-
-def save_adapter(
-    model: PeftModel, directory: Path, meta: AdapterMeta, config: dict[str, Any], schema: Any
-) -> None:
-    """Write an adapter directory in one step, replacing an earlier one."""
-    write_directory(directory, lambda new: write_adapter_files(model, new, meta, config, schema))
 
 
 def read_adapter_json(directory: Path, name: str) -> Any:

@@ -115,10 +115,12 @@ def random_state() -> dict[str, Any]:
     """Return the state of every random generator, as tensors and plain values."""
     import numpy as np
 
-    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
+    keys = torch.from_numpy(numpy_state["state"]["key"].astype("int64"))
+    numpy_rest = numpy_state["state"]["pos"], numpy_state["has_gauss"], numpy_state["gauss"]
     return {
         "python": random.getstate(),
-        "numpy": (torch.from_numpy(keys.astype("int64")), position, has_gauss, gauss),
+        "numpy": (keys, *numpy_rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

@@ -59,3 +59,17 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries draw from the global generator)
     torch.manual_seed(seed)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own notes and progress bars off the user's terminal; errors still show."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.filterwarnings(
+            "ignore", category=category, module=r"(transformers|peft|accelerate|torch|bitsand).*"
+        )
+    for name in ("transformers", "peft", "accelerate", "bitsandbytes", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,22 +49,77 @@ class MetricsLog:
                 target.close()
 
 
+class Meter:
+    """Averages over the steps since the last log line, and the time left.
+
+    Args:
+        total_steps: at which training ends.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self._total_steps = total_steps
+        self._seconds_per_step = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the steps so far: a line has been written."""
+        self._steps = self._tokens = 0
+        self._loss = self._grad_norm = 0.0
+        self.learning_rate = 0.0
+        self._seconds = 0.0
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Take time from now on: what came before (an evaluation, a save) was no training."""
+        self._started = time.perf_counter()
+
+    def add(self, values: dict[str, float]) -> None:
+        """Count one optimiser step: its loss, grad_norm, learning_rate and tokens."""
+        self._seconds += time.perf_counter() - self._started
+        self.start_clock()
+        self._steps += 1
+        self._tokens += int(values["tokens"])
+        self._loss += values["loss"]
+        self._grad_norm += values["grad_norm"]
+        self.learning_rate = values["learning_rate"]
+        self._seconds_per_step = self._seconds / self._steps
+
+    def values(self) -> dict[str, float]:
+        """Return means over the steps, and the speed in tokens (of context and answer) per second."""
+        steps = max(self._steps, 1)
+        return {
+            "loss": self._loss / steps,
+            "grad_norm": self._grad_norm / steps,
+            "learning_rate": self.learning_rate,
+            "tokens_per_second": self._tokens / self._seconds if self._seconds else 0.0,
+        }
+
+    def describe(self) -> str:
+        """Return the figures as one short phrase."""
+        values = self.values()
+        return (
+            f"loss {values['loss']:.4f} | lr {values['learning_rate']:.2e} | "
+            f"梯度 {values['grad_norm']:.2f} | {values['tokens_per_second']:.0f} token/s"
+        )
+
+    def time_left(self, step: int) -> str:
+        """Return how long the steps after `step` will take at the present speed, as h:mm:ss."""
+        seconds = int(self._seconds_per_step * max(self._total_steps - step, 0))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
 class Progress:
     """A tqdm bar on a terminal; plain lines elsewhere, so that a log file holds no control characters.
 
     Args:
         total: number of optimiser steps.
-        done: those done before (when resuming).
         enabled: False keeps silent (every process but the main one).
     """
 
-    def __init__(self, total: int, done: int, enabled: bool) -> None:
+    def __init__(self, total: int, enabled: bool) -> None:
+        self._total = total
         self._enabled = enabled
-        self._bar = None
-        if enabled and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, initial=done, unit="步", dynamic_ncols=True, file=sys.stderr)
+        self._bar: Any = None
 
     def __enter__(self) -> Progress:
         return self
@@ -73,6 +129,13 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def start(self, done: int) -> None:
+        """Show the bar, `done` steps being done before."""
+        if self._enabled and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._total, initial=done, unit="步", dynamic_ncols=True, file=sys.stderr)
 
     def advance(self, status: str) -> None:
         """Count one step; `status` stands behind the bar."""

@@ -1,0 +1,578 @@
+"""Fine-tune ChatGLM-6B with QLoRA to extract triplets: `python train.py [--knob value …]`.
+
+Reads top to bottom: check what is cheap to check, load in 4-bit, attach LoRA, train, evaluate, save. Every
+knob of `glm_config.ProjectConfig` can be set on the command line under its own name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glm_config import ProjectConfig
+from utils.common_utils import UserError, log, quiet_libraries, run_main, set_seed
+from utils.config_cli import apply_overrides
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from extraction.evaluation import Evaluation
+
+    Batch = dict[str, torch.Tensor]
+
+# On the CPU, a model above this size more likely means a missing driver than a wish.
+CPU_PARAMETER_LIMIT = 1_000_000_000
+STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
+OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
+  1. 减少批次大小：--batch_size 1，评估时 --eval_batch_size 1
+  2. 减少序列长度：--max_source_seq_len 200 --max_target_seq_len 100
+  3. 减少 LoRA rank：--lora_rank 4
+  4. 确认 --load_in_4bit、--gradient_checkpointing 和 --fp16 都是 true
+已保存的检查点不受影响，可加 --resume_from_checkpoint auto 继续。"""
+
+
+class EvaluationAbortedError(Exception):
+    """The user asked to stop during an evaluation; the step before it is complete."""
+
+
+# ------------------------------------------------------------------------------------------------ assembly
+
+
+def check_before_loading(config: ProjectConfig) -> None:
+    """Find what is missing before minutes are spent on loading.
+
+    Raises:
+        UserError: a data file or a GPU is missing, or earlier results would be overwritten.
+        CheckpointError: the model is missing or is no ChatGLM.
+    """
+    import torch
+
+    from chatglm import load_config, resolve_model_dir
+    from utils.checkpoint import find_checkpoint, list_checkpoints
+    from utils.device import check_device
+
+    for name in ("train_path", "dev_path"):
+        path = getattr(config, name)
+        if not Path(path).is_file():
+            raise UserError(f"找不到数据文件 {path}，请检查 {name}（格式见 README 的“数据格式”）。")
+    save_dir = Path(config.save_dir)
+    if config.resume_from_checkpoint is not None:
+        find_checkpoint(save_dir, config.resume_from_checkpoint)
+    elif not config.overwrite_output_dir and (
+        list_checkpoints(save_dir) or (save_dir / "model_best").exists()
+    ):
+        raise UserError(
+            f"{save_dir} 里已有训练结果。继续训练请加 --resume_from_checkpoint auto；"
+            "清掉重来请加 --overwrite_output_dir；或用 --save_dir 换一个目录。"
+        )
+    check_device(config.device)
+    parameters = load_config(resolve_model_dir(config.pre_model)).parameter_count()
+    if config.device is None and not torch.cuda.is_available() and parameters > CPU_PARAMETER_LIMIT:
+        raise UserError(
+            f"没有可用的 CUDA GPU，而 {config.pre_model} 有 {parameters / 1e9:.1f}B 参数。"
+            "请检查驱动（nvidia-smi）；没有 GPU 时可用内置小模型体验：make demo，"
+            "或 --pre_model models/chatglm-tiny；确实要在 CPU 上训练请加 --device cpu。"
+        )
+
+
+def load_model(config: ProjectConfig, accelerator: Accelerator) -> tuple[Any, Any]:
+    """Load the base model (in 4-bit unless told otherwise) and attach LoRA; return it and its tokenizer.
+
+    Raises:
+        CheckpointError: the model directory is damaged.
+        UserError: the LoRA knobs do not fit the model.
+    """
+    from chatglm import load_base_model
+    from utils.adapter import attach_lora
+    from utils.device import weight_dtype
+    from utils.memory import read_memory
+
+    model, tokenizer = load_base_model(
+        config.pre_model,
+        load_in_4bit=config.load_in_4bit,
+        dtype=weight_dtype(accelerator),
+        device=accelerator.device,
+    )
+    loaded = read_memory(accelerator.device)
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    peft_model = attach_lora(
+        model,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+    )
+    if accelerator.is_main_process:
+        kind = "4-bit NF4" if config.load_in_4bit else "未量化"
+        log(f"模型已加载：{config.pre_model}（{kind}），{loaded.describe()}")
+        trainable, total = peft_model.get_nb_trainable_parameters()
+        share = f"{trainable:,} / {total:,}（{trainable / total:.3%}）"
+        log(f"LoRA 已就绪：可训练参数 {share}，{read_memory(accelerator.device).describe()}")
+    return peft_model, tokenizer
+
+
+def clear_results(save_dir: Path) -> None:
+    """Delete what an earlier run left in a directory, and nothing else."""
+    for pattern in ("checkpoint-*", "model_best", "tensorboard"):
+        for path in save_dir.glob(pattern):
+            shutil.rmtree(path)
+    for name in ("metrics.jsonl", "eval_report.json"):
+        (save_dir / name).unlink(missing_ok=True)
+
+
+# ----------------------------------------------------------------------------------------------------- run
+
+
+class Trainer:
+    """One run: what it is made of, and what is done with it (step, evaluate, save, resume, train)."""
+
+    def __init__(self, config: ProjectConfig) -> None:
+        import torch
+
+        from data_handle.data_loader import build_dataloader, load_data
+        from extraction.schema import Schema
+        from utils.device import make_accelerator
+        from utils.interrupt import StopRequest
+        from utils.metrics_log import MetricsLog, Progress
+        from utils.run_state import RunState
+
+        self.config = config
+        self.accelerator = accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
+        self.is_main = accelerator.is_main_process
+        self.save_dir = Path(config.save_dir)
+        set_seed(config.seed)
+        model, self.tokenizer = load_model(config, accelerator)
+        self.base_fingerprint = model.get_base_model().base_fingerprint
+
+        self.train_data, self.dev_data = (
+            load_data(
+                path,
+                self.tokenizer,
+                max_source_seq_len=config.max_source_seq_len,
+                max_target_seq_len=config.max_target_seq_len,
+                strict=config.strict_data,
+            )
+            for path in (config.train_path, config.dev_path)
+        )
+        for line in [*self.train_data.report(), *self.dev_data.report()] if self.is_main else []:
+            log(line)
+        self.schema = Schema.from_targets(example.target for example in self.train_data.examples)
+
+        loader, self.sampler = build_dataloader(
+            self.train_data.dataset,
+            config.batch_size,
+            self.tokenizer.pad_token_id,
+            seed=config.seed,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            num_processes=accelerator.num_processes,
+            num_workers=config.dataloader_num_workers,
+        )
+        self.batches_per_window = config.gradient_accumulation_steps * accelerator.num_processes
+        self.windows_per_epoch = math.ceil(len(self.sampler) / self.batches_per_window)
+        self.total_steps = self.windows_per_epoch * config.epochs
+        if config.max_steps > 0:
+            self.total_steps = min(self.total_steps, config.max_steps)
+
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        self.state = RunState()
+        self.stop = StopRequest(STOP_PROMISE if self.is_main else None)
+        if config.overwrite_output_dir and self.is_main:
+            clear_results(self.save_dir)
+        self.metrics = MetricsLog(self.save_dir if self.is_main else None, config.tensorboard)
+        self.progress = Progress(self.total_steps, enabled=self.is_main)
+
+    # ---- one optimiser step
+
+    def train_window(self, window: list[Batch]) -> dict[str, float]:
+        """Run one optimiser step over a window of micro-batches.
+
+        The gradient is the mean over all target tokens of the window, over all processes: each micro-batch's
+        mean loss counts by its share of them, so the split into passes does not matter.
+
+        Returns:
+            loss (that mean), grad_norm, learning_rate, tokens and target_tokens of the window.
+        """
+        import torch
+
+        from utils.loss import target_count
+        from utils.schedule import learning_rate_at
+
+        accelerator, config, state = self.accelerator, self.config, self.state
+        counts = [target_count(batch) for batch in window]
+        own_totals = [sum(counts), sum(int(batch["attention_mask"].sum()) for batch in window)]
+        totals = accelerator.reduce(torch.tensor(own_totals, device=accelerator.device), "sum")
+        target_tokens, tokens = totals.tolist()
+        learning_rate = learning_rate_at(
+            state.global_step, self.total_steps, config.learning_rate, config.warmup_ratio
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+        loss = torch.zeros((), device=accelerator.device)
+        for micro_step, (batch, count) in enumerate(zip(window, counts, strict=True), start=1):
+            share = count / max(target_tokens, 1)
+            with nullcontext() if micro_step == len(window) else accelerator.no_sync(self.model):
+                with accelerator.autocast():
+                    micro_loss = self.model(**batch).loss * share
+                # DDP averages the gradients of the processes, where their sum is wanted.
+                accelerator.backward(micro_loss * accelerator.num_processes)
+            loss += micro_loss.detach()
+        loss_value = float(accelerator.reduce(loss, "sum"))
+        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf))
+
+        # An fp16 overflow shows in the gradient only; the loss scaler skips such a step and lowers its scale.
+        scaled = accelerator.mixed_precision == "fp16"
+        if math.isfinite(loss_value) and (math.isfinite(norm) or scaled):
+            self.optimizer.step()
+            state.nonfinite_in_a_row = 0
+            state.scaler_skips += bool(self.optimizer.step_was_skipped)
+        else:
+            state.nonfinite_in_a_row += 1
+            state.nonfinite_steps += 1
+        self.optimizer.zero_grad()
+        state.global_step += 1
+        state.windows_done += 1
+        state.tokens_seen += tokens
+        return {
+            "loss": loss_value,
+            "grad_norm": norm,
+            "learning_rate": learning_rate,
+            "tokens": tokens,
+            "target_tokens": target_tokens,
+        }
+
+    # ---- evaluation
+
+    def dev_loss(self) -> float:
+        """Return the mean loss over all target tokens of the dev set; each process does its share."""
+        from data_handle.data_loader import length_sorted_batches
+        from utils.loss import mean_loss
+
+        accelerator = self.accelerator
+        batches = length_sorted_batches(
+            self.dev_data.dataset.features[accelerator.process_index :: accelerator.num_processes],
+            self.config.eval_batch_size,
+            self.tokenizer.pad_token_id,
+        )
+        return mean_loss(accelerator, self.model, batches, self._abort_if_stopped)
+
+    def extract_dev(self, limit: int | None) -> Evaluation:
+        """Let the model answer dev (a fixed sample of `limit` triplet lines, or all lines); score it."""
+        from extraction.evaluation import evaluate
+        from extraction.extractor import TripletExtractor
+        from utils.triplets import is_triplet_target
+
+        examples = list(self.dev_data.examples)
+        if limit is not None:
+            examples = [example for example in examples if is_triplet_target(example.target)]
+            random.Random(self.config.seed).shuffle(examples)
+        extractor = TripletExtractor(
+            self.accelerator.unwrap_model(self.model),
+            self.tokenizer,
+            max_source_seq_len=self.config.max_source_seq_len,
+            max_new_tokens=self.config.max_target_seq_len,
+            batch_size=self.config.eval_batch_size,
+        )
+        contexts = [example.context for example in examples[:limit]]
+        targets = [example.target for example in examples[:limit]]
+        with self.accelerator.autocast():
+            return evaluate(extractor, contexts, targets, lambda _: self._abort_if_stopped())
+
+    def evaluate(self) -> None:
+        """Measure dev loss and triplet F1, and keep the adapter if it is the best so far.
+
+        Generation runs on the main process only; the others wait for its figures.
+        """
+        from accelerate.utils import broadcast_object_list
+
+        config, state, started = self.config, self.state, time.monotonic()
+        state.evaluation_due = True
+        self.model.eval()
+        values = {"dev_loss": self.dev_loss()}
+        if config.eval_samples and self.is_main:
+            values |= triplet_scores(self.extract_dev(config.eval_samples))
+        (values,) = broadcast_object_list([values])
+        self.model.train()
+        state.evaluation_due = False
+        score = [values["triplet_f1"]] if config.best_metric == "triplet_f1" else []
+        score.append(-values["dev_loss"])
+        better = all(map(math.isfinite, score)) and score > state.best_score
+        if better:
+            state.best_score, state.best_step = score, state.global_step
+        state.evaluations_without_gain = 0 if better else state.evaluations_without_gain + 1
+        if self.is_main:
+            self.metrics.write("eval", state.global_step, values)
+            if better:
+                self._save_best(values)
+            note = "目前最佳，已保存" if better else f"最佳在第 {state.best_step} 步"
+            self.progress.message(
+                f"评估 步 {state.global_step} | {describe_scores(values)} | "
+                f"用时 {time.monotonic() - started:.0f} 秒 | {note}"
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _abort_if_stopped(self) -> None:
+        """Give an evaluation up when asked to stop (other processes would wait in vain, so only if alone)."""
+        if self.stop.signal is not None and self.accelerator.num_processes == 1:
+            raise EvaluationAbortedError
+
+    # ---- saving and resuming
+
+    def _write_adapter(self, directory: Path, metrics: dict[str, float]) -> None:
+        from importlib.metadata import version
+
+        from utils.adapter import AdapterMeta, write_adapter_files
+
+        meta = AdapterMeta(
+            base_fingerprint=self.base_fingerprint,
+            pre_model=str(self.config.pre_model),
+            max_source_seq_len=self.config.max_source_seq_len,
+            max_target_seq_len=self.config.max_target_seq_len,
+            metrics={"step": self.state.global_step, **metrics},
+            versions={name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
+        )
+        model = self.accelerator.unwrap_model(self.model)
+        write_adapter_files(model, directory, meta, self.config.to_dict(), self.schema.to_dict())
+
+    def _save_best(self, metrics: dict[str, float]) -> None:
+        from utils.checkpoint import write_directory
+
+        write_directory(self.save_dir / "model_best", lambda new: self._write_adapter(new, metrics))
+
+    def save_checkpoint(self) -> Path:
+        """Save all that an interrupted run needs to go on, and drop the oldest checkpoints."""
+        from utils import run_state
+        from utils.checkpoint import checkpoint_path, remove_old_checkpoints, write_directory
+
+        path = checkpoint_path(self.save_dir, self.state.global_step)
+        content = run_state.collect(self.accelerator, self.optimizer, self.state, self.base_fingerprint)
+
+        def fill(directory: Path) -> None:
+            self._write_adapter(directory, {})
+            run_state.save(content, directory)
+
+        if self.is_main:
+            write_directory(path, fill)
+            remove_old_checkpoints(self.save_dir, self.config.save_total_limit)
+        self.accelerator.wait_for_everyone()
+        return path
+
+    def resume(self, directory: Path) -> None:
+        """Put model, optimiser, scaler, random generators and counters where a checkpoint left them.
+
+        Raises:
+            UserError: the checkpoint is damaged, or belongs to another base model or LoRA shape.
+        """
+        from utils import run_state
+        from utils.adapter import load_adapter_weights
+
+        load_adapter_weights(self.accelerator.unwrap_model(self.model), directory)
+        self.state = run_state.restore(self.accelerator, self.optimizer, directory, self.base_fingerprint)
+        if self.is_main:
+            log(f"从 {directory} 继续：第 {self.state.epoch + 1} 轮，已完成 {self.state.global_step} 步。")
+
+    # ---- the loop
+
+    def train(self) -> int:
+        """Train until the last step, a stop or the end of patience; return the exit code.
+
+        Raises:
+            UserError: losses or gradients were not finite for too many steps.
+        """
+        config = self.config
+        if config.resume_from_checkpoint is not None:
+            from utils.checkpoint import find_checkpoint
+
+            self.resume(find_checkpoint(self.save_dir, config.resume_from_checkpoint))
+        if self.is_main:
+            samples, per_step = len(self.train_data.dataset), config.batch_size * self.batches_per_window
+            log(
+                f"开始训练：{samples} 条样本，{config.epochs} 轮，共 {self.total_steps} 步，"
+                f"每步 {per_step} 条，输出到 {self.save_dir}"
+            )
+        self.model.train()
+        try:
+            with self.progress:
+                self._run_loop()
+            if self._stopping():
+                return self._save_and_leave()
+            if self.state.nonfinite_in_a_row >= config.max_nonfinite_steps:
+                raise UserError(
+                    f"连续 {self.state.nonfinite_in_a_row} 步的损失或梯度不是有限数，已停止，"
+                    f"状态保存在 {self.save_checkpoint()}；请调低 --learning_rate，"
+                    "或在支持的显卡上改用 --fp16 false --bf16 true。"
+                )
+            self.save_checkpoint()
+            return self._finish()
+        except EvaluationAbortedError:
+            return self._save_and_leave()
+        finally:
+            self.metrics.close()
+            self.accelerator.end_training()
+
+    def _run_loop(self) -> None:
+        """Step, log, evaluate, save; returns when `_finished`."""
+        from utils.metrics_log import Meter
+
+        config, state, meter = self.config, self.state, Meter(self.total_steps)
+        self.progress.start(state.global_step)
+        if state.evaluation_due:
+            self.evaluate()
+        while not self._finished():
+            if state.windows_done >= self.windows_per_epoch:
+                state.epoch, state.windows_done = state.epoch + 1, 0
+            meter.start_clock()
+            for window in self._epoch():
+                meter.add(self.train_window(window))
+                self.progress.advance(f"第 {state.epoch + 1} 轮 | {meter.describe()}")
+                if state.global_step % config.logging_steps == 0:
+                    self._log(meter)
+                ended = state.windows_done >= self.windows_per_epoch or state.global_step >= self.total_steps
+                if ended or (config.eval_steps and state.global_step % config.eval_steps == 0):
+                    self.evaluate()
+                if config.save_freq and state.global_step % config.save_freq == 0:
+                    self.save_checkpoint()
+                meter.start_clock()
+                if self._finished():
+                    break
+
+    def _epoch(self) -> Iterator[list[Batch]]:
+        """Yield the windows of this epoch that are still to be done."""
+        from utils.schedule import windows
+
+        self.sampler.start_epoch(self.state.epoch, self.state.windows_done * self.batches_per_window)
+        return windows(self.loader, self.config.gradient_accumulation_steps)
+
+    def _finished(self) -> bool:
+        state, config = self.state, self.config
+        patience = config.early_stopping_patience
+        return (
+            state.global_step >= self.total_steps
+            or bool(patience and state.evaluations_without_gain >= patience)
+            or state.nonfinite_in_a_row >= config.max_nonfinite_steps
+            or self._stopping()
+        )
+
+    def _stopping(self) -> bool:
+        """Tell whether any process was asked to stop; all processes get the same answer."""
+        import torch
+
+        asked = torch.tensor(int(self.stop.signal is not None), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum"))
+
+    def _log(self, meter: Any) -> None:
+        """Write the figures of the steps since the last line, memory included."""
+        from utils.memory import read_memory
+
+        if not self.is_main:
+            return
+        state, memory = self.state, read_memory(self.accelerator.device)
+        values = meter.values() | {
+            "epoch": state.epoch + state.windows_done / self.windows_per_epoch,
+            "tokens_seen": state.tokens_seen,
+            "nonfinite_steps": state.nonfinite_steps,
+            "scaler_skips": state.scaler_skips,
+            **{
+                f"memory_{name}": getattr(memory, name) for name in ("allocated", "reserved", "peak", "total")
+            },
+        }
+        self.metrics.write("train", state.global_step, values)
+        self.progress.step_line(
+            f"步 {state.global_step}/{self.total_steps} | 第 {values['epoch']:.2f} 轮 | {meter.describe()} | "
+            f"{memory.describe()} | 剩余 {meter.time_left(state.global_step)}"
+        )
+        meter.restart()
+
+    def _save_and_leave(self) -> int:
+        """Save a checkpoint after a stop and tell how to go on; return the exit code."""
+        path = self.save_checkpoint()
+        if self.is_main:
+            log(f"已保存检查点 {path}。继续训练请运行：\n  {resume_command()}")
+        return self.stop.exit_code if self.stop.signal is not None else 143
+
+    def _finish(self) -> int:
+        """Evaluate the best adapter on all of dev, write the report, and say where things are."""
+        from utils.adapter import load_adapter_weights
+
+        best = self.save_dir / "model_best"
+        if not self.state.best_score:
+            raise UserError(
+                "没有一次评估得到有限的结果，因此没有最佳模型；请调低 --learning_rate 后重新训练。"
+            )
+        load_adapter_weights(self.accelerator.unwrap_model(self.model), best)
+        self.model.eval()
+        dev_loss = self.dev_loss()
+        if self.is_main:
+            evaluation = self.extract_dev(limit=None)
+            values = {"dev_loss": dev_loss, **triplet_scores(evaluation)}
+            self.metrics.write("final", self.state.global_step, values)
+            report = json.dumps({"dev_loss": dev_loss, **evaluation.to_dict()}, ensure_ascii=False, indent=2)
+            (self.save_dir / "eval_report.json").write_text(report + "\n", encoding="utf-8")
+            log(f"最佳适配器（第 {self.state.best_step} 步）在全部验证集上：{describe_scores(values)}")
+            log(evaluation.report.to_table())
+            log(f"适配器：{best}；评估报告：{self.save_dir / 'eval_report.json'}")
+        self.accelerator.wait_for_everyone()
+        return 0
+
+
+def triplet_scores(evaluation: Evaluation) -> dict[str, float]:
+    """Return the strict precision, recall and F1 of an evaluation, and its rate of invalid answers."""
+    report = evaluation.report
+    strict = report.overall.strict
+    return {
+        "triplet_precision": strict.precision,
+        "triplet_recall": strict.recall,
+        "triplet_f1": strict.f1,
+        "invalid_answers": report.invalid / max(report.sentences, 1),
+    }
+
+
+def describe_scores(values: dict[str, float]) -> str:
+    """Return scores as one short Chinese phrase."""
+    parts = [f"dev loss {values['dev_loss']:.4f}"]
+    if "triplet_f1" in values:
+        names = ("triplet_precision", "triplet_recall", "triplet_f1")
+        parts.append("三元组 P/R/F1 " + " / ".join(f"{values[name]:.4f}" for name in names))
+        parts.append(f"无效回答 {values['invalid_answers']:.1%}")
+    return " | ".join(parts)
+
+
+def resume_command() -> str:
+    """Return the command that continues this run."""
+    words = [word for word in sys.argv if not word.startswith("--overwrite_output_dir")]
+    return shlex.join(["python", *words, "--resume_from_checkpoint", "auto"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, check, train; return the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    config = apply_overrides(ProjectConfig(), arguments, "用 QLoRA 微调 ChatGLM-6B 做三元组抽取。")
+    quiet_libraries()
+    import torch
+
+    from chatglm import CheckpointError
+
+    try:
+        check_before_loading(config)
+        return Trainer(config).train()
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(OUT_OF_MEMORY_ADVICE) from error
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,62 @@
+"""Where and how precisely a run computes: accelerate's `Accelerator`, by the rules of this project."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from utils.common_utils import UserError, log
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+_PRECISION_NAMES = {"fp16": "FP16 混合精度", "bf16": "BF16 混合精度", "no": "FP32"}
+
+
+def check_device(device: str | None) -> None:
+    """Make sure that a device asked for by name is there.
+
+    Raises:
+        UserError: it names a CUDA card that torch can't see.
+    """
+    import torch
+
+    if device is None or not device.startswith("cuda"):
+        return
+    available = torch.cuda.device_count()
+    if (torch.device(device).index or 0) >= available:
+        raise UserError(f"指定了 --device {device}，但可用的 CUDA GPU 有 {available} 块，请检查 nvidia-smi。")
+
+
+def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerator:
+    """Choose device and precision, and say so on the main process.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one. Under a launcher of several
+            processes each gets its own card whatever this says (but for "cpu").
+        fp16: fp16 autocast with loss scaling. On the CPU bf16 stands in for it, because fp16 products there
+            fall into a scalar loop, hundreds of times slower in a 4-bit backward.
+        bf16: bf16 autocast. With neither, everything is fp32.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    if device and not on_cpu and "LOCAL_RANK" not in os.environ:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    precision = "bf16" if bf16 or (fp16 and on_cpu) else "fp16" if fp16 else "no"
+    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu)
+    if accelerator.is_main_process:
+        note = "（CPU 上 FP16 极慢，已自动改用 BF16）" if fp16 and on_cpu else ""
+        processes = f"，{accelerator.num_processes} 个进程" if accelerator.num_processes > 1 else ""
+        log(f"设备 {accelerator.device}{processes}，{_PRECISION_NAMES[precision]}{note}")
+    return accelerator
+
+
+def weight_dtype(accelerator: Accelerator) -> torch.dtype:
+    """Return the type that weights are kept in for the precision chosen."""
+    import torch
+
+    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16, "no": torch.float32}
+    return dtypes[accelerator.mixed_precision]
