@@ -32,9 +32,9 @@ wanted="$$(cat requirements*.txt | cksum)"; \
 if [ -x $(PY) ] && [ "$$(cat "$$stamp" 2>/dev/null)" = "$$wanted" ]; then exit 0; fi; \
 if ! [ -x $(PY) ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	command -v "$(PYTHON)" >/dev/null \
-		|| { echo "错误：找不到 $(PYTHON)，请安装 Python 3.10 或更高版本，或用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
-	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-		|| { echo "错误：$$("$(PYTHON)" --version 2>&1) 太旧，需要 Python 3.10 或更高版本，请用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
+		|| { echo "错误：找不到 $(PYTHON)，请安装 Python 3.11 或更高版本，或用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "错误：$$("$(PYTHON)" --version 2>&1) 太旧，需要 Python 3.11 或更高版本，请用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
 	if [ -n "$$(ls -A "$(VENV)" 2>/dev/null)" ] && ! [ -f "$(VENV)/pyvenv.cfg" ]; then \
 		echo "错误：$(VENV) 已经存在，而且不是虚拟环境，不会动它；请用 VENV=目录 另指一处。" >&2; exit 1; \
 	fi; \

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 EMBEDDED_BASE = ROOT / "models" / "chatglm-tiny"
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON = (3, 11)  # of transformers 5.24
 GB = 1e9
 PASSED, NOTE, FAILED, SKIPPED = "通过", "提示", "失败", "跳过"
 INSTALL = "pip install -r requirements.txt"
@@ -98,9 +98,7 @@ def check_gpu(config: ProjectConfig) -> Iterator[Result]:
             return
         if (device.index or 0) >= torch.cuda.device_count():
             count = torch.cuda.device_count()
-            yield Result(
-                FAILED, "GPU", f"没有 {device}，只有 {count} 块 GPU", "把 device 改为 none 或存在的编号"
-            )
+            yield Result(FAILED, "GPU", f"没有 {device}，只有 {count} 块 GPU", "把 device 改为 none")
             return
         name = f"{torch.cuda.get_device_name(device)}（CUDA {torch.version.cuda}）"
         if config.bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -137,16 +135,15 @@ def check_memory(config: ProjectConfig) -> Iterator[Result]:
     detail = f"约需 {need / GB:.1f} GB（{split}）"
     device = training_device(config)
     if device.type == "cuda" and torch.cuda.is_available():
-        item = "显存"
-        free, total = torch.cuda.mem_get_info(device)
+        item, (free, total) = "显存", torch.cuda.mem_get_info(device)
     elif shape.parameters > CPU_PARAMETER_LIMIT and config.device != "cpu":
         yield Result(SKIPPED, "显存", f"{detail}；没有 GPU，未检查")
         return
     else:
         import psutil
 
-        item = "内存"
-        free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
+        item, memory = "内存", psutil.virtual_memory()
+        free, total = memory.available, memory.total
     detail = f"{detail}，可用 {free / GB:.1f} / {total / GB:.1f} GB"
     if need <= free:
         yield Result(PASSED, item, detail)
@@ -205,9 +202,8 @@ def check_data(config: ProjectConfig) -> Iterator[Result]:
         detail = f"{path}，{len(examples)} 条"
         if bad_lines:
             remedy = f"python -m data_handle.data_preprocess {path} 可列出全部"
-            yield Result(
-                NOTE, item, f"{detail}，另有 {len(bad_lines)} 行坏数据会被跳过，如 {bad_lines[0]}", remedy
-            )
+            detail = f"{detail}，跳过坏数据 {len(bad_lines)} 行，如 {bad_lines[0]}"
+            yield Result(NOTE, item, detail, remedy)
         else:
             yield Result(PASSED, item, detail)
 
