@@ -269,14 +269,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(options.max_source_seq_len, options.max_target_seq_len) < 1:
         raise UserError("max_source_seq_len 和 max_target_seq_len 都应当至少是 1。")
 
-    from chatglm import ChatGLMTokenizer, resolve_model_dir
+    from chatglm import ChatGLMTokenizer, CheckpointError, resolve_model_dir
     from data_handle import lint_report, linter
 
     declared = lint_report.read_schema(options.schema) if options.schema else None
     try:
-        tokenizer = ChatGLMTokenizer.from_pretrained(resolve_model_dir(options.pre_model))
+        model_dir = resolve_model_dir(options.pre_model)
+        tokenizer = ChatGLMTokenizer.from_pretrained(model_dir)
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"用不了 {options.pre_model} 的分词器：{error}") from error
+        raise UserError(f"用不了 {model_dir} 的分词器，请检查目录里的 ice_text.model（{error}）。") from error
     report = linter.lint_files(
         options.files,
         tokenizer,
