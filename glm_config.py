@@ -43,8 +43,8 @@ class ProjectConfig(object):
         self.max_target_seq_len = 128  # 输出序列长度（token 数，含 <eop>）
 
         # LoRA配置
-        self.lora_rank = 8  # LoRA rank
-        self.lora_alpha = 32  # LoRA alpha，缩放系数 = alpha / rank
+        self.lora_rank = 8  # LoRA 的秩（rank）
+        self.lora_alpha = 32  # LoRA 的 alpha，缩放系数 = alpha / rank
         self.lora_dropout = 0.05  # LoRA 层的 dropout
         self.lora_target_modules = ["query_key_value"]  # 加 LoRA 的模块名
 
@@ -63,9 +63,7 @@ class ProjectConfig(object):
         # 日志与保存
         self.save_dir = "output/chatglm-6b-triplet-qlora"  # 输出目录
         self.overwrite_output_dir = False  # 输出目录里已有训练结果时，清掉重来
-        self.resume_from_checkpoint: str | None = (
-            None  # 从检查点继续：目录，或 auto（最新的一个），none 为从头训练
-        )
+        self.resume_from_checkpoint: str | None = None  # 从哪个检查点继续：目录或 auto（最新的）
         self.save_freq = 100  # 每多少步保存一个检查点，0 为只在中断时保存
         self.save_total_limit = 3  # 最多保留几个检查点
         self.logging_steps = 10  # 每多少步输出一行日志

@@ -1,0 +1,108 @@
+"""The one-way rule of imports, and a few things that must not stand anywhere in the code."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("chatglm", "corpus", "data_handle", "extraction", "utils")
+SCRIPTS = ("train", "inference_triplet", "test_training", "glm_config")
+# What each package may import of the project beside itself; scripts may import all of them.
+ALLOWED = {
+    "chatglm": set(),
+    "utils": set(),
+    "data_handle": {"utils"},
+    "extraction": {"utils"},
+    "corpus": {"utils"},
+}
+# Commands of a package (`python -m …`) may load what scripts load, inside their function `main` only.
+ALLOWED_IN_MAIN = {*PACKAGES, "glm_config"}
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported_packages(tree: ast.AST) -> list[tuple[str, ast.AST]]:
+    """Top-level names of all absolute imports below a node."""
+    found: list[tuple[str, ast.AST]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name.split(".")[0], node) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.append(((node.module or "").split(".")[0], node))
+    return found
+
+
+def forbidden_imports(package: str, source: str) -> list[str]:
+    """Imports in a file of `package` that point the wrong way."""
+    tree = ast.parse(source)
+    inside_main = {
+        id(node)
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef) and function.name == "main"
+        for node in ast.walk(function)
+    }
+    project = {*PACKAGES, *SCRIPTS}
+    wrong = []
+    for name, node in imported_packages(tree):
+        allowed = ALLOWED[package] | {package} | (ALLOWED_IN_MAIN if id(node) in inside_main else set())
+        if name in project and name not in allowed:
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_one_way(package: str) -> None:
+    files = python_files(package)
+    assert files, f"{package}/ has no Python files"
+    wrong = {
+        str(path.relative_to(ROOT)): forbidden_imports(package, path.read_text("utf-8")) for path in files
+    }
+    assert {path: names for path, names in wrong.items() if names} == {}
+
+
+def test_the_rule_finds_what_it_forbids() -> None:
+    assert forbidden_imports("utils", "from chatglm import ChatGLMModel") == ["chatglm"]
+    assert forbidden_imports("data_handle", "import extraction.metrics") == ["extraction"]
+    assert forbidden_imports("extraction", "def run():\n    from glm_config import ProjectConfig") == [
+        "glm_config"
+    ]
+    assert forbidden_imports("corpus", "import utils.table\nfrom .names import city\nimport json") == []
+    assert forbidden_imports("data_handle", "def main():\n    from chatglm import ChatGLMTokenizer") == []
+    assert forbidden_imports("data_handle", "def main():\n    import train") == ["train"]
+
+
+def test_nobody_imports_a_script() -> None:
+    for path in [*python_files(*PACKAGES, "models"), *ROOT.glob("*.py")]:
+        names = {name for name, _ in imported_packages(ast.parse(path.read_text("utf-8")))}
+        assert not names & {"train", "inference_triplet", "test_training"}, path
+
+
+def test_every_file_says_its_subject_in_the_first_line() -> None:
+    for path in [*python_files(*PACKAGES, "models", "tests"), *ROOT.glob("*.py")]:
+        docstring = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        assert docstring and docstring.splitlines()[0].strip(), f"{path.relative_to(ROOT)} has no docstring"
+
+
+def test_no_code_from_the_hub_is_executed() -> None:
+    for path in [*python_files(*PACKAGES, "models"), *ROOT.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert isinstance(node.value, ast.Constant) and node.value.value is False, path
+
+
+def test_importing_a_package_loads_nothing_heavy_and_writes_nothing(tmp_path: Path) -> None:
+    code = "import glm_config, utils.config_cli, test_training, train, inference_triplet, sys; "
+    code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    import sys
+
+    result = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"], cwd=tmp_path
+    )
+    assert result.returncode == 0
+    assert list(tmp_path.iterdir()) == []
