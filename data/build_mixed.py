@@ -40,6 +40,7 @@ SEED = 20240601
 DEFAULT_SHARE = {"train": 0.4, "dev": 0.5}  # how many triplet lines carry the default instruction
 # Values of these types are common property; everything else that dev names must be new to the model.
 COMMON_TYPES = {"Date", "Number", "Text", "国家", "地点", "城市", "出版社", "网站", "学校", "目", "气候"}
+MIN_EXAMPLES = 8  # in train, of each predicate that dev asks for
 TRIES = 200  # draws for one filling of a pattern before the tables count as too small
 
 Line = dict[str, str]
@@ -213,6 +214,24 @@ def check_overlap(lines: dict[str, list[Line]]) -> list[str]:
     ]
 
 
+def check_coverage(lines: dict[str, list[Line]]) -> list[str]:
+    """Return the predicates that dev asks for and train hardly shows."""
+    counts = {
+        split: Counter(
+            (triplet.predicate, triplet.subject_type)
+            for line in lines[split]
+            if is_triplet_target(line["target"])
+            for triplet in parse_target(line["target"])
+        )
+        for split in lines
+    }
+    return [
+        f"{predicate}（{subject_type}）在训练集里只有 {counts['train'][predicate, subject_type]} 个三元组"
+        for predicate, subject_type in counts["dev"]
+        if counts["train"][predicate, subject_type] < MIN_EXAMPLES
+    ]
+
+
 def check() -> list[str]:
     """Return everything in which the two files break their promises; an empty list if nothing."""
     schema = read_schema(SOURCE / "schema.txt")
@@ -228,7 +247,7 @@ def check() -> list[str]:
             problems += [f"{path.name} 第 {number} 行：{problem}" for problem in check_line(line, allowed)]
         sentences = Counter(sentence_of(line) for line in lines[split])
         problems += [f"{path.name} 句子重复：{text}" for text, count in sentences.items() if count > 1]
-    return problems + check_overlap(lines)
+    return problems + check_overlap(lines) + check_coverage(lines)
 
 
 def main() -> int:
