@@ -148,7 +148,8 @@ def statistics(split: str) -> str:
         f"分类 {sum(labels.values())} 行",
         f"  指令说法 {len({instruction_of(line) for line in lines})} 种，其中默认指令 {default} 行",
         "  每行三元组个数：" + "，".join(f"{size} 个 {sizes[size]} 行" for size in sorted(sizes)),
-        f"  谓语 {len(predicates)} 种：" + "，".join(f"{name} {n}" for name, n in predicates.most_common()),
+        f"  谓语和主语类型的组合 {len(predicates)} 种："
+        + "，".join(f"{name} {n}" for name, n in predicates.most_common()),
         "  分类答案：" + "，".join(f"{name} {n}" for name, n in labels.most_common()),
     ]
     return "\n".join(rows)
