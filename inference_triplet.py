@@ -166,7 +166,9 @@ def load_extractor(config: ProjectConfig, directory: Path | None, debug: bool) -
     quiet_libraries(debug)
     from chatglm import CheckpointError, load_base_model
     from extraction.extractor import TripletExtractor
+    from utils.device import check_device
 
+    check_device(config.device)
     log(f"加载模型 {config.pre_model} …")
     try:
         model, tokenizer = load_base_model(

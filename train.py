@@ -551,9 +551,15 @@ def describe_scores(values: dict[str, float]) -> str:
 
 
 def resume_command() -> str:
-    """Return the command that continues this run."""
-    words = [word for word in sys.argv if not word.startswith("--overwrite_output_dir")]
-    return shlex.join(["python", *words, "--resume_from_checkpoint", "auto"])
+    """Return the command that continues this run: the present one, but for what says how to start."""
+    kept: list[str] = []
+    dropping = False
+    for word in sys.argv:
+        if word.startswith("--"):
+            dropping = word.startswith(("--overwrite_output_dir", "--resume_from_checkpoint"))
+        if not dropping:
+            kept.append(word)
+    return shlex.join(["python", *kept, "--resume_from_checkpoint", "auto"])
 
 
 def main(argv: list[str] | None = None) -> int:

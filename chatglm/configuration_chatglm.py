@@ -66,6 +66,15 @@ class ChatGLMConfig(PreTrainedConfig):
             self.inner_hidden_size = 4 * self.hidden_size
         super().__post_init__(**kwargs)
 
+    def parameter_count(self) -> int:
+        """Return the number of parameters of the model with its head (6,173,286,400 as published)."""
+        hidden, inner = self.hidden_size, self.inner_hidden_size or 4 * self.hidden_size
+        attention = 4 * hidden * hidden + 4 * hidden
+        mlp = 2 * hidden * inner + hidden + inner
+        block = attention + mlp + 4 * hidden  # two layer norms
+        embeddings = 1 if self.tie_word_embeddings else 2
+        return self.num_layers * block + 2 * hidden + embeddings * self.vocab_size * hidden
+
     def validate_architecture(self) -> None:
         """Refuse shapes and variants that the native model does not implement (called by `@strict`)."""
         sizes = ("vocab_size", "hidden_size", "num_layers", "num_attention_heads", "inner_hidden_size")

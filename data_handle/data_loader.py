@@ -104,7 +104,6 @@ class LengthGroupedSampler(Sampler[list[int]]):
         gradient_accumulation_steps: batches of one process in an optimiser step.
         num_processes: processes that take turns at the batches. With several, the epoch ends with repeated
             examples from its start where that is needed for all to get equally many full batches.
-        shuffle: False gives the same order every epoch, longest first (for evaluation).
     """
 
     drop_last = False  # read by accelerate
@@ -117,7 +116,6 @@ class LengthGroupedSampler(Sampler[list[int]]):
         *,
         gradient_accumulation_steps: int = 1,
         num_processes: int = 1,
-        shuffle: bool = True,
     ) -> None:
         if min(batch_size, gradient_accumulation_steps, num_processes) < 1:
             raise ValueError("batch_size、gradient_accumulation_steps 和 num_processes 都应当至少是 1。")
@@ -126,7 +124,6 @@ class LengthGroupedSampler(Sampler[list[int]]):
         self._window = batch_size * gradient_accumulation_steps * num_processes
         self._round = batch_size * num_processes if num_processes > 1 else 1
         self._seed = seed
-        self._shuffle = shuffle
         self._epoch = 0
         self._skip_batches = 0
 
@@ -152,8 +149,8 @@ class LengthGroupedSampler(Sampler[list[int]]):
             yield order[start : start + self.batch_size]
 
     def _epoch_order(self) -> list[int]:
-        if not self._shuffle or len(self._lengths) < 2:
-            return self._longest_first(torch.arange(len(self._lengths))).tolist()
+        if not len(self._lengths):
+            return []
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._epoch) % 2**63)
         order = torch.randperm(len(self._lengths), generator=generator)
         longest = int(torch.argmax(self._lengths[order]))
@@ -179,7 +176,6 @@ def build_dataloader(
     seed: int = 0,
     gradient_accumulation_steps: int = 1,
     num_processes: int = 1,
-    shuffle: bool = True,
     num_workers: int = 0,
 ) -> tuple[DataLoader[Features], LengthGroupedSampler]:
     """Build a loader of padded batches and the sampler that steers it (`start_epoch`), see both.
@@ -194,7 +190,6 @@ def build_dataloader(
         seed,
         gradient_accumulation_steps=gradient_accumulation_steps,
         num_processes=num_processes,
-        shuffle=shuffle,
     )
     loader: DataLoader[Features] = DataLoader(
         dataset,

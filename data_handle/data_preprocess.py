@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from data_handle.reader import BadLine, Example, read_jsonl
 from utils.common_utils import UserError, run_main
 from utils.prompt import PromptTokenizer, encode_prompt
+from utils.triplets import parse_target
 
 __all__ = [
     "BadLine",
@@ -140,7 +141,7 @@ def encode_example(
     A target that is too long loses whole items from the end of its JSON list, so that what is learnt is
     always whole JSON in the notation of the line. Plain text is cut in tokens instead and gets no `<eop>`, so
     that the model doesn't learn to stop early. JSON of which not even one item fits teaches nothing true (an
-    empty list would deny the facts), so that example is left out.
+    empty list would deny the facts), so that example is left out, and so is one whose JSON is broken already.
 
     Args:
         tokenizer: a `ChatGLMTokenizer`.
@@ -153,6 +154,8 @@ def encode_example(
         UserError: the instruction alone doesn't fit into `max_source_seq_len`.
     """
     prompt = encode_prompt(tokenizer, context, max_source_seq_len)
+    if _is_broken_json(target):
+        return EncodedExample(None, prompt.truncated, left_out="答案不是合法的 JSON")
     answer = fit_target(tokenizer, target, max_target_seq_len)
     if answer.input_ids is None:
         reason = (
@@ -206,6 +209,16 @@ def encode_examples(
     if not features:
         raise UserError(f"没有一条样本能放进长度限制：{summary.report()}")
     return features, summary
+
+
+def _is_broken_json(target: str) -> bool:
+    if not target.lstrip().startswith(("```json", "[{")):
+        return False
+    try:
+        parse_target(target)
+    except ValueError as error:  # otherwise it is JSON, only of something else than triplets
+        return isinstance(error, json.JSONDecodeError)
+    return False
 
 
 def _item_ends(target: str) -> tuple[list[int], int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Any
 from data_handle.linter import KINDS, Finding, LintReport, Types
 from data_handle.reader import BadLine, iter_objects, text_problem
 from utils.common_utils import UserError
+from utils.table import display_width, pad
 
 
 def read_schema(path: str | Path) -> set[Types]:
@@ -121,17 +121,10 @@ def _findings(report: LintReport, max_details: int) -> list[str]:
 def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Align columns, numbers to the right, with Chinese characters counted as two columns wide."""
     cells = [list(headings), *([str(value) for value in row] for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
     is_number = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(headings))]
     lines = []
     for row in cells:
-        padded = [
-            " " * (width - _width(cell)) + cell if number else cell + " " * (width - _width(cell))
-            for cell, width, number in zip(row, widths, is_number, strict=True)
-        ]
+        padded = map(pad, row, widths, is_number)
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

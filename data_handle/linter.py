@@ -292,7 +292,7 @@ def _check_swapped_values(lines: Sequence[Line]) -> Iterator[Finding]:
 
     for line, triplet in triplets:
         subject_type, object_type = triplet.subject_type, triplet.object_type
-        if subject_type != object_type and (
+        if triplet.subject != triplet.object and (
             is_other(triplet.subject, subject_type, object_type)
             or is_other(triplet.object, object_type, subject_type)
         ):

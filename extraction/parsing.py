@@ -94,29 +94,39 @@ def _parse_strictly(raw: str) -> list[Triplet] | None:
 
 
 def _repair(raw: str) -> list[Triplet]:
-    """Return the complete triplets that json_repair finds in a broken answer."""
-    flawless = list(_flawless_objects(raw))
-    if not raw[raw.rfind("}") + 1 :].lstrip().startswith("]"):
-        # Cut off: what comes after the last flawless object may be a part of a value, closed by the repair.
-        raw = raw[: flawless[-1][1]] if flawless else ""
-    try:
-        tree, actions = json_repair.repair_json(raw, skip_json_loads=True, logging=True)
-    except (ValueError, RecursionError):
-        return []
-    # Where two objects ran into one, the mixture's fields belong to different facts.
-    mixed = any("overwrite" in action["text"] for action in actions)
-    repaired = [] if mixed else [triplet for item in _objects(tree) if (triplet := _as_triplet(item))]
-    # The repair keeps only the last of several lists.
-    return [triplet for triplet, _ in flawless if triplet not in repaired] + repaired
+    """Return the complete triplets of a broken answer: flawless ones as they are, the rest by json_repair."""
+    triplets: list[Triplet] = []
+    end = 0
+    for triplet, start, stop in _flawless_objects(raw):
+        triplets += [*_repair_piece(raw[end:start]), triplet]
+        end = stop
+    # Of an answer that was cut off, the end may be a part of a value, which the repair would close.
+    if raw[raw.rfind("}") + 1 :].lstrip().startswith("]"):
+        triplets += _repair_piece(raw[end:])
+    return triplets
 
 
-def _flawless_objects(raw: str) -> Iterator[tuple[Triplet, int]]:
-    """Yield each triplet that stands in the answer as valid JSON, and where it ends."""
+def _flawless_objects(raw: str) -> Iterator[tuple[Triplet, int, int]]:
+    """Yield each triplet that stands in the answer as valid JSON, with its start and end."""
     for brace in re.finditer(r"\{", raw):
         decoded = _decode(raw, brace.start())
         triplet = _as_triplet(decoded[0]) if decoded else None
         if decoded and triplet:
-            yield triplet, decoded[1]
+            yield triplet, brace.start(), decoded[1]
+
+
+def _repair_piece(piece: str) -> list[Triplet]:
+    """Return the complete triplets that json_repair finds in a piece of an answer."""
+    if "{" not in piece:
+        return []
+    items = "[" + piece[piece.index("{") :]
+    try:
+        tree, actions = json_repair.repair_json(items, skip_json_loads=True, logging=True)
+    except (ValueError, RecursionError):
+        return []
+    if any("overwrite" in action["text"] for action in actions):
+        return []  # objects ran into one: its fields belong to different facts
+    return [triplet for item in _objects(tree) if (triplet := _as_triplet(item))]
 
 
 def _objects(tree: object) -> Iterator[dict[str, Any]]:

@@ -28,19 +28,15 @@ class Schema:
 
     @classmethod
     def from_targets(cls, targets: Iterable[str]) -> Schema:
-        """Collect the combinations of training answers; classification answers have none."""
-        return cls(
-            frozenset(
-                Combination(triplet.predicate, triplet.subject_type, triplet.object_type)
-                for target in targets
-                if is_triplet_target(target)
-                for triplet in parse_target(target)
-            )
-        )
+        """Collect the combinations of training answers.
+
+        Classification answers have none, nor have broken ones (the data linter reports those).
+        """
+        triplets = (triplet for target in targets for triplet in _read_target(target))
+        return cls(frozenset(map(_combination, triplets)))
 
     def __contains__(self, triplet: Triplet) -> bool:
-        combination = Combination(triplet.predicate, triplet.subject_type, triplet.object_type)
-        return combination in self.combinations
+        return _combination(triplet) in self.combinations
 
     def to_dict(self) -> dict[str, list[dict[str, str]]]:
         """Return the content of `schema.json`, sorted, so that equal schemas are equal files."""
@@ -63,6 +59,17 @@ class Schema:
         if not all(isinstance(name, str) and name for combination in combinations for name in combination):
             raise UserError(_malformed(path))
         return cls(frozenset(combinations))
+
+
+def _combination(triplet: Triplet) -> Combination:
+    return Combination(triplet.predicate, triplet.subject_type, triplet.object_type)
+
+
+def _read_target(target: str) -> list[Triplet]:
+    try:
+        return parse_target(target) if is_triplet_target(target) else []
+    except ValueError:
+        return []
 
 
 def _malformed(path: str | Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,10 +100,23 @@ def test_no_code_from_the_hub_is_executed() -> None:
 def test_importing_a_package_loads_nothing_heavy_and_writes_nothing(tmp_path: Path) -> None:
     code = "import glm_config, utils.config_cli, test_training, train, inference_triplet, sys; "
     code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    import sys
-
     result = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"], cwd=tmp_path
     )
     assert result.returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_imported_package_is_a_requirement() -> None:
+    def names_in(path: str) -> set[str]:
+        lines = (ROOT / path).read_text("utf-8").splitlines()
+        words = [line.split("#")[0].split("==")[0].strip() for line in lines]
+        return {word.lower().replace("-", "_") for word in words if word and not word.startswith("-")}
+
+    used = {
+        name
+        for path in [*python_files(*PACKAGES, "models"), *ROOT.glob("*.py")]
+        for name, _ in imported_packages(ast.parse(path.read_text("utf-8")))
+    }
+    outside = used - {*PACKAGES, *SCRIPTS, "__future__", *sys.stdlib_module_names}
+    assert outside <= names_in("requirements.txt") | {"pytest"}

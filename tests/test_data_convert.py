@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_handle.convert_duie import convert
+from data_handle.convert_duie import convert, main
 from utils.common_utils import UserError
 from utils.prompt import build_prompt
 from utils.triplets import Triplet, format_target
@@ -98,14 +98,13 @@ def test_command_writes_the_lines_of_the_readme(source: Path, tmp_path: Path) ->
 
 def test_command_options(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "train.jsonl"
-    finished = run(
-        *(source, target, "--instruction", "抽取：", "--predicates", "上映时间，票房"),
-        *("--slots", "triplets", "--max-lines", 1, "--drop_empty"),
-    )
-    assert finished.returncode == 0, finished.stderr
+    options = ["--instruction", "抽取：", "--predicates", "上映时间，票房", "--slots", "triplets"]
+    assert main([str(source), str(target), *options, "--max-lines", "1", "--drop_empty"]) == 0
     assert read_lines(target) == [
         {"context": build_prompt(RELEASE["text"], "抽取："), "target": format_target([RELEASED, RELEASED_IN])}
     ]
+    with pytest.raises(UserError, match="至少是 1"):
+        main([str(source), str(tmp_path / "other"), "--max_lines", "0"])
 
 
 def test_command_refuses_to_overwrite(source: Path, tmp_path: Path) -> None:
@@ -115,13 +114,15 @@ def test_command_refuses_to_overwrite(source: Path, tmp_path: Path) -> None:
     refused = run(source, target)
     assert refused.returncode == 2
     assert refused.stderr == f"错误：输出文件 {target} 已经存在，要覆盖请加 --force。\n"
+    with pytest.raises(UserError, match="已经存在"):
+        convert(source, target)
     assert target.read_text(encoding="utf-8") == "mine"
 
-    assert run(source, target, "--force").returncode == 0
+    assert main([str(source), str(target), "--force"]) == 0
     assert len(read_lines(target)) == 3
-    assert run(source, source, "--force").returncode == 2
+    with pytest.raises(UserError, match="同一个文件"):
+        convert(source, source, force=True)
     assert len(read_lines(source)) == 3
-    assert "至少是 1" in run(source, tmp_path / "other", "--max_lines", 0).stderr
 
 
 def test_predicates_filter_leaves_empty_lists(source: Path, tmp_path: Path) -> None:

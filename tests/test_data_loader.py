@@ -16,6 +16,7 @@ from data_handle.data_loader import (
     TripletDataset,
     build_dataloader,
     collate,
+    length_sorted_batches,
     load_data,
 )
 from data_handle.data_preprocess import Features
@@ -46,10 +47,11 @@ def test_collate_pads_on_the_left() -> None:
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
-def test_unshuffled_order_is_longest_first() -> None:
-    sampler = LengthGroupedSampler([5, 9, 7, 9, 1], batch_size=2, seed=0, shuffle=False)
-    assert list(sampler) == [[1, 3], [2, 0], [4]]
-    assert len(sampler) == 3
+def test_evaluation_takes_the_shortest_first() -> None:
+    dataset = make_dataset([5, 9, 7, 9, 1])
+    batches = list(length_sorted_batches(dataset.features, 2, pad_token_id=0))
+    assert [indices_of(batch) for batch in batches] == [[4, 0], [2, 1], [3]]
+    assert batches[0]["attention_mask"].tolist() == [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
 
 
 @pytest.mark.parametrize(

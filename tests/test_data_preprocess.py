@@ -103,15 +103,30 @@ def test_lists_of_other_items_and_without_fence_stay_whole_json() -> None:
     assert learnt_text(encode("a", " [1 ,2 ,3 ] ", answer=12).features) == " [1 ,2 ] ."
 
 
+@pytest.mark.parametrize(
+    "target", ['```json\n[{"predicate": "导演"\n```', '[{"predicate": }]', "```json\n还没有写完\n```"]
+)
+def test_broken_json_is_never_learnt(target: str) -> None:
+    for limit in (10, 200):
+        assert encode("a", target, answer=limit) == EncodedExample(None, left_out="答案不是合法的 JSON")
+
+
+@pytest.mark.parametrize(
+    "target", ['[{"关系": "导演"}]', "```python\nprint()\n```", "[图片] 很好", '{"好": ']
+)
+def test_other_answers_are_taken_as_they_are(target: str) -> None:
+    assert learnt_text(encode("a", target).features) == target + "."
+
+
 UNCUTTABLE = [
     format_target([director("一部名字很长的影片", "一个名字也很长的人")]),  # not even one fits
     '{"predicate": "导演", "subject": "一部名字很长的影片"}',  # no list
-    '[{"predicate": "导演"}, {"predicate": ',  # broken off
-    '[{"predicate": "导演"}, {"predicate": "主演"}] 以上',  # text after it
-    '[{"predicate": "导演"}, {"predicate": "主演"},]',
+    '["predicate", "导演", {"predicate": "主演"}, {"predic',  # broken off
+    '["predicate", "导演", "predicate", "主演"] 以上',  # text after it
+    '["predicate", "导演", "predicate", "主演",]',
     "```json\n[]\n```" + " " * 40,
     "[" * 100_000,
-    "```json\n还没有写完，还没有写完，还没有写完，还没有写完\n```",
+    "```python\nprint('还没有写完，还没有写完，还没有写完')\n```",
 ]
 
 

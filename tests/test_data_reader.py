@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import tracemalloc
 from pathlib import Path
 
@@ -171,3 +172,27 @@ def test_description_for_the_log_is_limited() -> None:
         "  a.jsonl:5: 坏",
         "  ……还有 1 行",
     ]
+
+
+def test_mutated_lines_are_each_read_or_named(tmp_path: Path) -> None:
+    """Whatever bytes a line holds, it comes out as one example or one bad line, and its neighbours stay."""
+    generator = random.Random(0)
+    mutants = []
+    for _ in range(2_000):
+        line = bytearray(
+            json.dumps({"context": "问\\u4e2d😀", "target": "[{}]"}, ensure_ascii=False).encode()
+        )
+        for _ in range(generator.randint(1, 4)):
+            position = generator.randrange(len(line))
+            line[position : position + generator.randint(0, 2)] = generator.randbytes(generator.randint(0, 2))
+        mutants.append(bytes(line).replace(b"\n", b"") or b"x")
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b"".join(mutant + b"\n" + GOOD + b"\n" for mutant in mutants))
+
+    examples, bad_lines = read_jsonl(path)
+
+    assert [e.line_number for e in examples if e.line_number % 2 == 0] == list(range(2, 4_001, 2))
+    assert all(e == Example("问", "答", e.line_number) for e in examples if e.line_number % 2 == 0)
+    odd = [item.line_number for item in (*examples, *bad_lines) if item.line_number % 2]
+    assert sorted(odd) == list(range(1, 4_000, 2))
+    assert len(bad_lines) > 1_000

@@ -25,7 +25,7 @@ def mean_loss(
 
     Args:
         accelerator: for device, precision and the sum over processes.
-        model: as `accelerator.prepare` returned it; used without its wrapper, since no gradient is synchronised.
+        model: as `accelerator.prepare` returned it; used without its wrapper, there being no gradient.
         batches: this process's share; processes may have different numbers of them, or none.
         before_batch: called before each batch; may raise to give up.
     """
