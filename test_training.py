@@ -425,7 +425,8 @@ def main() -> int:
 def pytest_generate_tests(metafunc: Any) -> None:
     """One test per check (a hook, so that the script needs no pytest)."""
     cases = [(name, True) for name in CHECKS] + [(name, False) for name in OF_THE_MACHINE]
-    metafunc.parametrize(("check", "on_embedded_base"), cases)
+    ids = [f"{CHECKS[name].__name__}-{'embedded' if embedded else 'configured'}" for name, embedded in cases]
+    metafunc.parametrize(("check", "on_embedded_base"), cases, ids=ids)
 
 
 def test_environment(check: str, on_embedded_base: bool, monkeypatch: Any, tmp_path: Path) -> None:

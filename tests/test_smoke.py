@@ -63,6 +63,7 @@ def here(
     def run(*argv: str) -> tuple[int, str]:
         monkeypatch.chdir(root)
         monkeypatch.setattr(sys, "argv", ["test_training.py", *argv])
+        monkeypatch.setattr(test_training, "quiet_libraries", lambda: None)  # it lasts
         return test_training.main(), capsys.readouterr().out
 
     return run
