@@ -1,9 +1,25 @@
-"""ChatGLM-6B (v1), written natively for current transformers: nothing from the hub is executed."""
+"""ChatGLM-6B (v1), written natively for current transformers: nothing from the hub is executed.
 
-from .configuration_chatglm import ChatGLMConfig
-from .loading import CheckpointError, default_dtype, load_base_model, load_config, resolve_model_dir
-from .modeling_chatglm import ChatGLMForConditionalGeneration, ChatGLMModel
-from .tokenization_chatglm import ChatGLMTokenizer
+The names below are imported when first used: who wants the tokenizer does not pay for the model.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .configuration_chatglm import ChatGLMConfig
+    from .loading import (
+        CheckpointError,
+        default_dtype,
+        load_base_model,
+        load_config,
+        load_tokenizer,
+        resolve_model_dir,
+    )
+    from .modeling_chatglm import ChatGLMForConditionalGeneration, ChatGLMModel
+    from .tokenization_chatglm import ChatGLMTokenizer
 
 __all__ = [
     "ChatGLMConfig",
@@ -14,5 +30,19 @@ __all__ = [
     "default_dtype",
     "load_base_model",
     "load_config",
+    "load_tokenizer",
     "resolve_model_dir",
 ]
+
+_MODULES = {
+    "ChatGLMConfig": "configuration_chatglm",
+    "ChatGLMForConditionalGeneration": "modeling_chatglm",
+    "ChatGLMModel": "modeling_chatglm",
+    "ChatGLMTokenizer": "tokenization_chatglm",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES.get(name, 'loading')}", __name__), name)

@@ -79,8 +79,9 @@ class ChatGLMConfig(PreTrainedConfig):
         """Refuse shapes and variants that the native model does not implement (called by `@strict`)."""
         sizes = ("vocab_size", "hidden_size", "num_layers", "num_attention_heads", "inner_hidden_size")
         for name in sizes:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"config.json 的 {name} 必须大于 0，现在是 {getattr(self, name)}。")
+            value = getattr(self, name)
+            if type(value) is not int or value <= 0:
+                raise ValueError(f"config.json 的 {name} 必须是大于 0 的整数，现在是 {value!r}。")
         if self.hidden_size % (4 * self.num_attention_heads):
             raise ValueError(
                 f"config.json 的 hidden_size={self.hidden_size} 必须是 num_attention_heads="

@@ -84,7 +84,23 @@ def load_config(model_dir: Path) -> ChatGLMConfig:
             f"模型目录 {model_dir} 里没有可读的 config.json，请检查下载是否完整。"
         ) from error
     except Exception as error:  # the config classes raise types of their own for wrong values
-        raise CheckpointError(f"无法使用 {path}：{error}") from error
+        reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"无法使用 {path}：{reason}") from error
+
+
+def load_tokenizer(model_dir: Path) -> ChatGLMTokenizer:
+    """Read a directory's tokenizer.
+
+    Raises:
+        CheckpointError: its SentencePiece model is missing, damaged, or not one of a ChatGLM (v1).
+    """
+    path = model_dir / ChatGLMTokenizer.vocab_files_names["vocab_file"]
+    if not path.is_file():
+        raise CheckpointError(f"模型目录 {model_dir} 缺少分词模型 {path.name}，请检查下载是否完整。")
+    try:
+        return ChatGLMTokenizer.from_pretrained(model_dir)
+    except Exception as error:  # sentencepiece and transformers have no common type for damaged files
+        raise CheckpointError(f"模型目录 {model_dir} 的分词器无法加载：{error}") from error
 
 
 def checkpoint_shards(model_dir: Path) -> list[Path]:
@@ -362,7 +378,7 @@ def load_base_model(
     model_dir = resolve_model_dir(pre_model)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = ChatGLMTokenizer.from_pretrained(model_dir)
+    tokenizer = load_tokenizer(model_dir)
     config = load_config(model_dir)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "gmask_token_id", "mask_token_id"):
         if getattr(tokenizer, name) != getattr(config, name):
