@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,9 @@ ANSWERS = {
 }
 
 
+_built: list[TinyRun] = []
+
+
 class TinyRun:
     """A base directory and an adapter directory on disk."""
 
@@ -57,13 +59,14 @@ class TinyRun:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    return _build(tmp_path_factory)
+    if not _built:  # a fixture imported by two files is set up twice, even in one session
+        _built.append(build(tmp_path_factory.mktemp("tiny")))
+    return _built[0]
 
 
-@functools.cache  # for the whole session: a fixture imported by two files is set up twice
-def _build(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+def build(directory: Path) -> TinyRun:
+    """Train base and adapter; takes some seconds."""
     torch.manual_seed(0)
-    directory = tmp_path_factory.mktemp("tiny")
     base, adapter = directory / "base", directory / "adapter"
     make_base(base)
     model, tokenizer = load_base_model(base, load_in_4bit=False, dtype=torch.float32, device="cpu")
@@ -78,7 +81,9 @@ def _build(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     targets = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
     peft_model = attach_lora(model, rank=8, alpha=32, dropout=0.0, target_modules=targets)
     memorise(peft_model, tokenizer, ANSWERS, steps=100, lr=5e-3)
-    meta = AdapterMeta(model.base_fingerprint, str(base), config.max_source_seq_len, config.max_target_seq_len)
+    meta = AdapterMeta(
+        model.base_fingerprint, str(base), config.max_source_seq_len, config.max_target_seq_len
+    )
     schema = Schema.from_targets(ANSWERS.values()).to_dict()
     adapter.mkdir()
     write_adapter_files(peft_model, adapter, meta, config.to_dict(), schema)

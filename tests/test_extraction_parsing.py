@@ -83,6 +83,7 @@ def test_repaired_answers(raw: str, triplets: list[Triplet]) -> None:
         f"[{D[:-2]}}}",  # … which may have gone on behind this brace
         "[" * 3000,
         "{" * 5000,
+        "{" * 5000 + "}]",
         '[{"predicate": ' * 3000,
     ],
 )
@@ -105,7 +106,9 @@ def test_fields_of_two_facts_are_not_mixed() -> None:
 def test_json_is_no_value() -> None:
     missing_quote = f"[{D}, {A}]".replace('"林在培"', '"林在培')
     assert DIRECTOR in parse_answer(missing_quote).triplets
-    assert all('"subject"' not in value for triplet in parse_answer(missing_quote).triplets for value in triplet)
+    assert all(
+        '"subject"' not in value for triplet in parse_answer(missing_quote).triplets for value in triplet
+    )
 
 
 def test_every_prefix_of_an_answer_gives_a_prefix_of_its_triplets() -> None:

@@ -16,9 +16,18 @@ AUTHOR = Triplet("作者", "人物", "图书作品", "余华", "活着")
 
 
 def test_collects_the_combinations_of_triplet_targets() -> None:
-    targets = [format_target([DIRECTOR, AUTHOR]), format_target([DIRECTOR]), "[]", '["水果"]', '[{"predicate": "x']
+    targets = [
+        format_target([DIRECTOR, AUTHOR]),
+        format_target([DIRECTOR]),
+        "[]",
+        '["水果"]',
+        '[{"predicate": "x',
+    ]
     schema = Schema.from_targets(targets)
-    assert schema.combinations == {Combination("导演", "影视作品", "人物"), Combination("作者", "图书作品", "人物")}
+    assert schema.combinations == {
+        Combination("导演", "影视作品", "人物"),
+        Combination("作者", "图书作品", "人物"),
+    }
     assert DIRECTOR in schema
     assert DIRECTOR._replace(object="别人") in schema
     assert DIRECTOR._replace(subject_type="图书作品") not in schema

@@ -1,0 +1,138 @@
+"""The console: complaints in Chinese, sentences typed, progress."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import threading
+
+import pytest
+
+from extraction import console
+from extraction.console import ChineseArgumentParser, Progress, positive_int, read_sentences
+from utils.common_utils import UserError
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--nope"], "不认识的参数 --nope"),
+        (["--name"], "--name 后面缺少取值"),
+        (["--flag=1"], "--flag 不带取值，却写了 '1'"),
+        (["--flag", "--name", "x"], "--name 不能与 --flag 同时使用"),
+        (["--count", "many"], "--count 应为正整数，现在是 'many'"),
+        (["--count", "0"], "--count 应为正整数，现在是 '0'"),
+        (["--count", "-1"], "--count 后面缺少取值|--count 应为正整数"),
+    ],
+)
+def test_complaints(argv: list[str], message: str) -> None:
+    parser = ChineseArgumentParser(allow_abbrev=False)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--flag", action="store_true")
+    group.add_argument("--name")
+    parser.add_argument("--count", type=positive_int)
+    with pytest.raises(UserError, match=message):
+        parser.parse_args(argv)
+
+
+def test_complaints_without_a_translation_stand_as_they_are() -> None:
+    with pytest.raises(UserError, match="命令行参数有误：something else"):
+        ChineseArgumentParser().error("something else")
+
+
+def test_positive_int() -> None:
+    assert positive_int("012") == 12
+    for word in ("", "+3", "1.0", "１", "9" * 5000):
+        with pytest.raises(argparse.ArgumentTypeError):
+            positive_int(word)
+
+
+@pytest.mark.parametrize("word", ["exit", "QUIT", " 退出 "])
+def test_piped_sentences(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"甲\n\n  \n乙 \n{word}\n丙\n"))
+    assert list(read_sentences()) == ["甲", "乙"]
+
+
+def test_piped_sentences_end_with_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("甲\n乙"))
+    assert list(read_sentences()) == ["甲", "乙"]
+
+
+def scripted(answers: list[str | BaseException]) -> object:
+    def read() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    return read
+
+
+def test_interrupts_at_the_prompt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt = KeyboardInterrupt()
+    script: list[str | BaseException] = [interrupt, "甲\n", interrupt, "乙\n", interrupt, interrupt, "丙\n"]
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(console, "_terminal_reader", lambda: scripted(script))
+    assert list(read_sentences()) == ["甲", "乙"]
+    assert script == ["丙\n"]
+    assert capsys.readouterr().err.count("再按一次 Ctrl-C 退出") == 3
+
+
+def test_an_interrupt_of_piped_input_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.StringIO()
+    monkeypatch.setattr(stdin, "readline", scripted([KeyboardInterrupt()]))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(KeyboardInterrupt):
+        list(read_sentences())
+
+
+def test_terminal_line_editing_and_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input import create_pipe_input
+
+    up, left, backspace, control_d = "\x1b[A", "\x1b[D", "\x7f", "\x04"
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with create_pipe_input() as keys, create_app_session(input=keys):
+        sentences = read_sentences()
+        keys.send_text(f"今夭{backspace}天\r甲丙{left}乙\r")
+        assert [next(sentences), next(sentences)] == ["今天", "甲乙丙"]
+        # The history is loaded in the background once the prompt stands.
+        threading.Timer(0.5, keys.send_text, [f"{up}{up}\r{control_d}"]).start()
+        assert list(sentences) == ["今天"]
+
+
+def test_progress_in_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 1.0, 11.0, 12.0, 20.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    progress = Progress(total=40)
+    for _ in range(3):
+        progress.advance(10)
+    progress.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "已完成 20/40 句，1.82 句/秒",
+        "已完成 30/40 句，1.50 句/秒",
+    ]
+
+
+def test_progress_of_unknown_length(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress().close()
+    assert capsys.readouterr().err.startswith("已完成 0 句，")
+
+
+def test_progress_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = Progress(total=4)
+    progress.advance(4)
+    progress.close()
+    assert "4/4" in terminal.getvalue()
+    assert "\r" in terminal.getvalue()
