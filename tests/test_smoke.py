@@ -350,6 +350,20 @@ def test_a_model_that_is_not_there_fails(config: ProjectConfig, tmp_path: Path) 
     assert row.status == FAILED and "找不到模型" in row.detail
 
 
+def test_a_model_in_the_hub_cache_is_found_under_its_name(
+    config: ProjectConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "models--THUDM--chatglm-6b"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(EMBEDDED_BASE, repository / "snapshots" / ("a" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    config.pre_model = "THUDM/chatglm-6b"
+    model, tokenizer = run_check("模型", config)
+    assert (model.status, tokenizer.status) == (PASSED, PASSED)
+    assert "models--THUDM--chatglm-6b" in model.detail
+
+
 def weight_files(model_dir: Path) -> list[Path]:
     return sorted(path for path in model_dir.iterdir() if path.suffix in (".safetensors", ".bin"))
 
