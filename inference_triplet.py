@@ -170,11 +170,12 @@ def load_extractor(config: ProjectConfig, directory: Path | None, debug: bool) -
 
     check_device(config.device)
     log(f"加载模型 {config.pre_model} …")
+    dtype = choose_dtype(config)
     try:
         model, tokenizer = load_base_model(
             config.pre_model,
             load_in_4bit=config.load_in_4bit,
-            dtype=choose_dtype(config),
+            dtype=dtype,
             device=config.device,
         )
     except CheckpointError as error:
@@ -185,6 +186,7 @@ def load_extractor(config: ProjectConfig, directory: Path | None, debug: bool) -
         max_source_seq_len=config.max_source_seq_len,
         max_new_tokens=config.max_target_seq_len,
         batch_size=config.eval_batch_size,
+        autocast_dtype=dtype if dtype.itemsize == 2 else None,
     )
     if directory is not None:
         from utils.adapter import load_adapter
@@ -195,7 +197,7 @@ def load_extractor(config: ProjectConfig, directory: Path | None, debug: bool) -
     return extractor
 
 
-def choose_dtype(config: ProjectConfig) -> torch.dtype | None:
+def choose_dtype(config: ProjectConfig) -> torch.dtype:
     """Return the precision to compute in: as in training, where the device has it."""
     import torch
 

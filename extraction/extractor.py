@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,13 +60,22 @@ class TripletExtractor:
         max_source_seq_len: prompt tokens at most; a longer sentence is cut at its end and flagged.
         max_new_tokens: answer tokens at most, `<eop>` included.
         batch_size: sentences generated together.
+        autocast_dtype: half precision to compute in under autocast, as in training; None for the weights'
+            own, or the caller's autocast.
 
     Raises:
         UserError: prompt and answer together are longer than the model's context.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, max_source_seq_len: int, max_new_tokens: int, batch_size: int = 8
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_source_seq_len: int,
+        max_new_tokens: int,
+        batch_size: int = 8,
+        autocast_dtype: torch.dtype | None = None,
     ) -> None:
         limit = model.config.max_sequence_length
         if max_source_seq_len + max_new_tokens > limit:
@@ -77,6 +87,7 @@ class TripletExtractor:
         self.tokenizer = tokenizer
         self.max_source_seq_len = max_source_seq_len
         self.batch_size = batch_size
+        self.autocast_dtype = autocast_dtype
         self.generation_config = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -144,9 +155,15 @@ class TripletExtractor:
         """Tell whether the model, a `PeftModel`, answers a prompt with other logits than its base does."""
         prompt = encode_prompt(self.tokenizer, build_prompt("句子"), self.max_source_seq_len)
         input_ids = torch.tensor([prompt.input_ids], device=self.model.device)
-        adapted = self.model(input_ids=input_ids).logits
-        with self.model.disable_adapter():
-            return not torch.equal(adapted, self.model(input_ids=input_ids).logits)
+        with self._autocast():
+            adapted = self.model(input_ids=input_ids).logits
+            with self.model.disable_adapter():
+                return not torch.equal(adapted, self.model(input_ids=input_ids).logits)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.model.device.type, self.autocast_dtype)
 
     def _extract_batch(self, prompts: list[EncodedPrompt]) -> list[Extraction]:
         """Generate a batch; if that fails, each of its sentences alone."""
@@ -178,11 +195,12 @@ class TripletExtractor:
         input_ids = [[padding] * (width - len(prompt)) + prompt for prompt in prompts]
         attention_mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         device = self.model.device
-        output_ids = self.model.generate(
-            input_ids=torch.tensor(input_ids, device=device),
-            attention_mask=torch.tensor(attention_mask, device=device),
-            generation_config=self.generation_config,
-        )
+        with self._autocast():
+            output_ids = self.model.generate(
+                input_ids=torch.tensor(input_ids, device=device),
+                attention_mask=torch.tensor(attention_mask, device=device),
+                generation_config=self.generation_config,
+            )
         return output_ids[:, width:].tolist()
 
     def _read(self, prompt: EncodedPrompt, answer: list[int]) -> Extraction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import json_repair
@@ -17,7 +17,7 @@ _LIST_START = re.compile(r"\[\s*[{\]]")
 _UNFIT = re.compile('[\ud800-\udfff]|"(?:' + "|".join(KEYS) + ')"')
 
 
-class AnswerStatus(str, Enum):
+class AnswerStatus(StrEnum):
     """How an answer was read."""
 
     OK = "ok"  # valid JSON in triplet notation
