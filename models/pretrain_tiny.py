@@ -1,0 +1,283 @@
+"""Train the embedded base from scratch on generated text, for a given time, and write it as a checkpoint directory.
+
+    OMP_WAIT_POLICY=PASSIVE python models/pretrain_tiny.py --minutes 75 --work_dir runs/tiny
+    python models/pretrain_tiny.py --work_dir runs/tiny --export models/chatglm-tiny
+
+Read from top to bottom: data, model, optimisers, loop, checkpoints, export. A run that is interrupted goes on where its
+last checkpoint was; text is drawn anew from the seed and the number of the chunk, so nothing but that number is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+from torch import nn
+
+from chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer
+from corpus.__main__ import DEV_FILE
+from corpus.heldout import HeldOut
+from corpus.tasks import SHORT_BLANK, Sample, TaskWriter
+from utils.common_utils import UserError, log, run_main, set_seed
+
+MODEL_DIR = Path(__file__).parent / "chatglm-tiny"
+HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, INNER_SIZE = 256, 6, 4, 1024
+MAX_LENGTH = 512  # longer samples are left out
+CHUNK = 1024  # samples drawn, sorted by length and cut into batches together
+
+
+# ---- data ----
+
+
+def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample) -> tuple[list[int], list[int]]:
+    """Encode a sample as the product encodes its training lines: context, blank, <sop>, answer, <eop>.
+
+    Returns:
+        Ids, and labels with -100 up to and including <sop>.
+    """
+    blank = tokenizer.mask_token_id if sample.blank == SHORT_BLANK else tokenizer.gmask_token_id
+    context = [*tokenizer.encode_plain(sample.before), blank]
+    if sample.after:
+        context += tokenizer.encode_plain(sample.after)
+    context.append(tokenizer.bos_token_id)
+    answer = [*tokenizer.encode_plain(sample.target), tokenizer.eos_token_id]
+    return context + answer, [-100] * len(context) + answer
+
+
+def make_batch(rows: list[tuple[list[int], list[int]]], pad_id: int) -> dict[str, torch.Tensor]:
+    """Pad samples of similar length on the left: input_ids, attention_mask and labels, each [B, S] int64."""
+    longest = max(len(ids) for ids, _ in rows)
+    input_ids = torch.full((len(rows), longest), pad_id)
+    labels = torch.full((len(rows), longest), -100)
+    attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for row, (ids, targets) in enumerate(rows):
+        input_ids[row, -len(ids) :] = torch.tensor(ids)
+        labels[row, -len(ids) :] = torch.tensor(targets)
+        attention_mask[row, -len(ids) :] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def chunk_batches(
+    tokenizer: ChatGLMTokenizer, held_out: HeldOut, seed: int, chunk: int, batch_tokens: int
+) -> list[dict[str, torch.Tensor]]:
+    """Draw one chunk of samples and cut it into batches of about `batch_tokens` tokens, in a seeded order."""
+    writer = TaskWriter(f"{seed}/{chunk}", held_out)
+    rows = [encode_sample(tokenizer, writer.sample()) for _ in range(CHUNK)]
+    rows = sorted((row for row in rows if len(row[0]) <= MAX_LENGTH), key=lambda row: len(row[0]))
+    batches, current = [], []
+    for row in rows:
+        if current and len(row[0]) * (len(current) + 1) > batch_tokens:
+            batches.append(current)
+            current = []
+        current.append(row)
+    batches.append(current)
+    writer.rng.shuffle(batches)
+    return [make_batch(rows, tokenizer.pad_token_id) for rows in batches]
+
+
+def stream(
+    tokenizer: ChatGLMTokenizer, held_out: HeldOut, seed: int, first_chunk: int, batch_tokens: int
+) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """Yield (chunk, batch) without end."""
+    chunk = first_chunk
+    while True:
+        for batch in chunk_batches(tokenizer, held_out, seed, chunk, batch_tokens):
+            yield chunk, batch
+        chunk += 1
+
+
+# ---- model and optimisers ----
+
+
+def new_model(tokenizer: ChatGLMTokenizer) -> ChatGLMForConditionalGeneration:
+    """Make a model of the published architecture, small, with weights fit for its scaled residuals.
+
+    Every layer adds its output to sqrt(2L) times its normalised input. As in DeepNorm (Wang et al. 2022, table 2)
+    the projections that feed the residual stream begin smaller, by (8L)^(-1/4); query and key don't.
+    """
+    config = ChatGLMConfig(
+        vocab_size=math.ceil(tokenizer.vocab_size / 64) * 64,
+        hidden_size=HIDDEN_SIZE,
+        num_layers=NUM_LAYERS,
+        num_attention_heads=NUM_HEADS,
+        inner_hidden_size=INNER_SIZE,
+        max_sequence_length=2048,
+        mask_token_id=tokenizer.mask_token_id,
+        gmask_token_id=tokenizer.gmask_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        architectures=["ChatGLMForConditionalGeneration"],
+    )
+    model = ChatGLMForConditionalGeneration(config)
+    gain = (8 * NUM_LAYERS) ** -0.25
+    head = HIDDEN_SIZE // NUM_HEADS
+    with torch.no_grad():
+        nn.init.normal_(model.transformer.word_embeddings.weight, std=0.02)
+        for layer in model.transformer.layers:
+            for linear, scale in (
+                (layer.attention.query_key_value, 1.0),
+                (layer.attention.dense, gain),
+                (layer.mlp.dense_h_to_4h, gain),
+                (layer.mlp.dense_4h_to_h, gain),
+            ):
+                nn.init.xavier_normal_(linear.weight, gain=scale)
+                nn.init.zeros_(linear.bias)
+            # per head: query, key, value
+            layer.attention.query_key_value.weight.view(NUM_HEADS, 3, head, HIDDEN_SIZE)[:, 2].mul_(gain)
+    return model
+
+
+def make_optimizers(model: nn.Module, optimizer: str, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Return AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
+    adam = {"betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
+    if optimizer == "adamw":
+        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(matrices + others, lr=learning_rate, **adam)]
+    else:
+        optimizers = [
+            torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.01),
+            torch.optim.AdamW(others, lr=learning_rate, **adam),
+        ]
+    for each in optimizers:
+        for group in each.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float:
+    """Return the part of the peak rate to use: linear warm-up by steps, then cosine decay by time to zero."""
+    return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+# ---- the loop ----
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train until the time is used up; write log lines, curve.jsonl and checkpoint.pt into the work directory."""
+    if not DEV_FILE.is_file():
+        raise UserError(f"找不到 {DEV_FILE}：语料要避开它的内容，请先生成数据。")
+    set_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
+    held_out = HeldOut.from_file(DEV_FILE)
+    model = new_model(tokenizer).to(device)
+    optimizers = make_optimizers(model, args.optimizer, args.learning_rate)
+    state = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0}
+    checkpoint = args.work_dir / "checkpoint.pt"
+    if checkpoint.is_file():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        for each, value in zip(optimizers, saved["optimizers"], strict=True):
+            each.load_state_dict(value)
+        state = saved["state"]
+        log(f"从第 {state['step']} 步继续")
+    log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M 参数，设备 {device}")
+
+    model.train()
+    budget = args.minutes * 60
+    since_log, loss_sum, logged_at, saved_at, last = 0, 0.0, time.monotonic(), time.monotonic(), time.monotonic()
+    log_tokens = 0
+    for chunk, batch in stream(tokenizer, held_out, args.seed, state["chunk"], args.batch_tokens):
+        factor = learning_rate_factor(state["step"], state["seconds"] / budget, args.warmup_steps)
+        for each in optimizers:
+            for group in each.param_groups:
+                group["lr"] = group["peak"] * factor
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for each in optimizers:
+            each.step()
+            each.zero_grad()
+
+        now = time.monotonic()
+        num_tokens = int(batch["attention_mask"].sum())
+        state["step"] += 1
+        state["chunk"] = chunk + 1  # the rest of a chunk that is broken off is never seen
+        state["tokens"] += num_tokens
+        state["targets"] += int((batch["labels"] != -100).sum())
+        state["seconds"] += now - last
+        last = now
+        since_log, loss_sum, log_tokens = since_log + 1, loss_sum + loss.item(), log_tokens + num_tokens
+        if since_log == args.log_steps:
+            speed = log_tokens / (now - logged_at)
+            record = {**state, "loss": round(loss_sum / since_log, 4), "tokens_per_second": round(speed), "lr": factor}
+            with (args.work_dir / "curve.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            log(f"step {state['step']}  tokens {state['tokens'] / 1e6:.2f}M  loss {record['loss']:.4f}  {speed:.0f} tok/s")
+            since_log, loss_sum, log_tokens, logged_at = 0, 0.0, 0, now
+        done = state["seconds"] >= budget
+        if done or now - saved_at > args.save_minutes * 60:
+            save_checkpoint(checkpoint, model, optimizers, state)
+            saved_at = now
+        if done:
+            log("时间用完，训练结束")
+            return
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, float]
+) -> None:
+    """Write everything a resumed run needs, then put it into place in one step."""
+    temporary = path.with_suffix(".tmp")
+    value = {"model": model.state_dict(), "optimizers": [each.state_dict() for each in optimizers], "state": state}
+    torch.save(value, temporary)
+    temporary.replace(path)
+
+
+# ---- export ----
+
+
+def export(work_dir: Path, output: Path) -> None:
+    """Write a run's latest weights as fp16 safetensors, with configuration and tokenizer, and its curve."""
+    checkpoint = work_dir / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise UserError(f"{work_dir} 里没有 checkpoint.pt，请先训练。")
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
+    model = new_model(tokenizer)
+    model.load_state_dict(saved["model"])
+    model.half().save_pretrained(output)
+    for name in ("ice_text.model", "tokenizer_config.json"):
+        if output.resolve() != MODEL_DIR.resolve():
+            (output / name).write_bytes((MODEL_DIR / name).read_bytes())
+    (output / "curve.jsonl").write_text((work_dir / "curve.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    log(f"已写入 {output}：{saved['state']}")
+
+
+def main() -> None:
+    """Read the command line, train or export."""
+    parser = argparse.ArgumentParser(description="从零训练自带的小模型")
+    parser.add_argument("--minutes", type=float, default=75, help="训练时间（分钟），学习率在此期间降到 0")
+    parser.add_argument("--work_dir", type=Path, default=Path("runs/tiny"), help="检查点和日志的目录，再次运行会接着训练")
+    parser.add_argument("--export", type=Path, default=None, metavar="DIR", help="不训练，只把最新检查点写成模型目录")
+    parser.add_argument("--seed", type=int, default=1, help="语料和初始化的随机种子")
+    parser.add_argument("--threads", type=int, default=2, help="CPU 线程数")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="优化器")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="AdamW 的最高学习率；Muon 用它的 10 倍")
+    parser.add_argument("--warmup_steps", type=int, default=100, help="预热步数")
+    parser.add_argument("--batch_tokens", type=int, default=5000, help="每批的 token 数（含填充）")
+    parser.add_argument("--log_steps", type=int, default=20, help="每多少步记一次日志")
+    parser.add_argument("--save_minutes", type=float, default=3, help="每多少分钟存一次检查点")
+    args = parser.parse_args()
+    if args.export:
+        export(args.work_dir, args.export)
+    else:
+        train(args)
+
+
+if __name__ == "__main__":
+    run_main(main)
