@@ -208,6 +208,7 @@ class TripletExtractor:
         truncated = self.tokenizer.eos_token_id not in answer
         if not truncated:
             answer = answer[: answer.index(self.tokenizer.eos_token_id)]
-        raw = self.tokenizer.decode(answer, skip_special_tokens=True)
+        # No clean-up: it would take the blanks before punctuation out of the values.
+        raw = self.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         triplets, status = parse_answer(raw)
         return Extraction(triplets, raw, status, truncated, prompt.truncated)

@@ -90,6 +90,15 @@ def test_batches_hold_prompts_of_like_length(loaded: tuple[Any, Any]) -> None:
     assert progress == [2, 2, 1]
 
 
+def test_answers_are_read_to_the_letter(extractor: TripletExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = format_target([NOVEL_TRIPLETS[0]._replace(object="red , cat")])
+    ids = [*extractor.tokenizer.encode_plain(answer), extractor.tokenizer.eos_token_id, 5, 5]
+    monkeypatch.setattr(extractor, "_generate", lambda prompts: [ids])
+    extraction = extractor.extract_one(NOVEL)
+    assert extraction.raw == answer
+    assert extraction.triplets[0].object == "red , cat"
+
+
 def test_own_prompts(extractor: TripletExtractor) -> None:
     prompts = [build_prompt(FILM), build_prompt(NOVEL)]
     assert [item.triplets for item in extractor.extract(["甲", "乙"], prompts)] == [
