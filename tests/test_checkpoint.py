@@ -1,0 +1,214 @@
+"""Directories that are whole or absent, adapters and what has to agree with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from chatglm import load_base_model
+from utils import adapter, checkpoint
+from utils.common_utils import UserError, set_seed
+
+META = {"max_source_seq_len": 256, "max_target_seq_len": 128, "pre_model": "base"}
+
+
+def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model_best"
+    for content in ("old", "new"):
+        checkpoint.write_directory(target, lambda new, content=content: (new / content).write_text(content))
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+
+
+def test_a_failure_leaves_the_old_directory(tmp_path: Path) -> None:
+    target = tmp_path / "model_best"
+    checkpoint.write_directory(target, lambda new: (new / "old").write_text("old"))
+
+    def fail(new: Path) -> None:
+        (new / "half").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.write_directory(target, fail)
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+
+
+def test_a_failure_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "model_best"
+    checkpoint.write_directory(target, lambda new: (new / "old").write_text("old"))
+    original = Path.rename
+
+    def rename(self: Path, destination: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError("no")
+        return original(self, destination)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="no"):
+        checkpoint.write_directory(target, lambda new: (new / "new").write_text("new"))
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def make_checkpoint(save_dir: Path, step: int) -> Path:
+    path = checkpoint.checkpoint_path(save_dir, step)
+    path.mkdir(parents=True)
+    torch.save({"state": {"global_step": step}}, path / checkpoint.STATE_FILE)
+    return path
+
+
+def test_checkpoints_are_found_and_rotated(tmp_path: Path) -> None:
+    for step in (9, 100, 20):
+        make_checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-500").mkdir()  # without a state: not one of ours, or not whole
+    (tmp_path / "checkpoint-x").mkdir()
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
+        "checkpoint-9",
+        "checkpoint-20",
+        "checkpoint-100",
+    ]
+    assert checkpoint.find_checkpoint(tmp_path, "auto").name == "checkpoint-100"
+    assert checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-9")).name == "checkpoint-9"
+    with pytest.raises(UserError, match="checkpoint-500 不存在或不完整"):
+        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-500"))
+    checkpoint.remove_old_checkpoints(tmp_path, 2)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
+        "checkpoint-20",
+        "checkpoint-100",
+    ]
+    assert (tmp_path / "checkpoint-500").exists()
+    with pytest.raises(UserError, match="没有可继续的检查点"):
+        checkpoint.find_checkpoint(tmp_path / "absent", "auto")
+
+
+class Payload:
+    def __reduce__(self):
+        return (os.mkdir, ("owned",))
+
+
+def test_a_state_that_executes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Payload(), tmp_path / checkpoint.STATE_FILE)
+    with pytest.raises(UserError, match="已损坏"):
+        checkpoint.load_state(tmp_path)
+    assert not Path("owned").exists()
+
+
+def test_random_generators_go_back(tmp_path: Path) -> None:
+    import numpy as np
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.standard_normal(), torch.rand(1).item()  # noqa: NPY002
+
+    set_seed(3)
+    draw()  # leaves numpy with a second normal number in store
+    torch.save(checkpoint.random_state(), tmp_path / "state.pt")
+    expected = draw()
+    checkpoint.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draw() == expected
+
+
+# ---- adapters
+
+
+@pytest.fixture(scope="module")
+def saved(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter whose LoRA weights change the output."""
+    directory = tmp_path_factory.mktemp("adapter")
+    base, _ = load_base_model(random_base, device="cpu")
+    meta = adapter.AdapterMeta(base_fingerprint=base.base_fingerprint, **META)
+    model = adapter.attach_lora(
+        base, rank=4, alpha=8, dropout=0.0, target_modules=["query_key_value", "dense"]
+    )
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapter.write_adapter_files(model, directory, meta, {"batch_size": 1}, {"combinations": []})
+    return directory
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "adapter"))
+
+
+def load(random_base: Path, directory: Path) -> torch.nn.Module:
+    return adapter.load_adapter(load_base_model(random_base, device="cpu")[0], directory)
+
+
+def test_an_adapter_comes_back_the_same(random_base: Path, saved: Path) -> None:
+    model = load(random_base, saved)
+    stored = load_file(saved / "adapter_model.safetensors")
+    loaded = {
+        name.replace(".default", ""): value for name, value in model.state_dict().items() if "lora_" in name
+    }
+    assert stored.keys() == loaded.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in stored.items())
+    assert not model.training
+    assert adapter.read_adapter_json(saved, adapter.CONFIG_FILE) == {"batch_size": 1}
+    assert not (saved / "README.md").exists()
+
+
+def test_the_file_holds_lora_weights_only(saved: Path) -> None:
+    names = load_file(saved / "adapter_model.safetensors")
+    assert all("lora_A" in name or "lora_B" in name for name in names)
+    assert len(names) == 2 * 2 * 2  # layers, modules named dense are only attention's; A and B
+
+
+def test_another_base_is_refused(saved: Path, random_base: Path) -> None:
+    base, _ = load_base_model(random_base, device="cpu")
+    base.base_fingerprint = "another"
+    with pytest.raises(UserError, match="另一个基座模型（base）"):
+        adapter.load_adapter(base, saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt_template": "{instruction}{sentence}"}, "另一种提示词模板"),
+        ({"format_version": 99}, "格式版本不是 1"),
+        ({"surprise": 1}, "字段不对"),
+    ],
+)
+def test_a_meta_that_does_not_agree(random_base: Path, copy: Path, changes: dict, message: str) -> None:
+    content = json.loads((copy / adapter.META_FILE).read_text(encoding="utf-8"))
+    (copy / adapter.META_FILE).write_text(json.dumps(content | changes), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load(random_base, copy)
+
+
+def test_files_that_are_missing_or_damaged(random_base: Path, copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"找不到适配器.*python train.py"):
+        adapter.load_adapter_meta(tmp_path / "absent")
+    (copy / adapter.META_FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"adapter_meta.json 读不出来"):
+        load(random_base, copy)
+    (copy / adapter.META_FILE).unlink()
+    with pytest.raises(UserError, match=r"缺少 adapter_meta.json"):
+        load(random_base, copy)
+
+
+def test_weights_that_do_not_fit(random_base: Path, copy: Path) -> None:
+    file = copy / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({name: torch.ones(2, 2) for name in weights}, file)
+    with pytest.raises(UserError, match="权重无法加载"):
+        load(random_base, copy)
+    file.write_bytes(b"broken")
+    with pytest.raises(UserError, match="权重无法加载"):
+        load(random_base, copy)
+
+
+def test_resuming_with_other_modules_is_refused(random_base: Path, copy: Path) -> None:
+    base, _ = load_base_model(random_base, device="cpu")
+    model = adapter.attach_lora(base, rank=4, alpha=8, dropout=0.0, target_modules=["query_key_value"])
+    with pytest.raises(UserError, match="与当前的 LoRA 模块不符"):
+        adapter.load_adapter_weights(model, copy)

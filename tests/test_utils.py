@@ -1,0 +1,310 @@
+"""The small shared subjects: console, prompt, triplet notation, schedule, memory, metrics, interrupts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from chatglm import ChatGLMTokenizer
+from utils import common_utils, interrupt, loss, memory, metrics_log, prompt, schedule, triplets
+from utils.common_utils import UserError, run_main
+from utils.device import check_device, make_accelerator, weight_dtype
+from utils.triplets import Triplet, format_target, parse_target
+
+FACT = Triplet("导演", "人物", "影视作品", "张玲", "娘家的故事第二部")
+
+
+# ---- console
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("缺少文件，请补上。"), 2, "错误：缺少文件，请补上。"),
+        (KeyError("x"), 2, "错误：'x'"),
+        (KeyboardInterrupt(), 130, "已中断"),
+    ],
+)
+def test_run_main_turns_errors_into_exit_codes(error: BaseException, code: int, said: str, capsys) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as exit_info:
+        run_main(main, user_errors=(KeyError,))
+    assert exit_info.value.code == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_run_main_passes_codes_on() -> None:
+    for result, code in ((None, 0), (0, 0), (3, 3)):
+        with pytest.raises(SystemExit) as exit_info:
+            run_main(lambda result=result: result)
+        assert exit_info.value.code == code
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--debug"])
+
+    def main() -> None:
+        raise UserError("坏了。")
+
+    with pytest.raises(SystemExit):
+        run_main(main)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away(root: Path) -> None:
+    """`command | head -1` ends without a traceback."""
+    loop = "[print('x' * 100) for _ in range(100000)]"
+    code = f"from utils.common_utils import run_main\nrun_main(lambda: {loop} and 0)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=30) == 1
+
+
+def test_seeding_repeats_every_generator() -> None:
+    import random
+
+    import numpy as np
+
+    draws = []
+    for _ in range(2):
+        common_utils.set_seed(5)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+    assert draws[0] == draws[1]
+
+
+def test_libraries_are_quiet(capsys) -> None:
+    with warnings.catch_warnings():
+        common_utils.quiet_libraries()
+        warnings.warn_explicit("old", FutureWarning, "peft/x.py", 1, module="peft.x")
+        with pytest.warns(UserWarning, match="mine"):
+            warnings.warn("mine", UserWarning, stacklevel=1)
+    assert "old" not in capsys.readouterr().err
+
+
+# ---- prompt
+
+
+@pytest.fixture(scope="module")
+def tokenizer(root: Path) -> ChatGLMTokenizer:
+    return ChatGLMTokenizer.from_pretrained(root / "models" / "chatglm-tiny")
+
+
+def test_the_prompt_is_the_readme_s() -> None:
+    context = prompt.build_prompt("《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。")
+    assert context == (
+        "Instruction: 你现在是一个很厉害的阅读理解器，严格按照人类指令进行回答。\n"
+        "Input: 帮我抽取出下面句子中的三元组信息，返回JSON：\n\n"
+        "《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。\nAnswer: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "instruction"),
+    [("一句话。", "抽取"), ("含\n\n空行\nAnswer: 的话", "两行的\n指令："), ("", "空"), ("{花括号}", "抽取")],
+)
+def test_split_context_is_the_inverse(sentence: str, instruction: str) -> None:
+    context = prompt.build_prompt(sentence, instruction)
+    head, middle, tail = prompt.split_context(context)
+    assert head + middle + tail == context
+    assert middle == sentence
+    assert tail == "\nAnswer: "
+
+
+def test_split_context_of_another_notation() -> None:
+    assert prompt.split_context("请回答：你好吗？") == ("", "请回答：你好吗？", "")
+
+
+def test_encode_prompt_cuts_the_sentence_only(tokenizer: ChatGLMTokenizer) -> None:
+    sentence = "天地玄黄宇宙洪荒日月盈昃辰宿列张" * 20
+    whole = tokenizer.encode_plain(prompt.build_prompt(sentence))
+    suffix = [tokenizer.gmask_token_id, tokenizer.bos_token_id]
+    assert prompt.encode_prompt(tokenizer, prompt.build_prompt(sentence), 2000) == (whole + suffix, False)
+    ids, truncated = prompt.encode_prompt(tokenizer, prompt.build_prompt(sentence), 60)
+    assert truncated
+    assert len(ids) == 60
+    assert ids[-2:] == suffix
+    kept = prompt.split_context(tokenizer.decode(ids[:-2]) + " ")[1]
+    assert sentence.startswith(kept)
+    assert 5 < len(kept) < 60
+    head_ids = tokenizer.encode_plain(prompt.build_prompt(""))
+    with pytest.raises(UserError, match=f"max_source_seq_len={len(head_ids)} 太小"):
+        prompt.encode_prompt(tokenizer, prompt.build_prompt(sentence), len(head_ids))
+
+
+def test_an_enormous_sentence_is_encoded_in_part(tokenizer: ChatGLMTokenizer) -> None:
+    context = prompt.build_prompt("很长的句子。" * 1_000_000)
+    ids, truncated = prompt.encode_prompt(tokenizer, context, 100)
+    assert truncated
+    assert len(ids) == 100
+
+
+def test_typed_special_tokens_are_plain_text(tokenizer: ChatGLMTokenizer) -> None:
+    text = "[gMASK]<sop>[MASK]<eop><pad></s>［ｇＭＡＳＫ］ \ud800"
+    control = {
+        tokenizer.convert_tokens_to_ids(piece)
+        for piece in ("[gMASK]", "<sop>", "[MASK]", "<eop>", "<pad>", "</s>")
+    }
+    ids = tokenizer.encode_plain(text)
+    assert not control & set(ids)
+    assert tokenizer.decode(ids).startswith("[gMASK]<sop>[MASK]<eop><pad></s>[gMASK]")
+    assert control & set(tokenizer.encode(text, add_special_tokens=False))  # as the published one does
+
+
+# ---- triplet notation
+
+
+def test_targets_round_trip() -> None:
+    text = format_target([FACT, FACT._replace(object='引"号\\')])
+    assert text.startswith(
+        '```json\n[{"predicate": "导演", "object_type": "人物", "subject_type": "影视作品", '
+    )
+    assert parse_target(text) == [FACT, FACT._replace(object='引"号\\')]
+    assert format_target([]) == "```json\n[]\n```"
+    assert parse_target("[]") == parse_target("```\n[]\n```") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "正面", "{}", "[1]", '[{"predicate": "导演"}]', "```json\n[", "[" * 100_000),
+        json.dumps([{**FACT._asdict(), "object": 3}]),
+        json.dumps([{**FACT._asdict(), "extra": "x"}]),
+    ],
+)
+def test_bad_targets_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (json has messages of its own)
+        parse_target(text)
+
+
+def test_kinds_of_answers() -> None:
+    assert triplets.is_triplet_target(format_target([]))
+    assert triplets.is_triplet_target('[{"predicate"')
+    assert not triplets.is_triplet_target("正面")
+    assert not triplets.is_triplet_target('["人物"]')
+
+
+# ---- schedule, loss, memory, metrics, interrupts, device
+
+
+def test_learning_rate_by_hand() -> None:
+    rates = [schedule.learning_rate_at(step, 10, 1.0, 0.2) for step in range(11)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[10] == pytest.approx(0.0)
+    assert schedule.learning_rate_at(0, 1, 1.0, 0.0) == 1.0
+
+
+def test_windows() -> None:
+    assert list(schedule.windows(range(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_target_count_leaves_the_first_position_out() -> None:
+    assert loss.target_count({"labels": torch.tensor([[7, -100, 8], [-100, 9, 10]])}) == 3
+
+
+def test_memory_of_this_process() -> None:
+    before = memory.read_memory(torch.device("cpu"))
+    block = torch.ones(64 * 2**20)  # 256 MiB
+    reading = memory.read_memory(torch.device("cpu"))
+    del block
+    assert reading.allocated - before.allocated > 200 * 2**20
+    assert reading.peak >= reading.allocated
+    assert reading.total > reading.allocated
+    assert "进程内存" in reading.describe()
+    assert memory.MemoryReading(2**30, 2 * 2**30, 3 * 2**30, 20 * 2**30, True).describe() == (
+        "显存 已分配 1.00 已保留 2.00 峰值 3.00 共 20.0 GB"
+    )
+
+
+def test_metrics_go_to_both_files(tmp_path: Path) -> None:
+    log = metrics_log.MetricsLog(tmp_path / "run", tensorboard=True)
+    log.write("train", 3, {"loss": 0.5, "note": "x", "flag": True})
+    log.close()
+    (record,) = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(record) == {"kind": "train", "step": 3, "loss": 0.5, "note": "x", "flag": True}
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["train/loss"]
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(3, 0.5)]
+
+
+def test_no_directory_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = metrics_log.MetricsLog(None, tensorboard=True)
+    log.write("train", 1, {"loss": 1.0})
+    log.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_meter_averages() -> None:
+    meter = metrics_log.Meter(total_steps=10)
+    for value in (1.0, 3.0):
+        meter.add({"loss": value, "grad_norm": value, "learning_rate": 0.1, "tokens": 50})
+    assert meter.values()["loss"] == 2.0
+    assert meter.values()["tokens_per_second"] > 0
+    assert "loss 2.0000 | lr 1.00e-01" in meter.describe()
+    meter.restart()
+    assert meter.values()["loss"] == 0.0
+    meter._seconds_per_step = 3.0  # the last speed is remembered over a restart
+    assert meter.time_left(8) == "0:00:06"
+
+
+def test_the_first_signal_is_a_wish_the_second_an_order(capsys) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        stop = interrupt.StopRequest("马上停。")
+        assert stop.signal is None
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        assert stop.exit_code == 143
+        assert "马上停。" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("fp16", "bf16", "dtype", "said"),
+    [
+        (True, False, torch.bfloat16, "已自动改用 BF16"),
+        (False, True, torch.bfloat16, "BF16"),
+        (False, False, torch.float32, "FP32"),
+    ],
+)
+def test_precision_on_the_cpu(fp16: bool, bf16: bool, dtype: torch.dtype, said: str, capsys) -> None:
+    from accelerate.state import AcceleratorState
+
+    try:
+        assert weight_dtype(make_accelerator("cpu", fp16=fp16, bf16=bf16)) == dtype
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert said in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there() -> None:
+    check_device(None)
+    check_device("cpu")
+    with pytest.raises(UserError, match="--device cuda:99"):
+        check_device("cuda:99")
