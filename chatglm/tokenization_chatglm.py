@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizer
 MAX_BLANK_LENGTH = 80
 TAB_PIECE, NEWLINE_PIECE = "<|tab|>", "<n>"
 _BLANK_RUN = re.compile(f" {{2,{MAX_BLANK_LENGTH}}}")
-_BLANK_PIECE = re.compile(r"<\|blank_(\d+)\|>")
+_BLANK_PIECE = re.compile(r"<\|blank_([1-9][0-9]?)\|>")
 _IMAGE_PIECE = re.compile(r"<image_(\d+)>")
 # Pieces that steer the model; text of a user never becomes one of them, being control pieces.
 CONTROL_PIECES = (
@@ -196,5 +196,5 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
 
 def _blank_run(piece: re.Match[str]) -> str:
     """Return the blanks of a `<|blank_k|>` piece, or the text itself where there is no such piece."""
-    length = int(piece.group(1)) if len(piece.group(1)) <= 2 else 0
+    length = int(piece.group(1))
     return " " * length if 2 <= length <= MAX_BLANK_LENGTH else piece.group()
