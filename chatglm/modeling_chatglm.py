@@ -45,11 +45,13 @@ def find_structure(
         of the first `<sop>`; the index of the first `[gMASK]`, or of the first `[MASK]` if there is none.
 
     Raises:
-        ValueError: a sequence without `<sop>` or without a mask token.
+        ValueError: a sequence without `<sop>` or without a mask token, or padded on the right.
     """
     if attention_mask is None:
         num_padding = input_ids.new_zeros(input_ids.shape[0])
     else:
+        if (attention_mask[:, -1] == 0).any():
+            raise ValueError('attention_mask 的补齐必须在左侧（padding_side="left"）。')
         num_padding = (attention_mask[:, : input_ids.shape[1]] == 0).sum(-1)
     is_sop = input_ids.eq(config.bos_token_id)
     is_gmask = input_ids.eq(config.gmask_token_id)

@@ -64,6 +64,12 @@ def test_a_sequence_without_structure_is_refused(model: ChatGLMForConditionalGen
         model(input_ids=torch.tensor([[11, 12]]))
 
 
+def test_padding_on_the_right_is_refused(model: ChatGLMForConditionalGeneration) -> None:
+    ids = torch.tensor([[*sequence(model, [11], [21]), model.config.pad_token_id]])
+    with pytest.raises(ValueError, match="左侧"):
+        model(input_ids=ids, attention_mask=torch.tensor([[1, 1, 1, 1, 0]]))
+
+
 def test_padding_changes_nothing(model: ChatGLMForConditionalGeneration) -> None:
     rows = [sequence(model, [11, 12, 13, 14, 15], [21]), sequence(model, [16], [22])]
     ids, mask = left_padded(model, rows)
