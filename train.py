@@ -6,6 +6,7 @@ knob of `glm_config.ProjectConfig` can be set on the command line under its own 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
@@ -14,7 +15,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +224,7 @@ class Trainer:
         loss = torch.zeros((), device=accelerator.device)
         for micro_step, (batch, count) in enumerate(zip(window, counts, strict=True), start=1):
             share = count / max(target_tokens, 1)
-            with nullcontext() if micro_step == len(window) else accelerator.no_sync(self.model):
+            with contextlib.nullcontext() if micro_step == len(window) else accelerator.no_sync(self.model):
                 with accelerator.autocast():
                     micro_loss = self.model(**batch).loss * share
                 # DDP averages the gradients of the processes, where their sum is wanted.
@@ -233,10 +233,13 @@ class Trainer:
         loss_value = float(accelerator.reduce(loss, "sum"))
         norm = float(accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf))
 
-        # An fp16 overflow shows in the gradient only; the loss scaler skips such a step and lowers its scale.
-        scaled = accelerator.mixed_precision == "fp16"
-        if math.isfinite(loss_value) and (math.isfinite(norm) or scaled):
+        # An fp16 overflow shows in the gradient only. The loss scaler must see every step: it skips one with
+        # such a gradient and lowers its scale.
+        scaler = accelerator.scaler
+        finite = math.isfinite(loss_value) and (math.isfinite(norm) or scaler is not None)
+        if finite or scaler is not None:
             self.optimizer.step()
+        if finite:
             state.nonfinite_in_a_row = 0
             state.scaler_skips += bool(self.optimizer.step_was_skipped)
         else:
@@ -405,7 +408,7 @@ class Trainer:
             )
         self.model.train()
         try:
-            with self.progress:
+            with self.progress, contextlib.suppress(EvaluationAbortedError):  # `_stopping` tells of it
                 self._run_loop()
             if self._stopping():
                 return self._save_and_leave()
@@ -417,8 +420,9 @@ class Trainer:
                 )
             self.save_checkpoint()
             return self._finish()
-        except EvaluationAbortedError:
-            return self._save_and_leave()
+        except EvaluationAbortedError:  # in the last evaluation, after everything is saved
+            log(f"训练已完成，最后的评估没有做完。要做完它请运行：\n  {resume_command()}")
+            return self.stop.exit_code
         finally:
             self.metrics.close()
             self.accelerator.end_training()

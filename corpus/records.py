@@ -181,3 +181,6 @@ def _tie_up(rng: Random, record: Record, draw: Callable[[Draw], str]) -> None:
         told |= {"丈夫": [draw(names.person)], "妻子": [draw(names.person)]}
     elif name == "parent":
         told |= {"子": [draw(names.person)], "父": [draw(names.person)], "母": [draw(names.person)]}
+        if names.chance(rng, 0.6):  # a child mostly bears its father's surname
+            told["父"] = [draw(names.chinese_name)]
+            told["子"] = [draw(lambda rng: told["父"][0][0] + names.chinese_name(rng)[1:])]

@@ -335,3 +335,25 @@ def test_every_knob_is_used() -> None:
     source = Path(train.__file__).read_text(encoding="utf-8")
     for name in ProjectConfig().to_dict():
         assert f"config.{name}" in source or f'"{name}"' in source, name
+
+
+def test_a_stop_during_the_last_evaluation_loses_nothing(
+    arguments: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    original = train.Trainer.extract_dev
+
+    def stop_in_the_last(self, limit):
+        if limit is None:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, limit)
+
+    words = arguments(epochs=2, learning_rate=5e-2, eval_samples=0, best_metric="dev_loss")
+    monkeypatch.setattr(train.Trainer, "extract_dev", stop_in_the_last)
+    assert train.main(words) == 128 + signal.SIGTERM
+    before = (tmp_path / "run" / "checkpoint-4" / "adapter_model.safetensors").read_bytes()
+    assert "最后的评估没有做完" in capsys.readouterr().err
+    monkeypatch.setattr(train.Trainer, "extract_dev", original)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert train.main([*words, "--resume_from_checkpoint", "auto"]) == 0
+    assert len(records(tmp_path / "run", "final")) == 1
+    assert (tmp_path / "run" / "checkpoint-4" / "adapter_model.safetensors").read_bytes() == before
