@@ -178,7 +178,7 @@ class Teller:
             quoted = [f"《{subject}》" for subject in subjects] if kind.quoted else subjects
             together = kind.quoted and names.chance(self.rng, 0.4)
             return "".join(quoted) + self.rng.choice(("", "等")) if together else join_list(self.rng, quoted)
-        if slot == "N":
+        if slot == "N":  # {genre} and {job} among the nouns are filled in at the end
             return self.rng.choice(kind.nouns)
         if slot == "it":
             return self.rng.choice(kind.pronouns)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from corpus import facts, names, phrases_other, phrases_people, phrases_works, words
-from corpus.grammar import Filler, Kind, Record, Teller, parse_kinds
+from corpus.grammar import Filler, Kind, Teller, choose, parse_kinds
 from corpus.records import KINDS, draw_record
 from corpus.schema import TYPES
 from utils.triplets import Triplet
@@ -22,6 +22,27 @@ _GENRES = tuple(
     "爱情片 动作片 喜剧片 悬疑片 科幻片 战争片 古装剧 都市剧 谍战剧 家庭伦理剧 青春剧 武侠剧 偶像剧 恐怖片 惊悚片 文艺片 历史剧 励志剧 动画片 警匪片 "
     "情景喜剧 年代剧 农村题材电视剧 宫廷剧 奇幻片 犯罪片 传记片 剧情片 言情剧 抗战剧 商战剧 公路片 冒险片 武侠电影 爱情喜剧 古装玄幻剧".split()
 )
+_CLASSIFIERS = {
+    "film": ("一部", "一部", "部", ""), "show": ("一档", "一档", "一个", ""), "book": ("一本", "一部", "一册", ""), "novel": ("一部", "一本", ""),
+    "song": ("一首", "一首", "一支", ""), "person": ("一位", "一名", "一个", ""), "history": ("一位", "一代", "著名", ""),
+    "company": ("一家", "一家", "一个", ""), "institution": ("一所", "一家", "一个", ""), "school": ("一所", "一所", ""),
+}  # fmt: skip
+# What a person did, by the kind of work and the relation it stands for: clauses with {S} for the works.
+_DEEDS = {
+    ("film", "主演"): "[主演|出演|参演|领衔主演][了|过|][电影|电视剧|]{S}[等作品|等影视作品|]/[在|][{year}|][电影|电视剧|]{S}中[担任主演|饰演主角|担任女主角]/[影视|主演]作品有{S}/[代表作|代表作品][有|为][电影|电视剧]{S}/[因|凭]{S}[走红|成名|而被熟知]",
+    ("film", "导演"): "[执导|导演|拍摄][了|过|][电影|电视剧|]{S}/[导演作品|执导作品|导演代表作]有{S}/[担任|是][电影|]{S}的导演/[凭|凭借][执导|][处女作|]{S}[获得|拿下]最佳导演",
+    ("film", "编剧"): "[编剧作品|编剧代表作][有|为]{S}/[担任|是]{S}的编剧/[为|给]{S}[编剧|撰写剧本]/编剧[了|的作品有]{S}",
+    ("book", "作者"): "[著有|出版有|写有|创作了|写了|发表了|编著有|主编][长篇小说|诗集|散文集|专著|]{S}[等|等书|]/[代表作|著作|主要作品|作品|主要著作][有|为|包括]{S}/[出版|发表][了|][小说|专著|]{S}/是{S}的作者",
+    ("novel", "作者"): "[代表作|作品|代表作品|主要作品][有|为]{S}/[著有|创作了|完结作品有|连载过][网络小说|小说|]{S}/是[网络小说|]{S}的作者",
+    ("song", "歌手"): "[演唱|唱过|演唱了|发行|推出|推出了][歌曲|单曲|]{S}/[代表歌曲|代表作|成名曲|主打歌][有|为|是]{S}/[凭|因|以]{S}[走红|一炮而红|广为人知]",
+    ("song", "作曲"): "[作曲|谱曲][作品有|了|的歌曲有]{S}/[为|给]{S}[作曲|谱曲]/是{S}的作曲者",
+    ("song", "作词"): "[作词|填词][作品有|了|的歌曲有]{S}/[为|给]{S}[作词|填词]/是{S}的词作者",
+    ("show", "主持人"): "[主持|主持过|主持了][节目|综艺节目|]{S}/[现|曾|]任{S}主持人/[担任|是]{S}的主持人",
+    ("company", "创始人"): "[创办|创立|创建|联合创办][了|]{S}/[是|系|为]{S}[的|]创始人/{S}创始人",
+    ("company", "董事长"): "[现任|曾任|任|担任|出任]{S}[的|]董事长/{S}董事长/[是|系]{S}[的|]董事长",
+    ("school", "校长"): "[现任|曾任|任|担任|出任]{S}[的|]校长/{S}校长",
+}  # fmt: skip
+_MAKERS = ("导演", "编剧", "作者", "歌手", "作曲", "主持人", "创始人", "董事长", "校长")
 
 
 def _word(*tags: str) -> Filler:
@@ -121,6 +142,8 @@ class Writer:
         name = kind_name or rng.choices(self.kind_names, self.kind_weights)[0]
         kind = kinds()[name]
         roll = rng.random()
+        if kind_name is None and roll < 0.05:
+            return self._nothing()
         if name in ("couple", "parent", "actor"):
             text, tellers = self._frame(kind)
         elif roll < 0.09:
@@ -156,7 +179,53 @@ class Writer:
         text = opening(teller)
         for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3))):
             text = self._continue(teller, text)
-        return text, [teller]
+        tellers = [teller]
+        if kind.name == "person" and names.chance(rng, 0.3):
+            text = self._add_deed(text, tellers)
+        elif names.chance(rng, 0.1):
+            text = self._add_maker(text, tellers)
+        return text, tellers
+
+    def _add_deed(self, text: str, tellers: list[Teller]) -> str:
+        """Add what the person made or leads: works, a company, a school."""
+        rng, who = self.rng, tellers[0].record.subject
+        (kind_name, predicate), wordings = rng.choice(list(_DEEDS.items()))
+        works = [self._teller(kinds()[kind_name]) for _ in range(1 if kind_name in ("company", "school") else rng.choice((1, 1, 2, 3)))]
+        for work in works:
+            work.record.facts = {predicate: [who]}
+            work.triplets = [Triplet(predicate, TYPES[predicate][1], TYPES[predicate][0], who, work.record.subject)]
+        subjects = list(dict.fromkeys(work.record.subject for work in works))
+        clause = choose(rng, rng.choice(wordings.split("/"))).replace("{year}", names.year(rng)).replace("{S}", works[0]._fill("S", subjects))
+        tellers += works
+        return text + rng.choice(("，", "，", "。" + rng.choice(("", "他", "她", who)), "；")) + clause
+
+    def _add_maker(self, text: str, tellers: list[Teller]) -> str:
+        """Go on about a person whom the sentence has named: its author, singer, founder …"""
+        rng = self.rng
+        makers = [t.object for t in tellers[0].triplets if t.predicate in _MAKERS]
+        if not makers:
+            return text
+        person = self._teller(kinds()["person"])
+        person.record.subject = rng.choice(makers)
+        text += rng.choice(("。", "，", "。", "；")) + rng.choice(("", "", "其中，", "作者" if tellers[0].record.kind.name in ("book", "novel") else "")) + person.record.subject
+        tellers.append(person)
+        for _ in range(rng.choice((1, 1, 2))):
+            text = self._continue(person, text) if text[-1] != person.record.subject[-1] else self._attach(text + rng.choice(("", "，")), self._first_clause(person))
+        return text
+
+    def _first_clause(self, teller: Teller) -> str:
+        phrase = teller.pick("pred") or teller.pick("extra")
+        return teller.tell(phrase) if phrase else ""
+
+    def _nothing(self) -> Sentence:
+        """Write a text without any relation: loose clauses, or a subject of which nothing is stated."""
+        rng = self.rng
+        clauses = [_free_clause(rng) for _ in range(rng.randint(1, 4))]
+        teller = self._teller(kinds()[rng.choices(self.kind_names, self.kind_weights)[0]])
+        if names.chance(rng, 0.7) and (phrase := teller.pick("extra")):
+            head = teller.mention() if names.chance(rng, 0.6) else rng.choice(("这个", "那", "这", "该", "")) + rng.choice(teller.record.kind.nouns)
+            clauses.insert(rng.randint(0, 1), head.replace("{genre}", rng.choice(_GENRES)).replace("{job}", rng.choice(_JOBS)) + teller.tell(phrase))
+        return Sentence(self._noise(self._register("，".join(clauses))), [], teller.mentions, "nothing")
 
     def _open_pred(self, teller: Teller) -> str:
         phrase = teller.pick("pred")
@@ -182,7 +251,7 @@ class Writer:
 
     def _open_is(self, teller: Teller) -> str:
         rng, kind = self.rng, teller.record.kind
-        classifier = rng.choice(("一部", "一首", "一个", "一家", "一本", "一位", "一名", "一座", "一种", "一档", ""))
+        classifier = rng.choice(_CLASSIFIERS.get(kind.name, ("一个", "一座", "一种", "一处", "")))
         verb = rng.choice(("是", "是", "是", "为", "系", "，"))
         before = names.chance(rng, 0.5)
         attributes = self._attributes(teller, 2)
@@ -313,7 +382,7 @@ class Writer:
     def _noise(self, text: str) -> str:
         """Add what real text has: half-width punctuation, stray blanks."""
         rng = self.rng
-        text = text.replace("{genre}", rng.choice(_GENRES))
+        text = text.replace("{genre}", rng.choice(_GENRES)).replace("{job}", rng.choice(_JOBS))
         roll = rng.random()
         if roll < 0.05:
             text = text.replace("，", ",").replace("：", ":").replace("（", "(").replace("）", ")")
