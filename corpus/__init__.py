@@ -1,1 +1,1 @@
-"""Seeded generator of Chinese pre-training text for the embedded base: entities, relations, sentences, tasks."""
+"""Seeded generator of Chinese pre-training text: entities, relations, sentences, tasks."""

@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=10, help="样本数")
     parser.add_argument("--seed", type=int, default=0, help="随机种子，相同的种子得到相同的语料")
     parser.add_argument("--text", action="store_true", help="只输出纯文本（上下文和答案连写）")
-    parser.add_argument("--held-out", type=Path, default=DEV_FILE, help="其中的名称、句式和指令不会出现在语料里")
+    parser.add_argument(
+        "--held-out", type=Path, default=DEV_FILE, help="其中的名称、句式和指令不会出现在语料里"
+    )
     args = parser.parse_args()
     if not args.held_out.is_file():
         raise UserError(f"找不到 {args.held_out}，请用 --held-out 指定要避开的验证集文件。")
@@ -29,7 +31,12 @@ def main() -> None:
         if args.text:
             print(f"{sample.before}{sample.blank}{sample.after}{sample.target}".replace("\n", "<n>"))
         else:
-            record = {"task": sample.task, "before": sample.before, "blank": sample.blank, "after": sample.after}
+            record = {
+                "task": sample.task,
+                "before": sample.before,
+                "blank": sample.blank,
+                "after": sample.after,
+            }
             print(json.dumps(record | {"target": sample.target}, ensure_ascii=False))
 
 

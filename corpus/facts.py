@@ -1,5 +1,7 @@
 """Closed lists of public facts: surnames, provinces and cities, countries, nations, climates, units, orders."""
 
+# ruff: noqa: E501, SIM905 (lists, one entry after the other)
+
 from __future__ import annotations
 
 # Surnames, roughly by frequency; the generator draws early ones more often.
@@ -9,7 +11,9 @@ SURNAMES = tuple(
     "乔伍庞颜倪庄聂章鲁岳翟申欧耿关兰焦俞左柳甘祝包宁尚符舒阮柯纪梅童凌毕单季裴霍涂成苗谷曲盛冉翁蓝路游辛靳管柴蒙鲍华"
     "喻祁蒲房滕屈饶解牟艾尤阳时穆农司卓古吉缪简车项连芦麦褚娄窦戚岑景党宫费卜冷晏席卫米柏宗瞿桂全佟应臧闵苟邬边卞姬师"
 )
-COMPOUND_SURNAMES = tuple("欧阳 上官 司马 诸葛 司徒 夏侯 皇甫 尉迟 公孙 慕容 令狐 长孙 宇文 端木 东方 南宫 独孤 百里".split())
+COMPOUND_SURNAMES = tuple(
+    "欧阳 上官 司马 诸葛 司徒 夏侯 皇甫 尉迟 公孙 慕容 令狐 长孙 宇文 端木 东方 南宫 独孤 百里".split()
+)
 GIVEN = tuple(
     "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超秀霞平刚桂英华玉兰梅辉红建国文斌鹏飞宇浩然子轩梓涵欣怡雨泽思远嘉诚俊熙志刚海波"
     "晓东春生秋月冬雪夏晨阳光天佑启航一鸣亦凡若曦诗涵婉清语嫣紫萱雅琪佳慧美玲淑珍凤仪翠花金龙银河铁山石林木森水清火旺"
@@ -115,4 +119,8 @@ ROMAN_WORDS = tuple(
     "Love Dream Summer Night Star Moon River City Blue Red Light Dark Sky Forever Young Crazy Sweet Rain Fire Snow Heart Home Time Secret "
     "Hello World Dance Angel Lost Magic Game Road Story King Queen Zero One Over Again Baby Beautiful Free Happy Lonely Runaway Stay Tonight "
     "Without You My The Of In And Me Never Ever Last First Good Bye Wonderful Paradise Silent Shadow Wings".split()
+)
+INDUSTRIES = tuple(
+    "科技 文化传媒 影视 实业 贸易 置业 房地产 生物科技 医药 网络科技 信息技术 投资 电子 食品 服饰 汽车 物流 建材 化工 教育咨询 广告 餐饮管理 "
+    "环保 新能源 机械 印刷 装饰工程 旅游 农业 珠宝 软件 通信 半导体 金融 保险 证券 纺织 家居 电气 航空 钢铁 陶瓷 酒业 乳业 玩具".split()
 )

@@ -1,4 +1,4 @@
-"""The engine: phrases with slots, records of facts about a subject, and clauses that tell a record's facts."""
+"""The engine: phrases with slots, records of facts about a subject, and clauses that tell the facts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from corpus import names
+from corpus import draw
 from utils.triplets import Triplet
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -27,8 +27,8 @@ class Phrase:
 class Kind:
     """A kind of subject: how it is called, and its phrases by position.
 
-    Positions: `pred` follows the subject; `attr` stands before a noun and ends in 的; `lead` is a clause that
-    holds {S} itself; `note` fits into brackets and fact boxes; `full` is a whole sentence; `extra` follows the
+    Positions: `pred` follows the subject; `attr` stands before a noun and ends in 的; `lead` is a clause
+    that holds {S} itself; `note` fits into brackets and fact boxes; `full` is a whole sentence; `extra` follows the
     subject and states no fact.
     """
 
@@ -100,7 +100,7 @@ def join_list(rng: Random, values: list[str], open_ended: bool = False) -> str:
         open_ended: a single value may be followed by 等 too.
     """
     if len(values) == 1:
-        return values[0] + ("等" if open_ended and names.chance(rng, 0.08) else "")
+        return values[0] + ("等" if open_ended and draw.chance(rng, 0.08) else "")
     separator = rng.choice(("、", "、", "、", "、", "，", "/", " ", "与"))
     last = rng.choice((separator, separator, "和", "与", "及", "以及")) if separator == "、" else separator
     text = separator.join(values[:-1]) + last + values[-1]
@@ -116,14 +116,20 @@ class Teller:
         self.fillers = fillers
         self.untold = dict(record.facts)
         self.triplets: list[Triplet] = []
-        self.mentions: list[tuple[str, str]] = []  # (text, type) of further entities that take part in nothing
+        self.mentions: list[
+            tuple[str, str]
+        ] = []  # (text, type) of further entities that take part in nothing
 
     def mention(self, bare: bool = False) -> str:
         """Name the subject, works within their quotation marks."""
         subject = self.record.subject
         if not self.record.kind.quoted or bare:
             return subject
-        return f"《{subject}》" if not names.chance(self.rng, 0.06) else self.rng.choice((subject, f"“{subject}”", f"<{subject}>"))
+        return (
+            f"《{subject}》"
+            if not draw.chance(self.rng, 0.06)
+            else self.rng.choice((subject, f"“{subject}”", f"<{subject}>"))
+        )
 
     def pick(self, position: str, only_one: bool = False) -> Phrase | None:
         """Choose a phrase of a position whose facts are all untold; phrases of several facts are preferred.
@@ -145,10 +151,12 @@ class Teller:
         if position == "extra":
             return self.rng.choice(candidates)
         # first a fact, then a phrase for it: facts with many phrases shouldn't be told first
-        fact = self.rng.choice(sorted({predicate for phrase in candidates for predicate in phrase.predicates}))
+        fact = self.rng.choice(
+            sorted({predicate for phrase in candidates for predicate in phrase.predicates})
+        )
         fitting = [phrase for phrase in candidates if fact in phrase.predicates]
         several = [phrase for phrase in fitting if len(phrase.predicates) > 1]
-        return self.rng.choice(several if several and names.chance(self.rng, 0.35) else fitting)
+        return self.rng.choice(several if several and draw.chance(self.rng, 0.35) else fitting)
 
     def _equal_values(self, text: str) -> bool:
         """Check slots such as {作词=作曲}, which need the same values."""
@@ -176,7 +184,7 @@ class Teller:
             if subjects is None:
                 return self.mention()
             quoted = [f"《{subject}》" for subject in subjects] if kind.quoted else subjects
-            together = kind.quoted and names.chance(self.rng, 0.4)
+            together = kind.quoted and draw.chance(self.rng, 0.4)
             return "".join(quoted) + self.rng.choice(("", "等")) if together else join_list(self.rng, quoted)
         if slot == "N":  # {genre} and {job} among the nouns are filled in at the end
             return self.rng.choice(kind.nouns)
@@ -189,7 +197,9 @@ class Teller:
                 self.untold.pop(predicate, None)
                 subject_type, object_type = self.record.types[predicate]
                 for subject in subjects or [self.record.subject]:
-                    self.triplets += [Triplet(predicate, object_type, subject_type, value, subject) for value in values]
+                    self.triplets += [
+                        Triplet(predicate, object_type, subject_type, value, subject) for value in values
+                    ]
             if object_type in ("作品", "歌曲", "音乐专辑"):
                 return "".join(f"《{value}》" for value in values)
             return join_list(self.rng, values, object_type in ("人物", "企业"))

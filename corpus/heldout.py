@@ -10,7 +10,20 @@ from utils.prompt import split_context
 from utils.triplets import Triplet, is_triplet_target, parse_target
 
 # Values of these types are common knowledge (dates, countries, units, lists of facts) and may occur anywhere.
-_COMMON_TYPES = {"Date", "Number", "Text", "国家", "城市", "地点", "语言", "气候", "目", "网站", "行政区", "奖项"}
+_COMMON_TYPES = {
+    "Date",
+    "Number",
+    "Text",
+    "国家",
+    "城市",
+    "地点",
+    "语言",
+    "气候",
+    "目",
+    "网站",
+    "行政区",
+    "奖项",
+}
 _CONTAINED_LENGTH = 4  # a held-out name at least this long may not occur within another name either
 
 
@@ -39,7 +52,10 @@ class HeldOut:
             triplets = parse_target(item["target"]) if is_triplet_target(item["target"]) else []
             self.skeletons.add(skeleton(sentence.strip(), triplets))
             for triplet in triplets:
-                for value, value_type in ((triplet.subject, triplet.subject_type), (triplet.object, triplet.object_type)):
+                for value, value_type in (
+                    (triplet.subject, triplet.subject_type),
+                    (triplet.object, triplet.object_type),
+                ):
                     if value_type not in _COMMON_TYPES and len(value) > 1:
                         self.names.add(value)
         self._long = tuple(sorted(name for name in self.names if len(name) >= _CONTAINED_LENGTH))

@@ -1,5 +1,7 @@
 """Phrases about organisations, places, species and fields of study, in the notation of `parse_kinds`."""
 
+# ruff: noqa: E501 (one phrase a line)
+
 TEXT = """
 = company | 公司/企业/集团/品牌/上市公司/高新技术企业/民营企业/科技公司/互联网公司/连锁企业 | 该公司/公司/企业/集团/该企业/公司现 | plain
 pred [成立于|创建于|创立于|始建于|始创于|创办于|组建于|创始于|注册成立于|诞生于]{成立日期}

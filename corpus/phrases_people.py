@@ -1,5 +1,7 @@
 """Phrases about persons, of today and of history, and about families, in the notation of `parse_kinds`."""
 
+# ruff: noqa: E501 (one phrase a line)
+
 TEXT = """
 = person | {job}/{job}/{job}/男演员/女演员/歌手/运动员/教授/政治人物/青年演员/模特 | 他/她/其/本人/后 | plain
 pred {出生日期}[出生|生|生人|出生的|诞生|来到人世]

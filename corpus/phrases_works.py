@@ -1,5 +1,7 @@
 """Phrases about films, shows, books, web novels and songs, in the notation of `corpus.grammar.parse_kinds`."""
 
+# ruff: noqa: E501 (one phrase a line)
+
 TEXT = """
 = film | 电影/影片/电视剧/剧/片/网剧/动画片/喜剧/动画电影/连续剧/纪录片/故事片/短片/{genre}/{genre}/{genre}/{genre} | 该片/影片/该剧/本片/全剧/电影/剧集/这部戏/此片/该电影/该电视剧 | quoted
 pred 由{导演}执导

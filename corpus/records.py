@@ -1,11 +1,13 @@
 """Records: which facts a subject of each kind has, and how often, with values drawn for them."""
 
+# ruff: noqa: E501 (one row a line)
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
 
-from corpus import facts, names
+from corpus import draw, facts, organisations, persons, places, quantities, species, titles
 from corpus.grammar import Kind, Record
 from corpus.schema import COMPANY_TYPES, TYPES
 
@@ -13,7 +15,7 @@ Draw = Callable[[Random], str]
 
 
 def _nation(rng: Random) -> str:
-    name = rng.choice(facts.NATIONS) if names.chance(rng, 0.5) else rng.choice(facts.NATIONS[:8])
+    name = rng.choice(facts.NATIONS) if draw.chance(rng, 0.5) else rng.choice(facts.NATIONS[:8])
     return name + "族"
 
 
@@ -26,100 +28,100 @@ def _years(rng: Random) -> str:
 
 
 def _birth_date(rng: Random) -> str:
-    return names.date(rng, 1880, 2005)
+    return quantities.date(rng, 1880, 2005)
 
 
 def _role(rng: Random) -> str:
-    return names.stage_name(rng) if names.chance(rng, 0.4) else names.chinese_name(rng)
+    return persons.stage_name(rng) if draw.chance(rng, 0.4) else persons.chinese_name(rng)
 
 
 # kind -> (how often, subject, {predicate: (probability, most values, value)})
-_FILM = {
-    "导演": (0.5, 2, names.person), "主演": (0.6, 5, names.person), "编剧": (0.25, 2, names.person),
-    "出品公司": (0.3, 3, names.film_company), "制片人": (0.12, 2, names.person), "改编自": (0.12, 1, names.book_title),
-    "上映时间": (0.3, 1, lambda rng: names.date(rng, 1950, 2023)), "票房": (0.07, 1, names.money), "主题曲": (0.06, 1, names.title),
+_FILM: dict[str, tuple[float, int, Draw]] = {
+    "导演": (0.5, 2, persons.person), "主演": (0.6, 5, persons.person), "编剧": (0.25, 2, persons.person),
+    "出品公司": (0.3, 3, organisations.film_company), "制片人": (0.12, 2, persons.person), "改编自": (0.12, 1, titles.book_title),
+    "上映时间": (0.3, 1, lambda rng: quantities.date(rng, 1950, 2023)), "票房": (0.07, 1, quantities.money), "主题曲": (0.06, 1, titles.title),
 }  # fmt: skip
 KINDS: dict[str, tuple[float, Draw, dict[str, tuple[float, int, Draw]]]] = {
-    "film": (22, names.title, _FILM),
-    "show": (4, names.title, {"主持人": (0.7, 2, names.person), "嘉宾": (0.55, 3, names.person)}),
-    "book": (14, names.book_title, {"作者": (0.85, 3, names.person), "出版社": (0.75, 1, names.publisher)}),
+    "film": (22, titles.title, _FILM),
+    "show": (4, titles.title, {"主持人": (0.7, 2, persons.person), "嘉宾": (0.55, 3, persons.person)}),
+    "book": (14, titles.book_title, {"作者": (0.85, 3, persons.person), "出版社": (0.75, 1, organisations.publisher)}),
     "novel": (
         9,
-        names.web_title,
+        titles.web_title,
         {
-            "作者": (0.85, 1, names.stage_name),
+            "作者": (0.85, 1, persons.stage_name),
             "连载网站": (0.75, 1, lambda rng: rng.choice(facts.WEBSITES)),
             "主角": (0.25, 2, _role),
         },
     ),
     "song": (
         14,
-        names.title,
+        titles.title,
         {
-            "歌手": (0.85, 2, names.person),
-            "作词": (0.42, 2, names.person),
-            "作曲": (0.42, 2, names.person),
-            "所属专辑": (0.4, 1, names.title),
+            "歌手": (0.85, 2, persons.person),
+            "作词": (0.42, 2, persons.person),
+            "作曲": (0.42, 2, persons.person),
+            "所属专辑": (0.4, 1, titles.title),
         },
     ),
     "person": (
         15,
-        names.person,
+        persons.person,
         {
-            "出生日期": (0.6, 1, _birth_date), "出生地": (0.55, 1, names.birthplace), "民族": (0.35, 1, _nation),
-            "国籍": (0.3, 1, _country), "毕业院校": (0.35, 2, names.school), "身高": (0.14, 1, names.height),
-            "祖籍": (0.12, 1, names.place), "获奖": (0.05, 2, lambda rng: rng.choice(facts.AWARDS)),
+            "出生日期": (0.6, 1, _birth_date), "出生地": (0.55, 1, places.birthplace), "民族": (0.35, 1, _nation),
+            "国籍": (0.3, 1, _country), "毕业院校": (0.35, 2, organisations.school), "身高": (0.14, 1, quantities.height),
+            "祖籍": (0.12, 1, places.place), "获奖": (0.05, 2, lambda rng: rng.choice(facts.AWARDS)),
         },
     ),
     "history": (
         6,
-        names.chinese_name,
+        persons.chinese_name,
         {
-            "朝代": (0.7, 1, lambda rng: rng.choice(facts.DYNASTIES)), "字": (0.5, 1, names.courtesy_name),
-            "号": (0.4, 1, names.art_name), "出生地": (0.4, 1, names.place), "祖籍": (0.05, 1, names.place),
+            "朝代": (0.7, 1, lambda rng: rng.choice(facts.DYNASTIES)), "字": (0.5, 1, persons.courtesy_name),
+            "号": (0.4, 1, persons.art_name), "出生地": (0.4, 1, places.place), "祖籍": (0.05, 1, places.place),
         },
     ),
-    "couple": (5, names.person, {}),
-    "parent": (5, names.person, {}),
-    "actor": (2, names.person, {"饰演": (0.7, 1, _role), "配音": (0.5, 1, _role)}),
+    "couple": (5, persons.person, {}),
+    "parent": (5, persons.person, {}),
+    "actor": (2, persons.person, {"饰演": (0.7, 1, _role), "配音": (0.5, 1, _role)}),
     "company": (
         9,
-        names.company,
+        organisations.company,
         {
-            "成立日期": (0.6, 1, lambda rng: names.date(rng, 1880, 2022)), "注册资本": (0.22, 1, names.money),
-            "总部地点": (0.35, 1, lambda rng: rng.choice((names.city, names.birthplace, names.place))(rng)),
-            "创始人": (0.25, 2, names.person), "董事长": (0.2, 1, names.person), "代言人": (0.08, 1, names.person),
+            "成立日期": (0.6, 1, lambda rng: quantities.date(rng, 1880, 2022)), "注册资本": (0.22, 1, quantities.money),
+            "总部地点": (0.35, 1, lambda rng: rng.choice((places.city, places.birthplace, places.place))(rng)),
+            "创始人": (0.25, 2, persons.person), "董事长": (0.2, 1, persons.person), "代言人": (0.08, 1, persons.person),
         },
     ),
     "institution": (
         4,
-        names.institution,
+        organisations.institution,
         {
-            "成立日期": (0.65, 1, lambda rng: names.date(rng, 1880, 2022)), "占地面积": (0.35, 1, names.area),
-            "总部地点": (0.1, 1, names.city),
+            "成立日期": (0.65, 1, lambda rng: quantities.date(rng, 1880, 2022)), "占地面积": (0.35, 1, quantities.area),
+            "总部地点": (0.1, 1, places.city),
         },
     ),
     "school": (
         1.5,
-        names.school,
+        organisations.school,
         {
-            "校长": (0.85, 1, names.person), "成立日期": (0.3, 1, lambda rng: names.date(rng, 1880, 2022)),
-            "占地面积": (0.1, 1, names.area),
+            "校长": (0.85, 1, persons.person), "成立日期": (0.3, 1, lambda rng: quantities.date(rng, 1880, 2022)),
+            "占地面积": (0.1, 1, quantities.area),
         },
     ),
     "region": (
         4,
-        names.region,
+        places.region,
         {
-            "面积": (0.5, 1, names.area), "人口数量": (0.45, 1, names.people), "气候": (0.35, 1, lambda rng: rng.choice(facts.CLIMATES)),
-            "邮政编码": (0.2, 1, names.postcode), "海拔": (0.2, 1, names.altitude),
+            "面积": (0.5, 1, quantities.area), "人口数量": (0.45, 1, quantities.people), "气候": (0.35, 1, lambda rng: rng.choice(facts.CLIMATES)),
+            "邮政编码": (0.2, 1, quantities.postcode), "海拔": (0.2, 1, quantities.altitude),
         },
     ),
-    "peak": (2, names.peak, {"海拔": (1.0, 1, names.altitude)}),
-    "scenery": (2.5, names.scenery, {"所在城市": (0.95, 1, names.city), "占地面积": (0.2, 1, names.area)}),
-    "country": (2, _country, {"首都": (0.7, 1, names.city), "官方语言": (0.45, 1, names.city), "面积": (0.15, 1, names.area), "人口数量": (0.15, 1, names.people)}),
-    "species": (5, names.species, {"目": (1.0, 1, names.order)}),
-    "discipline": (2, names.discipline, {"专业代码": (0.75, 1, names.subject_code), "修业年限": (0.6, 1, _years)}),
+    "peak": (2, places.peak, {"海拔": (1.0, 1, quantities.altitude)}),
+    "scenery": (2.5, places.scenery, {"所在城市": (0.95, 1, places.city), "占地面积": (0.2, 1, quantities.area)}),
+    "country": (2, _country, {"首都": (0.7, 1, places.city), "官方语言": (0.45, 1, places.city), "面积": (0.15, 1, quantities.area), "人口数量": (0.15, 1, quantities.people)}),
+    "species": (5, species.species, {"目": (1.0, 1, species.order)}),
+    "discipline": (2, organisations.discipline, {"专业代码": (0.75, 1, quantities.subject_code), "修业年限": (0.6, 1, _years)}),
 }  # fmt: skip
 
 
@@ -135,20 +137,20 @@ def draw_record(rng: Random, kind: Kind, accept: Callable[[str], bool]) -> Recor
         The record; it may have no facts at all.
     """
 
-    def draw(value: Draw) -> str:
+    def accepted(value: Draw) -> str:
         while True:
             text = value(rng)
             if accept(text):
                 return text
 
     _, subject, table = KINDS[kind.name]
-    record = Record(kind, draw(subject), {}, {})
+    record = Record(kind, accepted(subject), {}, {})
     for predicate, (probability, most, value) in table.items():
-        if names.chance(rng, probability):
-            count = 1 if most == 1 or names.chance(rng, 0.55) else rng.randint(2, most)
-            values = dict.fromkeys(draw(value) for _ in range(count))
+        if draw.chance(rng, probability):
+            count = 1 if most == 1 or draw.chance(rng, 0.55) else rng.randint(2, most)
+            values = dict.fromkeys(accepted(value) for _ in range(count))
             record.facts[predicate] = [text for text in values if text != record.subject]
-    _tie_up(rng, record, draw)
+    _tie_up(rng, record, accepted)
     record.facts = {predicate: values for predicate, values in record.facts.items() if values}
     record.types = {predicate: TYPES.get(predicate, ("", "")) for predicate in record.facts}
     if kind.name == "company":
@@ -156,18 +158,18 @@ def draw_record(rng: Random, kind: Kind, accept: Callable[[str], bool]) -> Recor
     return record
 
 
-def _tie_up(rng: Random, record: Record, draw: Callable[[Draw], str]) -> None:
+def _tie_up(rng: Random, record: Record, accepted: Callable[[Draw], str]) -> None:
     """Make facts that hang together agree: one person in several roles, capital and language, short names."""
     told = record.facts
     name = record.kind.name
     if name == "song":
-        if "作词" in told and "作曲" in told and names.chance(rng, 0.45):
+        if "作词" in told and "作曲" in told and draw.chance(rng, 0.45):
             told["作曲"] = told["作词"]
         for predicate in ("作词", "作曲"):
-            if predicate in told and "歌手" in told and names.chance(rng, 0.35):
+            if predicate in told and "歌手" in told and draw.chance(rng, 0.35):
                 told[predicate] = told["歌手"]
     elif name == "film":
-        if "导演" in told and "编剧" in told and names.chance(rng, 0.2):
+        if "导演" in told and "编剧" in told and draw.chance(rng, 0.2):
             told["编剧"] = told["导演"]
     elif name == "country":
         _, capital, language = next(entry for entry in facts.COUNTRIES if entry[0] == record.subject)
@@ -175,12 +177,16 @@ def _tie_up(rng: Random, record: Record, draw: Callable[[Draw], str]) -> None:
             told["首都"] = [capital]
         if "官方语言" in told:
             told["官方语言"] = [language]
-    elif name in ("company", "institution", "school") and len(record.subject) > 4 and names.chance(rng, 0.15):
-        told["简称"] = [names.short_name(rng, record.subject)]
+    elif name in ("company", "institution", "school") and len(record.subject) > 4 and draw.chance(rng, 0.15):
+        told["简称"] = [organisations.short_name(rng, record.subject)]
     elif name == "couple":
-        told |= {"丈夫": [draw(names.person)], "妻子": [draw(names.person)]}
+        told |= {"丈夫": [accepted(persons.person)], "妻子": [accepted(persons.person)]}
     elif name == "parent":
-        told |= {"子": [draw(names.person)], "父": [draw(names.person)], "母": [draw(names.person)]}
-        if names.chance(rng, 0.6):  # a child mostly bears its father's surname
-            told["父"] = [draw(names.chinese_name)]
-            told["子"] = [draw(lambda rng: told["父"][0][0] + names.chinese_name(rng)[1:])]
+        told |= {
+            "子": [accepted(persons.person)],
+            "父": [accepted(persons.person)],
+            "母": [accepted(persons.person)],
+        }
+        if draw.chance(rng, 0.6):  # a child mostly bears its father's surname
+            told["父"] = [accepted(persons.chinese_name)]
+            told["子"] = [accepted(lambda rng: told["父"][0][0] + persons.chinese_name(rng)[1:])]

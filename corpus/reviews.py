@@ -1,10 +1,12 @@
 """Reviews of goods and services, with what they are about and whether they are positive."""
 
+# ruff: noqa: E501, SIM905 (lists, one entry after the other)
+
 from __future__ import annotations
 
 from random import Random
 
-from corpus import names, words
+from corpus import draw, words
 from corpus.grammar import choose
 
 _ASPECTS = {
@@ -33,15 +35,28 @@ def review(rng: Random) -> tuple[str, str, bool]:
         The text, what it is about (one of `TOPICS`), whether it is positive.
     """
     topic = rng.choice(TOPICS)
-    good = names.chance(rng, 0.5)
+    good = draw.chance(rng, 0.5)
     parts = []
     for _ in range(rng.randint(1, 4)):
         judgement = rng.choice(_GOOD if good else _BAD)
-        parts.append(rng.choice(("", "", "这个", "店里的", "感觉", "就是", "总体来说")) + rng.choice(_ASPECTS[topic].split()) + judgement)
-    if names.chance(rng, 0.3):
-        parts.insert(rng.randrange(len(parts) + 1), choose(rng, "[昨天到的货|住了一晚|朋友推荐的|第{}次买了|用了一周]").replace("{}", str(rng.randint(2, 5))))
-    if names.chance(rng, 0.2):
+        parts.append(
+            rng.choice(("", "", "这个", "店里的", "感觉", "就是", "总体来说"))
+            + rng.choice(_ASPECTS[topic].split())
+            + judgement
+        )
+    if draw.chance(rng, 0.3):
+        parts.insert(
+            rng.randrange(len(parts) + 1),
+            choose(rng, "[昨天到的货|住了一晚|朋友推荐的|第{}次买了|用了一周]").replace(
+                "{}", str(rng.randint(2, 5))
+            ),
+        )
+    if draw.chance(rng, 0.2):
         parts.append(rng.choice(words.pool("v")) + rng.choice(words.pool("n")))
-    if names.chance(rng, 0.4):
-        parts.append(rng.choice((_GOOD_END if good else _BAD_END)))
-    return rng.choice(("，", "，", "。", " ", "！")).join(parts) + rng.choice(("。", "！", "", "~")), topic, good
+    if draw.chance(rng, 0.4):
+        parts.append(rng.choice(_GOOD_END if good else _BAD_END))
+    return (
+        rng.choice(("，", "，", "。", " ", "！")).join(parts) + rng.choice(("。", "！", "", "~")),
+        topic,
+        good,
+    )

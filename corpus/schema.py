@@ -1,5 +1,7 @@
 """The relations: predicates of the public DuIE schemas with the types of their subjects and objects."""
 
+# ruff: noqa: E501 (one row a line)
+
 from __future__ import annotations
 
 # predicate, subject type, object type; the second table holds variants of type that a kind of subject asks for

@@ -1,5 +1,7 @@
 """Tasks around a sentence: extraction in several notations, questions, lists, copying, blank infilling."""
 
+# ruff: noqa: E501 (wordings, one a line)
+
 from __future__ import annotations
 
 import json
@@ -7,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from corpus import names, reviews
+from corpus import draw, reviews
 from corpus.grammar import choose
 from corpus.heldout import HeldOut
 from corpus.schema import TYPES
@@ -106,7 +108,7 @@ class TaskWriter:
         instruction = choose(self.rng, wording)
         while not self.held_out.accepts_instruction(instruction):
             instruction = choose(self.rng, wording) + self.rng.choice("。！：")
-        if names.chance(self.rng, product):
+        if draw.chance(self.rng, product):
             return PROMPT_TEMPLATE.format(instruction=instruction, sentence=sentence)
         return self.rng.choice(_HEADERS).format(instruction, sentence)
 
@@ -123,9 +125,9 @@ class TaskWriter:
 
     def _five_fields(self, text: str, triplets: list[Triplet], wording: str) -> Sample:
         keys = list(KEYS)
-        if names.chance(self.rng, 0.25):
+        if draw.chance(self.rng, 0.25):
             self.rng.shuffle(keys)
-        fence = names.chance(self.rng, 0.8)
+        fence = draw.chance(self.rng, 0.8)
         listed = self.rng.choice((", ", "、", ",", " ")).join(keys)
         fields = f"[，字段：|，字段依次为|，每项含|，键为|。字段顺序：]{listed}"
         fenced = "[，用代码块|，放在```json代码块里|，代码块]" if fence else "[|，不要代码块]"
@@ -133,11 +135,11 @@ class TaskWriter:
         return Sample(self.prompt(wording + fields + fenced + _END, text), target, task="five_fields")
 
     def three_fields(self) -> Sample:
-        """Extraction as JSON without types; key names are the usual ones unless the instruction names others."""
+        """Extraction as JSON without types; the usual key names unless the instruction names others."""
         sentence = self.sentence()
         wording = self.rng.choice(_EXTRACT) + _JSON
         keys = _KEY_SETS[0]
-        if names.chance(self.rng, 0.5):
+        if draw.chance(self.rng, 0.5):
             keys = self.rng.choice(_KEY_SETS)
             wording += f"[，键为|，字段名用|，每项含]{'、'.join(keys)}"
         items = [dict(zip(keys, (t.subject, t.predicate, t.object), strict=True)) for t in sentence.triplets]
@@ -148,7 +150,10 @@ class TaskWriter:
         sentence = self.sentence()
         notation, form = self.rng.choice(
             (
-                ("[，每行一个，写成|，格式：]主语|谓语|宾语".replace("|谓语|宾语", "｜谓语｜宾语"), "{s}｜{p}｜{o}"),
+                (
+                    "[，每行一个，写成|，格式：]主语|谓语|宾语".replace("|谓语|宾语", "｜谓语｜宾语"),
+                    "{s}｜{p}｜{o}",
+                ),
                 ("[，写成元组|，用元组表示|，格式：（主语，谓语，宾语）]", "（{s}，{p}，{o}）"),
                 ("，格式：主语-谓语->宾语", "{s}-{p}->{o}"),
                 ("[，用表格|，以表格][输出|回答]", "| {s} | {p} | {o} |"),
@@ -157,23 +162,35 @@ class TaskWriter:
             )
         )
         rows = [form.format(s=t.subject, p=t.predicate, o=t.object) for t in sentence.triplets]
-        return Sample(self.prompt(self.rng.choice(_EXTRACT) + notation + _END, sentence.text), "\n".join(rows) or "无", task="lines")
+        return Sample(
+            self.prompt(self.rng.choice(_EXTRACT) + notation + _END, sentence.text),
+            "\n".join(rows) or "无",
+            task="lines",
+        )
 
     def chosen_relations(self) -> Sample:
         """Extraction of the relations that the instruction names only."""
         rng, sentence = self.rng, self.sentence()
         present = sorted({t.predicate for t in sentence.triplets})
-        asked = set(rng.sample(present, rng.randint(0, len(present)))) | set(rng.sample(sorted(TYPES), rng.randint(1, 3)))
+        asked = set(rng.sample(present, rng.randint(0, len(present)))) | set(
+            rng.sample(sorted(TYPES), rng.randint(1, 3))
+        )
         listed = "、".join(rng.sample(sorted(asked), len(asked)))
         triplets = [t for t in sentence.triplets if t.predicate in asked]
-        wording = rng.choice((f"[只|仅]抽取[以下|这些|下列]关系：{listed}", f"[关系只限|在这些关系中抽取|schema：]{listed}"))
-        if names.chance(rng, 0.6):
+        wording = rng.choice(
+            (f"[只|仅]抽取[以下|这些|下列]关系：{listed}", f"[关系只限|在这些关系中抽取|schema：]{listed}")
+        )
+        if draw.chance(rng, 0.6):
             sample = self._five_fields(sentence.text, triplets, wording)
             return Sample(sample.before, sample.target, task="chosen_relations")
         pairs: dict[str, list[str]] = {}
         for t in triplets:
             pairs.setdefault(t.predicate, []).append(t.object)
-        return Sample(self.prompt(wording + "[，按关系列出宾语|，输出关系到宾语的JSON]" + _END, sentence.text), dump(pairs), task="chosen_relations")
+        return Sample(
+            self.prompt(wording + "[，按关系列出宾语|，输出关系到宾语的JSON]" + _END, sentence.text),
+            dump(pairs),
+            task="chosen_relations",
+        )
 
     # ---- questions and lists ----
 
@@ -191,21 +208,43 @@ class TaskWriter:
         if roll < 0.2:
             told = {t.predicate for t in sentence.triplets if t.subject == triplet.subject}
             other = rng.choice([predicate for predicate in TYPES if predicate not in told])
-            return Sample(self.prompt(f"{triplet.subject}的{other}是[什么|谁|]？", sentence.text, 0.5), "没有提到", task="question")
+            return Sample(
+                self.prompt(f"{triplet.subject}的{other}是[什么|谁|]？", sentence.text, 0.5),
+                "没有提到",
+                task="question",
+            )
         if roll < 0.7:
-            answers = [t.object for t in sentence.triplets if (t.subject, t.predicate) == (triplet.subject, triplet.predicate)]
+            answers = [
+                t.object
+                for t in sentence.triplets
+                if (t.subject, t.predicate) == (triplet.subject, triplet.predicate)
+            ]
             wording = f"[根据文本回答：||请问]{triplet.subject}的{triplet.predicate}是[什么|谁|]？"
         else:
-            answers = [t.subject for t in sentence.triplets if (t.object, t.predicate) == (triplet.object, triplet.predicate)]
+            answers = [
+                t.subject
+                for t in sentence.triplets
+                if (t.object, t.predicate) == (triplet.object, triplet.predicate)
+            ]
             wording = f"[谁|什么|哪个{triplet.subject_type}]的{triplet.predicate}是{triplet.object}？"
-        return Sample(self.prompt(wording, sentence.text, 0.5), "、".join(dict.fromkeys(answers)), task="question")
+        return Sample(
+            self.prompt(wording, sentence.text, 0.5), "、".join(dict.fromkeys(answers)), task="question"
+        )
 
     def relation_between(self) -> Sample:
         """Ask which relation two entities have."""
         sentence, triplet = self._told()
-        answers = [t.predicate for t in sentence.triplets if (t.subject, t.object) == (triplet.subject, triplet.object)]
+        answers = [
+            t.predicate
+            for t in sentence.triplets
+            if (t.subject, t.object) == (triplet.subject, triplet.object)
+        ]
         wording = f"“{triplet.subject}”[和|与]“{triplet.object}”[是什么关系|之间有什么关系|的关系是]？"
-        return Sample(self.prompt(wording, sentence.text, 0.5), "、".join(dict.fromkeys(answers)), task="relation_between")
+        return Sample(
+            self.prompt(wording, sentence.text, 0.5),
+            "、".join(dict.fromkeys(answers)),
+            task="relation_between",
+        )
 
     def entities(self) -> Sample:
         """List the entities of a type."""
@@ -213,24 +252,38 @@ class TaskWriter:
         wanted = self.rng.choice((triplet.object_type, triplet.subject_type))
         found = {t.object for t in sentence.triplets if t.object_type == wanted}
         found |= {t.subject for t in sentence.triplets if t.subject_type == wanted}
-        found |= {text for text, entity_type in sentence.mentions if entity_type == wanted and text in sentence.text}
+        found |= {
+            text for text, entity_type in sentence.mentions if entity_type == wanted and text in sentence.text
+        }
         if wanted.endswith("人物"):
-            found |= {text for text, entity_type in sentence.mentions if entity_type == "人物" and text in sentence.text}
+            found |= {
+                text
+                for text, entity_type in sentence.mentions
+                if entity_type == "人物" and text in sentence.text
+            }
         ordered = sorted(found, key=lambda name: (sentence.text.find(name), name))
-        wording = f"[列出|找出|请写出|][句中|文中|其中][所有的|出现的|的]{wanted}[，用列表回答|，列表形式]{_END}"
+        wording = (
+            f"[列出|找出|请写出|][句中|文中|其中][所有的|出现的|的]{wanted}[，用列表回答|，列表形式]{_END}"
+        )
         return Sample(self.prompt(wording, sentence.text, 0.6), dump(ordered), task="entities")
 
     def relations_present(self) -> Sample:
         """List the relations that occur, without their entities."""
         sentence = self.sentence()
         relations = list(dict.fromkeys(t.predicate for t in sentence.triplets))
-        return Sample(self.prompt(f"{_WHERE}[涉及|提到了|包含]哪些关系？只列出关系名{_END}", sentence.text), dump(relations), task="relations_present")
+        return Sample(
+            self.prompt(f"{_WHERE}[涉及|提到了|包含]哪些关系？只列出关系名{_END}", sentence.text),
+            dump(relations),
+            task="relations_present",
+        )
 
     def subject_type(self) -> Sample:
         """Name the type of the subject."""
         sentence, triplet = self._told()
         kinds = list(dict.fromkeys(t.subject_type for t in sentence.triplets if t.subject == triplet.subject))
-        wording = f"[{triplet.subject}|句中的“{triplet.subject}”]是什么类[型|别]？[列表形式回答|输出列表]{_END}"
+        wording = (
+            f"[{triplet.subject}|句中的“{triplet.subject}”]是什么类[型|别]？[列表形式回答|输出列表]{_END}"
+        )
         return Sample(self.prompt(wording, sentence.text, 0.6), dump(kinds), task="subject_type")
 
     # ---- copying and blanks ----
@@ -240,10 +293,14 @@ class TaskWriter:
         rng = self.rng
         roll = rng.random()
         if roll < 0.4:
-            text = names.any_characters(rng, 6, 20)
-            return Sample(self.prompt("[重复|照抄|原样写出|复制][下面的文字|这段文字|下面的内容]" + _END, text, 0.3), text, task="copy")
+            text = draw.any_characters(rng, 6, 20)
+            return Sample(
+                self.prompt("[重复|照抄|原样写出|复制][下面的文字|这段文字|下面的内容]" + _END, text, 0.3),
+                text,
+                task="copy",
+            )
         if roll < 0.7:
-            items = [names.any_characters(rng, 2, 4) for _ in range(rng.randint(3, 7))]
+            items = [draw.any_characters(rng, 2, 4) for _ in range(rng.randint(3, 7))]
             start = rng.randrange(len(items) - 1)
             wording = f"“{items[start]}”[后面|之后]是[什么|哪个词]？"
             return Sample(self.prompt(wording, "、".join(items), 0.3), items[start + 1], task="copy")
@@ -256,8 +313,10 @@ class TaskWriter:
         """GLM's own objective on a short blank: an entity or a few characters."""
         rng, sentence = self.rng, self.sentence()
         text = sentence.text
-        values = [value for t in sentence.triplets for value in (t.subject, t.object) if text.count(value) == 1]
-        if values and names.chance(rng, 0.3):
+        values = [
+            value for t in sentence.triplets for value in (t.subject, t.object) if text.count(value) == 1
+        ]
+        if values and draw.chance(rng, 0.3):
             value = rng.choice(values)
             begin = text.find(value)
             end = begin + len(value)
@@ -279,10 +338,14 @@ class TaskWriter:
         text, topic, _ = reviews.review(self.rng)
         choices = self.rng.sample(reviews.TOPICS, 5)
         listed = "、".join(self.rng.sample(sorted({*choices, topic}), len({*choices, topic})))
-        if names.chance(self.rng, 0.5):
+        if draw.chance(self.rng, 0.5):
             wording = f"[这是关于什么的评论|评论的对象是什么|这段点评说的是什么]？[用列表回答|列表形式]{_END}"
             return Sample(self.prompt(wording, text), dump([topic]), task="review_topic")
-        return Sample(self.prompt(f"[评论属于哪一类|这条点评属于]？[备选|选项]：{listed}{_END}", text), topic, task="review_topic")
+        return Sample(
+            self.prompt(f"[评论属于哪一类|这条点评属于]？[备选|选项]：{listed}{_END}", text),
+            topic,
+            task="review_topic",
+        )
 
     def review_mood(self) -> Sample:
         """Say whether a review is positive."""

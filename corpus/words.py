@@ -1,4 +1,4 @@
-"""Word pools by part of speech, from the dictionary of the library jieba (MIT licence), read once on first use."""
+"""Word pools by part of speech, from the dictionary of the library jieba (MIT), read on first use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import functools
 from collections import defaultdict
 from importlib import resources
 
-# Parts of speech of the dictionary that the generator uses: general nouns, verbs, adjectives, idioms, place names,
-# transliterated names, organisations, other proper names.
+# Parts of speech of the dictionary that the generator uses: general nouns, verbs, adjectives, idioms,
+# phrases, place names, transliterated and other personal names, organisations, other proper names.
 _TAGS = ("n", "v", "a", "i", "l", "ns", "nrt", "nr", "nt", "nz", "t", "s")
 MIN_FREQUENCY = 40  # rarer general words are mostly fragments; proper names are kept whatever their frequency
 

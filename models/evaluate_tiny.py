@@ -1,6 +1,6 @@
 """Measure the embedded base itself, without adapter, on fresh generated samples: F1 of answer items by task.
 
-    python models/evaluate_tiny.py --samples 100
+python models/evaluate_tiny.py --samples 100
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TASKS = (
 
 
 def items(answer: str) -> set[str]:
-    """Split an answer into what is counted: triplets of JSON (whatever their keys' order), lines, list entries."""
+    """Split an answer into what is counted: triplets of JSON (in any order of keys), lines, entries."""
     body = answer.strip().removeprefix("```json").removesuffix("```").strip()
     try:
         value = json.loads(body)
@@ -42,7 +42,10 @@ def items(answer: str) -> set[str]:
 
 
 def generate(
-    model: ChatGLMForConditionalGeneration, tokenizer: ChatGLMTokenizer, samples: list[Sample], batch_size: int = 20
+    model: ChatGLMForConditionalGeneration,
+    tokenizer: ChatGLMTokenizer,
+    samples: list[Sample],
+    batch_size: int = 20,
 ) -> list[str]:
     """Answer samples greedily, in batches of similar length.
 
@@ -52,7 +55,9 @@ def generate(
     encoded = []
     for sample in samples:
         assert sample.blank == LONG_BLANK
-        encoded.append([*tokenizer.encode_plain(sample.before), tokenizer.gmask_token_id, tokenizer.bos_token_id])
+        encoded.append(
+            [*tokenizer.encode_plain(sample.before), tokenizer.gmask_token_id, tokenizer.bos_token_id]
+        )
     order = sorted(range(len(samples)), key=lambda index: len(encoded[index]))
     answers = [""] * len(samples)
     for start in range(0, len(order), batch_size):
@@ -72,7 +77,7 @@ def generate(
 
 
 def normal(tokenizer: ChatGLMTokenizer, text: str) -> str:
-    """Bring a reference into the form that decoding gives (the tokenizer normalises full-width characters)."""
+    """Bring a reference into the form that decoding gives: full-width characters are normalised."""
     return tokenizer.decode(tokenizer.encode_plain(text), skip_special_tokens=True)
 
 

@@ -1,10 +1,10 @@
-"""Train the embedded base from scratch on generated text, for a given time, and write it as a checkpoint directory.
+"""Train the embedded base from scratch on generated text, and write it as a checkpoint directory.
 
     OMP_WAIT_POLICY=PASSIVE python models/pretrain_tiny.py --minutes 75 --work_dir runs/tiny
     python models/pretrain_tiny.py --work_dir runs/tiny --export models/chatglm-tiny
 
-Read from top to bottom: data, model, optimisers, loop, checkpoints, export. A run that is interrupted goes on where its
-last checkpoint was; text is drawn anew from the seed and the number of the chunk, so nothing but that number is kept.
+Read from top to bottom: data, model, optimisers, loop, checkpoints, export. An interrupted run goes on at its
+last checkpoint; text is drawn from the seed and the number of the chunk, so only that number is kept.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def stream(
 def new_model(tokenizer: ChatGLMTokenizer) -> ChatGLMForConditionalGeneration:
     """Make a model of the published architecture, small, with weights fit for its scaled residuals.
 
-    Every layer adds its output to sqrt(2L) times its normalised input. As in DeepNorm (Wang et al. 2022, table 2)
+    Every layer adds its output to sqrt(2L) times its normalised input. As in DeepNorm (Wang et al. 2022)
     the projections that feed the residual stream begin smaller, by (8L)^(-1/4); query and key don't.
     """
     config = ChatGLMConfig(
@@ -142,7 +142,9 @@ def make_optimizers(model: nn.Module, optimizer: str, learning_rate: float) -> l
     others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
     adam = {"betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
     if optimizer == "adamw":
-        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(matrices + others, lr=learning_rate, **adam)]
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(matrices + others, lr=learning_rate, **adam)
+        ]
     else:
         optimizers = [
             torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.01),
@@ -163,7 +165,7 @@ def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train until the time is used up; write log lines, curve.jsonl and checkpoint.pt into the work directory."""
+    """Train until the time is used up; write curve.jsonl and checkpoint.pt into the work directory."""
     if not DEV_FILE.is_file():
         raise UserError(f"找不到 {DEV_FILE}：语料要避开它的内容，请先生成数据。")
     set_seed(args.seed)
@@ -187,7 +189,13 @@ def train(args: argparse.Namespace) -> None:
 
     model.train()
     budget = args.minutes * 60
-    since_log, loss_sum, logged_at, saved_at, last = 0, 0.0, time.monotonic(), time.monotonic(), time.monotonic()
+    since_log, loss_sum, logged_at, saved_at, last = (
+        0,
+        0.0,
+        time.monotonic(),
+        time.monotonic(),
+        time.monotonic(),
+    )
     log_tokens = 0
     for chunk, batch in stream(tokenizer, held_out, args.seed, state["chunk"], args.batch_tokens):
         factor = learning_rate_factor(state["step"], state["seconds"] / budget, args.warmup_steps)
@@ -214,10 +222,17 @@ def train(args: argparse.Namespace) -> None:
         since_log, loss_sum, log_tokens = since_log + 1, loss_sum + loss.item(), log_tokens + num_tokens
         if since_log == args.log_steps:
             speed = log_tokens / (now - logged_at)
-            record = {**state, "loss": round(loss_sum / since_log, 4), "tokens_per_second": round(speed), "lr": factor}
+            record = {
+                **state,
+                "loss": round(loss_sum / since_log, 4),
+                "tokens_per_second": round(speed),
+                "lr": factor,
+            }
             with (args.work_dir / "curve.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-            log(f"step {state['step']}  tokens {state['tokens'] / 1e6:.2f}M  loss {record['loss']:.4f}  {speed:.0f} tok/s")
+            log(
+                f"{state['step']} 步  {state['tokens'] / 1e6:.2f} M  loss {record['loss']:.4f}  {speed:.0f} token/s"
+            )
             since_log, loss_sum, log_tokens, logged_at = 0, 0.0, 0, now
         done = state["seconds"] >= budget
         if done or now - saved_at > args.save_minutes * 60:
@@ -233,7 +248,11 @@ def save_checkpoint(
 ) -> None:
     """Write everything a resumed run needs, then put it into place in one step."""
     temporary = path.with_suffix(".tmp")
-    value = {"model": model.state_dict(), "optimizers": [each.state_dict() for each in optimizers], "state": state}
+    value = {
+        "model": model.state_dict(),
+        "optimizers": [each.state_dict() for each in optimizers],
+        "state": state,
+    }
     torch.save(value, temporary)
     temporary.replace(path)
 
@@ -254,7 +273,9 @@ def export(work_dir: Path, output: Path) -> None:
     for name in ("ice_text.model", "tokenizer_config.json"):
         if output.resolve() != MODEL_DIR.resolve():
             (output / name).write_bytes((MODEL_DIR / name).read_bytes())
-    (output / "curve.jsonl").write_text((work_dir / "curve.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    (output / "curve.jsonl").write_text(
+        (work_dir / "curve.jsonl").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     log(f"已写入 {output}：{saved['state']}")
 
 
@@ -262,12 +283,18 @@ def main() -> None:
     """Read the command line, train or export."""
     parser = argparse.ArgumentParser(description="从零训练自带的小模型")
     parser.add_argument("--minutes", type=float, default=75, help="训练时间（分钟），学习率在此期间降到 0")
-    parser.add_argument("--work_dir", type=Path, default=Path("runs/tiny"), help="检查点和日志的目录，再次运行会接着训练")
-    parser.add_argument("--export", type=Path, default=None, metavar="DIR", help="不训练，只把最新检查点写成模型目录")
+    parser.add_argument(
+        "--work_dir", type=Path, default=Path("runs/tiny"), help="检查点和日志的目录，再次运行会接着训练"
+    )
+    parser.add_argument(
+        "--export", type=Path, default=None, metavar="DIR", help="不训练，只把最新检查点写成模型目录"
+    )
     parser.add_argument("--seed", type=int, default=1, help="语料和初始化的随机种子")
     parser.add_argument("--threads", type=int, default=2, help="CPU 线程数")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="优化器")
-    parser.add_argument("--learning_rate", type=float, default=2e-3, help="AdamW 的最高学习率；Muon 用它的 10 倍")
+    parser.add_argument(
+        "--learning_rate", type=float, default=2e-3, help="AdamW 的最高学习率；Muon 用它的 10 倍"
+    )
     parser.add_argument("--warmup_steps", type=int, default=100, help="预热步数")
     parser.add_argument("--batch_tokens", type=int, default=5000, help="每批的 token 数（含填充）")
     parser.add_argument("--log_steps", type=int, default=20, help="每多少步记一次日志")

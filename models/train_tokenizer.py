@@ -1,10 +1,10 @@
-"""Make the embedded base's SentencePiece model: characters counted on the corpus, JSON scaffolding, special pieces.
+"""Make the embedded base's SentencePiece model: characters of the corpus, JSON scaffolding, specials.
 
     python models/train_tokenizer.py
 
-Chinese is split into single characters, so that a name has the same pieces wherever it stands and can be copied
-piece by piece; only what surrounds values (quotes with commas and braces, key names, the prompt's fixed words) is
-joined. The special pieces follow the text pieces in the published order, bytes for unknown characters come last.
+Chinese is split into single characters, so that a name has the same pieces wherever it stands and can be
+copied piece by piece; only what surrounds values (quotes with commas and braces, key names, the prompt's
+fixed words) is joined. The special pieces follow the text pieces in the published order, bytes come last.
 """
 
 from __future__ import annotations
@@ -32,9 +32,44 @@ NUM_SAMPLES, NUM_CHARACTERS = 40_000, 5_700
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # types of pieces in SentencePiece
 # Joined pieces; "▁" is a blank. None of them can be a part of a Chinese name.
 SCAFFOLDING = (
-    *("▁Instruction:", "Input:", "Answer:", "你现在是一个很厉害的阅读理解器", "严格按照人类指令进行回答", "[Round▁0]"),
-    *("predicate", "object_type", "subject_type", "object", "subject", "relation", "head", "tail", "json", "JSON", "Json"),
-    *("```", '{"', '[{"', '":▁"', '",▁"', '"},▁{"', '"}]', '"}', '["', '"]', "Text", "Date", "Number", "▁|▁", "|▁"),
+    *(
+        "▁Instruction:",
+        "Input:",
+        "Answer:",
+        "你现在是一个很厉害的阅读理解器",
+        "严格按照人类指令进行回答",
+        "[Round▁0]",
+    ),
+    *(
+        "predicate",
+        "object_type",
+        "subject_type",
+        "object",
+        "subject",
+        "relation",
+        "head",
+        "tail",
+        "json",
+        "JSON",
+        "Json",
+    ),
+    *(
+        "```",
+        '{"',
+        '[{"',
+        '":▁"',
+        '",▁"',
+        '"},▁{"',
+        '"}]',
+        '"}',
+        '["',
+        '"]',
+        "Text",
+        "Date",
+        "Number",
+        "▁|▁",
+        "|▁",
+    ),
 )
 SPECIALS = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
 BLANKS = ("<|tab|>", *(f"<|blank_{length}|>" for length in range(2, 81)))

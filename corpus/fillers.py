@@ -1,0 +1,94 @@
+"""What fills slots that state no fact: jobs, genres, loose words and clauses, and what persons did."""
+
+# ruff: noqa: E501, SIM905 (tables, one row a line)
+
+from __future__ import annotations
+
+from random import Random
+
+from corpus import draw, facts, organisations, persons, places, quantities, species, titles, words
+from corpus.grammar import Filler
+
+JOBS = tuple(
+    "演员 导演 歌手 作家 诗人 画家 教授 医生 律师 记者 企业家 政治家 物理学家 数学家 编剧 主持人 模特 运动员 球员 教练 军人 将军 设计师 工程师 摄影师 "
+    "作曲家 钢琴家 书法家 翻译家 历史学家 经济学家 化学家 舞蹈家 漫画家 评论家 商人 厨师 警察 飞行员 博士 研究员 院士 音乐人 制作人 总裁 网络红人".split()
+)
+GENRES = tuple(
+    "爱情片 动作片 喜剧片 悬疑片 科幻片 战争片 古装剧 都市剧 谍战剧 家庭伦理剧 青春剧 武侠剧 偶像剧 恐怖片 惊悚片 文艺片 历史剧 励志剧 动画片 警匪片 "
+    "情景喜剧 年代剧 农村题材电视剧 宫廷剧 奇幻片 犯罪片 传记片 剧情片 言情剧 抗战剧 商战剧 公路片 冒险片 武侠电影 爱情喜剧 古装玄幻剧".split()
+)
+CLASSIFIERS = {
+    "film": ("一部", "一部", "部", ""), "show": ("一档", "一档", "一个", ""), "book": ("一本", "一部", "一册", ""), "novel": ("一部", "一本", ""),
+    "song": ("一首", "一首", "一支", ""), "person": ("一位", "一名", "一个", ""), "history": ("一位", "一代", "著名", ""),
+    "company": ("一家", "一家", "一个", ""), "institution": ("一所", "一家", "一个", ""), "school": ("一所", "一所", ""),
+}  # fmt: skip
+# What a person did, by the kind of work and the relation it stands for: clauses with {S} for the works.
+DEEDS = {
+    ("film", "主演"): "[主演|出演|参演|领衔主演][了|过|][电影|电视剧|]{S}[等作品|等影视作品|]/[在|][{year}|][电影|电视剧|]{S}中[担任主演|饰演主角|担任女主角]/[影视|主演]作品有{S}/[代表作|代表作品][有|为][电影|电视剧]{S}/[因|凭]{S}[走红|成名|而被熟知]",
+    ("film", "导演"): "[执导|导演|拍摄][了|过|][电影|电视剧|]{S}/[导演作品|执导作品|导演代表作]有{S}/[担任|是][电影|]{S}的导演/[凭|凭借][执导|][处女作|]{S}[获得|拿下]最佳导演",
+    ("film", "编剧"): "[编剧作品|编剧代表作][有|为]{S}/[担任|是]{S}的编剧/[为|给]{S}[编剧|撰写剧本]/编剧[了|的作品有]{S}",
+    ("book", "作者"): "[著有|出版有|写有|创作了|写了|发表了|编著有|主编][长篇小说|诗集|散文集|专著|]{S}[等|等书|]/[代表作|著作|主要作品|作品|主要著作][有|为|包括]{S}/[出版|发表][了|][小说|专著|]{S}/是{S}的作者",
+    ("novel", "作者"): "[代表作|作品|代表作品|主要作品][有|为]{S}/[著有|创作了|完结作品有|连载过][网络小说|小说|]{S}/是[网络小说|]{S}的作者",
+    ("song", "歌手"): "[演唱|唱过|演唱了|发行|推出|推出了][歌曲|单曲|]{S}/[代表歌曲|代表作|成名曲|主打歌][有|为|是]{S}/[凭|因|以]{S}[走红|一炮而红|广为人知]",
+    ("song", "作曲"): "[作曲|谱曲][作品有|了|的歌曲有]{S}/[为|给]{S}[作曲|谱曲]/是{S}的作曲者",
+    ("song", "作词"): "[作词|填词][作品有|了|的歌曲有]{S}/[为|给]{S}[作词|填词]/是{S}的词作者",
+    ("show", "主持人"): "[主持|主持过|主持了][节目|综艺节目|]{S}/[现|曾|]任{S}主持人/[担任|是]{S}的主持人",
+    ("company", "创始人"): "[创办|创立|创建|联合创办][了|]{S}/[是|系|为]{S}[的|]创始人/{S}创始人",
+    ("company", "董事长"): "[现任|曾任|任|担任|出任]{S}[的|]董事长/{S}董事长/[是|系]{S}[的|]董事长",
+    ("school", "校长"): "[现任|曾任|任|担任|出任]{S}[的|]校长/{S}校长",
+}  # fmt: skip
+MAKERS = ("导演", "编剧", "作者", "歌手", "作曲", "主持人", "创始人", "董事长", "校长")
+
+
+def _word(*tags: str) -> Filler:
+    return lambda rng: rng.choice(words.pool(rng.choice(tags)))
+
+
+def free_clause(rng: Random) -> str:
+    """Draw a clause of unrelated words, for company."""
+
+    def noun() -> str:
+        return rng.choice(words.pool("n"))
+
+    def verb() -> str:
+        return rng.choice(words.pool("v"))
+
+    return rng.choice(
+        (
+            lambda: rng.choice(words.pool("i")),
+            lambda: verb() + noun(),
+            lambda: (
+                rng.choice(("也", "还", "正", "已", "却", "就", "仍", "最终", "从此", "不断"))
+                + verb()
+                + noun()
+            ),
+            lambda: noun() + rng.choice(words.pool("a")),
+            lambda: rng.choice(("对", "为", "在", "把", "给", "向", "以", "从")) + noun() + verb(),
+            lambda: rng.choice(words.pool("t")) + verb() + "了" + noun(),
+            lambda: verb() + rng.choice(words.pool("a")) + "的" + noun(),
+            lambda: (
+                rng.choice(("这是", "真是", "不是", "成为", "作为", "如同"))
+                + rng.choice(words.pool("a"))
+                + "的"
+                + noun()
+            ),
+        )
+    )()
+
+
+FILLERS: dict[str, tuple[str, Filler]] = {
+    "year": ("Date", quantities.year), "date": ("Date", quantities.date), "person": ("人物", persons.person),
+    "title": ("作品", titles.title), "place": ("地点", places.place), "place2": ("", places.county),
+    "org": ("机构", organisations.company), "org2": ("机构", organisations.institution), "school": ("学校", organisations.school),
+    "station": ("", lambda rng: rng.choice((places.province(rng).removesuffix("省") + "卫视", "中央电视台", "央视一套", "优酷", "湖南卫视"))),
+    "scenery": ("景点", places.scenery), "money": ("Number", quantities.money), "brand": ("", lambda rng: draw.any_characters(rng, 2, 4)),
+    "n": ("", lambda rng: str(rng.randint(1, 12))), "num": ("", lambda rng: quantities.number(rng, 10, 3000)),
+    "noun": ("", _word("n")), "verb": ("", _word("v")), "adj": ("", _word("a")), "idiom": ("", _word("i")),
+    "word": ("", free_clause), "job": ("", lambda rng: rng.choice(JOBS)), "genre": ("", lambda rng: rng.choice(GENRES)),
+    "award": ("奖项", lambda rng: rng.choice(facts.AWARDS)), "latin": ("", species.latin), "nick": ("", persons.stage_name),
+    "courtesy": ("", persons.courtesy_name), "letter": ("", lambda rng: rng.choice(("A", "B", "O", "AB"))),
+    "major": ("", lambda rng: organisations.discipline(rng).removesuffix("专业")),
+    "childword": ("", lambda rng: rng.choice(("儿子", "女儿", "长子", "次子", "长女", "次女", "独子", "爱女", "小儿子", "大女儿", "三子"))),
+    "family": ("", lambda rng: draw.any_characters(rng, 1, 2, 2500) + "科"), "genus": ("", lambda rng: draw.any_characters(rng, 1, 3, 2500) + "属"),
+    "phylum": ("", lambda rng: rng.choice(("昆虫", "哺乳", "鸟", "爬行", "两栖", "双子叶植物", "辐鳍鱼", "腹足", "软甲", "单子叶植物", "蛛形"))),
+}  # fmt: skip
