@@ -394,15 +394,14 @@ def test_weights_smaller_than_their_index_says_fail(config: ProjectConfig, model
     assert row.status == FAILED and "比索引所记的 1,000,000 MB 小" in row.detail
 
 
-def test_sequences_longer_than_the_model_allows_fail(config: ProjectConfig, model_dir: Path) -> None:
+def test_a_config_that_does_not_allow_the_lengths_or_is_damaged_fails(
+    config: ProjectConfig, model_dir: Path
+) -> None:
     path = model_dir / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"max_sequence_length": 300}), "utf-8")
     row = run_check("模型", config)[0]
     assert row.status == FAILED and row.detail.endswith("只支持 300 个 token，而配置要 384 个")
-
-
-def test_a_damaged_config_fails(config: ProjectConfig, model_dir: Path) -> None:
-    (model_dir / "config.json").write_text("{", "utf-8")
+    path.write_text("{", "utf-8")
     assert run_check("模型", config)[0].status == FAILED
 
 
