@@ -28,8 +28,8 @@ class Kind:
     """A kind of subject: how it is called, and its phrases by position.
 
     Positions: `pred` follows the subject; `attr` stands before a noun and ends in 的; `lead` is a clause
-    that holds {S} itself; `note` fits into brackets and fact boxes; `full` is a whole sentence; `extra` follows the
-    subject and states no fact.
+    that holds {S} itself; `note` fits into brackets and fact boxes; `full` is a whole sentence; `extra`
+    follows the subject and states no fact.
     """
 
     name: str

@@ -1,10 +1,12 @@
 """Train the embedded base from scratch on generated text, and write it as a checkpoint directory.
 
-    OMP_WAIT_POLICY=PASSIVE python models/pretrain_tiny.py --minutes 75 --work_dir runs/tiny
+    torchrun --nproc_per_node 2 models/pretrain_tiny.py --minutes 75 --work_dir runs/tiny
     python models/pretrain_tiny.py --work_dir runs/tiny --export models/chatglm-tiny
 
 Read from top to bottom: data, model, optimisers, loop, checkpoints, export. An interrupted run goes on at its
 last checkpoint; text is drawn from the seed and the number of the chunk, so only that number is kept.
+One process for each CPU core is half as fast again as one process with as many threads; without torchrun
+there is one process.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer
@@ -37,7 +41,10 @@ CHUNK = 1024  # samples drawn, sorted by length and cut into batches together
 # ---- data ----
 
 
-def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample) -> tuple[list[int], list[int]]:
+Row = tuple[list[int], list[int]]  # ids and labels of a sample
+
+
+def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample) -> Row:
     """Encode a sample as the product encodes its training lines: context, blank, <sop>, answer, <eop>.
 
     Returns:
@@ -52,12 +59,11 @@ def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample) -> tuple[list[int
     return context + answer, [-100] * len(context) + answer
 
 
-def make_batch(rows: list[tuple[list[int], list[int]]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Pad samples of similar length on the left: input_ids, attention_mask and labels, each [B, S] int64."""
-    longest = max(len(ids) for ids, _ in rows)
-    input_ids = torch.full((len(rows), longest), pad_id)
-    labels = torch.full((len(rows), longest), -100)
-    attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)
+def make_batch(rows: list[Row], pad_id: int, length: int) -> dict[str, torch.Tensor]:
+    """Pad samples on the left to a length: input_ids, attention_mask and labels, each [B, length] int64."""
+    input_ids = torch.full((len(rows), length), pad_id)
+    labels = torch.full((len(rows), length), -100)
+    attention_mask = torch.zeros((len(rows), length), dtype=torch.long)
     for row, (ids, targets) in enumerate(rows):
         input_ids[row, -len(ids) :] = torch.tensor(ids)
         labels[row, -len(ids) :] = torch.tensor(targets)
@@ -68,30 +74,33 @@ def make_batch(rows: list[tuple[list[int], list[int]]], pad_id: int) -> dict[str
 def chunk_batches(
     tokenizer: ChatGLMTokenizer, held_out: HeldOut, seed: int, chunk: int, batch_tokens: int
 ) -> list[dict[str, torch.Tensor]]:
-    """Draw one chunk of samples and cut it into batches of about `batch_tokens` tokens, in a seeded order."""
+    """Draw one chunk of samples and cut it into batches of about `batch_tokens` tokens, in a seeded order.
+
+    Samples of similar length share a batch. Lengths are multiples of 16 and go with a fixed number of rows, so
+    that few shapes occur and the CPU kernels generated for them are used again.
+    """
     writer = TaskWriter(f"{seed}/{chunk}", held_out)
     rows = [encode_sample(tokenizer, writer.sample()) for _ in range(CHUNK)]
-    rows = sorted((row for row in rows if len(row[0]) <= MAX_LENGTH), key=lambda row: len(row[0]))
-    batches, current = [], []
-    for row in rows:
-        if current and len(row[0]) * (len(current) + 1) > batch_tokens:
-            batches.append(current)
-            current = []
-        current.append(row)
-    batches.append(current)
+    rows = sorted((row for row in rows if len(row[0]) <= MAX_LENGTH), key=lambda row: -len(row[0]))
+    batches = []
+    while rows:
+        length = math.ceil(len(rows[0][0]) / 16) * 16
+        count = max(1, batch_tokens // length)
+        batches.append(make_batch(rows[:count], tokenizer.pad_token_id, length))
+        rows = rows[count:]
     writer.rng.shuffle(batches)
-    return [make_batch(rows, tokenizer.pad_token_id) for rows in batches]
+    return batches
 
 
 def stream(
-    tokenizer: ChatGLMTokenizer, held_out: HeldOut, seed: int, first_chunk: int, batch_tokens: int
+    tokenizer: ChatGLMTokenizer, held_out: HeldOut, args: argparse.Namespace, first_chunk: int, ranks: Ranks
 ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Yield (chunk, batch) without end."""
-    chunk = first_chunk
+    """Yield (chunk, batch) without end; each process draws chunks of its own."""
+    chunk = first_chunk + ranks.rank
     while True:
-        for batch in chunk_batches(tokenizer, held_out, seed, chunk, batch_tokens):
+        for batch in chunk_batches(tokenizer, held_out, args.seed, chunk, args.batch_tokens // ranks.size):
             yield chunk, batch
-        chunk += 1
+        chunk += ranks.size
 
 
 # ---- model and optimisers ----
@@ -161,7 +170,90 @@ def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float
     return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+# ---- several processes ----
+
+
+class Ranks:
+    """The processes of a run started by torchrun, or this one alone."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if self.size > 1:
+            dist.init_process_group("gloo")
+
+    def average(self, parameters: list[nn.Parameter], figures: list[float]) -> list[float]:
+        """Replace the gradients by their means over all processes.
+
+        Args:
+            parameters: of the model.
+            figures: further numbers of this process.
+
+        Returns:
+            The means of the figures over all processes.
+        """
+        if self.size == 1:
+            return figures
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(figures)])
+        dist.all_reduce(flat)
+        flat /= self.size
+        parts = flat[: -len(figures)].split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, parts, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return flat[-len(figures) :].tolist()
+
+
 # ---- the loop ----
+
+
+class Progress:
+    """Counts of a run so far, and the means since the last line of the log."""
+
+    def __init__(self, work_dir: Path, state: dict[str, float]):
+        """Args:
+        work_dir: where curve.jsonl is written.
+        state: steps, tokens, target tokens, next chunk and seconds; kept in checkpoints.
+        """
+        self.curve = work_dir / "curve.jsonl"
+        self.state = state
+        self.last = time.monotonic()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.losses: list[float] = []
+        self.seconds, self.tokens = 0.0, 0
+
+    def elapsed(self) -> float:
+        """Return the seconds since the last call."""
+        now = time.monotonic()
+        elapsed, self.last = now - self.last, now
+        return elapsed
+
+    def step(
+        self, next_chunk: int, num_tokens: float, num_targets: float, loss: float, seconds: float
+    ) -> None:
+        """Count one step; the rest of a chunk at which the run is broken off is never seen."""
+        self.state["step"] += 1
+        self.state["chunk"] = next_chunk
+        self.state["tokens"] += round(num_tokens)
+        self.state["targets"] += round(num_targets)
+        self.state["seconds"] += seconds
+        self.seconds, self.tokens = self.seconds + seconds, self.tokens + round(num_tokens)
+        self.losses.append(loss)
+
+    def write(self, factor: float) -> None:
+        """Write a line of the log and of the curve."""
+        loss, speed = sum(self.losses) / len(self.losses), self.tokens / self.seconds
+        record = {
+            **self.state,
+            "loss": round(loss, 4),
+            "tokens_per_second": round(speed),
+            "lr": round(factor, 4),
+        }
+        with self.curve.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        log(f"{self.state['step']} 步  {self.state['tokens']} token  loss {loss:.4f}  {speed:.0f} token/s")
+        self._reset()
 
 
 def train(args: argparse.Namespace) -> None:
@@ -171,12 +263,13 @@ def train(args: argparse.Namespace) -> None:
     set_seed(args.seed)
     torch.set_num_threads(args.threads)
     args.work_dir.mkdir(parents=True, exist_ok=True)
+    ranks = Ranks()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
     held_out = HeldOut.from_file(DEV_FILE)
     model = new_model(tokenizer).to(device)
     optimizers = make_optimizers(model, args.optimizer, args.learning_rate)
-    state = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0}
+    state: dict[str, float] = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0}
     checkpoint = args.work_dir / "checkpoint.pt"
     if checkpoint.is_file():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -189,16 +282,11 @@ def train(args: argparse.Namespace) -> None:
 
     model.train()
     budget = args.minutes * 60
-    since_log, loss_sum, logged_at, saved_at, last = (
-        0,
-        0.0,
-        time.monotonic(),
-        time.monotonic(),
-        time.monotonic(),
-    )
-    log_tokens = 0
-    for chunk, batch in stream(tokenizer, held_out, args.seed, state["chunk"], args.batch_tokens):
-        factor = learning_rate_factor(state["step"], state["seconds"] / budget, args.warmup_steps)
+    progress = Progress(args.work_dir, state)
+    saved_at = time.monotonic()
+    parameters = list(model.parameters())
+    for chunk, batch in stream(tokenizer, held_out, args, int(state["chunk"]), ranks):
+        factor = learning_rate_factor(int(state["step"]), state["seconds"] / budget, args.warmup_steps)
         for each in optimizers:
             for group in each.param_groups:
                 group["lr"] = group["peak"] * factor
@@ -206,41 +294,27 @@ def train(args: argparse.Namespace) -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss = model(**batch, use_cache=False).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        tokens, targets = int(batch["attention_mask"].sum()), int((batch["labels"] != -100).sum())
+        figures = [loss.item(), progress.elapsed(), tokens, targets, chunk]
+        mean_loss, seconds, tokens, targets, mean_chunk = ranks.average(parameters, figures)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for each in optimizers:
             each.step()
             each.zero_grad()
-
-        now = time.monotonic()
-        num_tokens = int(batch["attention_mask"].sum())
-        state["step"] += 1
-        state["chunk"] = chunk + 1  # the rest of a chunk that is broken off is never seen
-        state["tokens"] += num_tokens
-        state["targets"] += int((batch["labels"] != -100).sum())
-        state["seconds"] += now - last
-        last = now
-        since_log, loss_sum, log_tokens = since_log + 1, loss_sum + loss.item(), log_tokens + num_tokens
-        if since_log == args.log_steps:
-            speed = log_tokens / (now - logged_at)
-            record = {
-                **state,
-                "loss": round(loss_sum / since_log, 4),
-                "tokens_per_second": round(speed),
-                "lr": factor,
-            }
-            with (args.work_dir / "curve.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-            log(
-                f"{state['step']} 步  {state['tokens'] / 1e6:.2f} M  loss {record['loss']:.4f}  {speed:.0f} token/s"
-            )
-            since_log, loss_sum, log_tokens, logged_at = 0, 0.0, 0, now
+        next_chunk = math.ceil(mean_chunk) + ranks.size
+        progress.step(next_chunk, tokens * ranks.size, targets * ranks.size, mean_loss, seconds)
         done = state["seconds"] >= budget
-        if done or now - saved_at > args.save_minutes * 60:
+        if ranks.rank == 0 and state["step"] % args.log_steps == 0:
+            progress.write(factor)
+        if ranks.rank == 0 and (done or time.monotonic() - saved_at > args.save_minutes * 60):
             save_checkpoint(checkpoint, model, optimizers, state)
-            saved_at = now
+            saved_at = time.monotonic()
         if done:
-            log("时间用完，训练结束")
-            return
+            break
+    if ranks.rank == 0:
+        log("时间用完，训练结束")
+    if ranks.size > 1:
+        dist.destroy_process_group()
 
 
 def save_checkpoint(
@@ -270,6 +344,7 @@ def export(work_dir: Path, output: Path) -> None:
     model = new_model(tokenizer)
     model.load_state_dict(saved["model"])
     model.half().save_pretrained(output)
+    (output / "model.safetensors").chmod(0o644)  # written as private; a checkout must be readable by all
     for name in ("ice_text.model", "tokenizer_config.json"):
         if output.resolve() != MODEL_DIR.resolve():
             (output / name).write_bytes((MODEL_DIR / name).read_bytes())
@@ -290,7 +365,7 @@ def main() -> None:
         "--export", type=Path, default=None, metavar="DIR", help="不训练，只把最新检查点写成模型目录"
     )
     parser.add_argument("--seed", type=int, default=1, help="语料和初始化的随机种子")
-    parser.add_argument("--threads", type=int, default=2, help="CPU 线程数")
+    parser.add_argument("--threads", type=int, default=1, help="每个进程的 CPU 线程数")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="优化器")
     parser.add_argument(
         "--learning_rate", type=float, default=2e-3, help="AdamW 的最高学习率；Muon 用它的 10 倍"

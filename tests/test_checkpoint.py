@@ -191,6 +191,9 @@ def test_files_that_are_missing_or_damaged(random_base: Path, copy: Path, tmp_pa
     (copy / adapter.META_FILE).write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"adapter_meta.json 读不出来"):
         load(random_base, copy)
+    (copy / adapter.CONFIG_FILE).write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match=r"project_config.json 读不出来.*不是 JSON 对象"):
+        adapter.read_adapter_json(copy, adapter.CONFIG_FILE)
     (copy / adapter.META_FILE).unlink()
     with pytest.raises(UserError, match=r"缺少 adapter_meta.json"):
         load(random_base, copy)

@@ -100,7 +100,7 @@ def write_adapter_files(
         (directory / name).write_text(text, encoding="utf-8")
 
 
-def read_adapter_json(directory: Path, name: str) -> Any:
+def read_adapter_json(directory: Path, name: str) -> dict[str, Any]:
     """Read one of an adapter's JSON files.
 
     Raises:
@@ -112,7 +112,10 @@ def read_adapter_json(directory: Path, name: str) -> Any:
             "或用 --adapter 指定目录。"
         )
     try:
-        return json.loads((directory / name).read_text(encoding="utf-8"))
+        content = json.loads((directory / name).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("不是 JSON 对象")
+        return content
     except FileNotFoundError as error:
         raise UserError(f"适配器 {directory} 缺少 {name}，它不是由本项目保存的，或没有拷贝完整。") from error
     except (OSError, ValueError) as error:
@@ -126,7 +129,7 @@ def load_adapter_meta(directory: str | Path) -> AdapterMeta:
         UserError: there is no adapter, its files are damaged, or another version wrote them.
     """
     values = read_adapter_json(Path(directory), META_FILE)
-    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
+    if values.get("format_version") != FORMAT_VERSION:
         raise UserError(f"适配器 {directory} 的格式版本不是 {FORMAT_VERSION}，请用当前版本重新训练。")
     try:
         return AdapterMeta(**values)
