@@ -76,8 +76,8 @@ def chunk_batches(
 ) -> list[dict[str, torch.Tensor]]:
     """Draw one chunk of samples and cut it into batches of about `batch_tokens` tokens, in a seeded order.
 
-    Samples of similar length share a batch. Lengths are multiples of 16 and go with a fixed number of rows, so
-    that few shapes occur and the CPU kernels generated for them are used again.
+    Samples of similar length share a batch. Lengths are multiples of 16 and go with a fixed number of rows,
+    so that few shapes occur and the CPU kernels generated for them are used again.
     """
     writer = TaskWriter(f"{seed}/{chunk}", held_out)
     rows = [encode_sample(tokenizer, writer.sample()) for _ in range(CHUNK)]
@@ -194,7 +194,12 @@ class Ranks:
         if self.size == 1:
             return figures
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor(figures)])
+        flat = torch.cat(
+            [
+                *(gradient.flatten() for gradient in gradients),
+                torch.tensor(figures, device=gradients[0].device),
+            ]
+        )
         dist.all_reduce(flat)
         flat /= self.size
         parts = flat[: -len(figures)].split([gradient.numel() for gradient in gradients])
@@ -256,6 +261,15 @@ class Progress:
         self._reset()
 
 
+def truncate_curve(curve: Path, step: int) -> None:
+    """Forget what an interrupted run wrote after its last checkpoint."""
+    if curve.is_file():
+        lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
+        curve.write_text(
+            "".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8"
+        )
+
+
 def train(args: argparse.Namespace) -> None:
     """Train until the time is used up; write curve.jsonl and checkpoint.pt into the work directory."""
     if not DEV_FILE.is_file():
@@ -283,6 +297,8 @@ def train(args: argparse.Namespace) -> None:
     model.train()
     budget = args.minutes * 60
     progress = Progress(args.work_dir, state)
+    if ranks.rank == 0:
+        truncate_curve(progress.curve, int(state["step"]))
     saved_at = time.monotonic()
     parameters = list(model.parameters())
     for chunk, batch in stream(tokenizer, held_out, args, int(state["chunk"]), ranks):
