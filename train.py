@@ -429,6 +429,7 @@ class Trainer:
 
     def _run_loop(self) -> None:
         """Step, log, evaluate, save; returns when `_finished`."""
+        from utils.memory import read_memory
         from utils.metrics_log import Meter
 
         config, state, meter = self.config, self.state, Meter(self.total_steps)
@@ -441,7 +442,8 @@ class Trainer:
             meter.start_clock()
             for window in self._epoch():
                 meter.add(self.train_window(window))
-                self.progress.advance(f"第 {state.epoch + 1} 轮 | {meter.describe()}")
+                memory = read_memory(self.accelerator.device).brief()
+                self.progress.advance(f"第 {state.epoch + 1} 轮 | {meter.describe()} | {memory}")
                 if state.global_step % config.logging_steps == 0:
                     self._log(meter)
                 ended = state.windows_done >= self.windows_per_epoch or state.global_step >= self.total_steps

@@ -320,6 +320,7 @@ def test_on_a_terminal_there_is_a_bar(root: Path, arguments: Command) -> None:
     assert "\r" in text
     assert "2/2" in text
     assert "token/s" in text
+    assert "| 内存 " in text
     assert "步 2/2 |" not in text
 
 

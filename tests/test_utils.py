@@ -229,6 +229,7 @@ def test_memory_of_this_process() -> None:
     assert reading.peak >= reading.allocated
     assert reading.total > reading.allocated
     assert "进程内存" in reading.describe()
+    assert reading.brief().startswith("内存 ")
     assert memory.MemoryReading(2**30, 2 * 2**30, 3 * 2**30, 20 * 2**30, True).describe() == (
         "显存 已分配 1.00 已保留 2.00 峰值 3.00 共 20.0 GB"
     )

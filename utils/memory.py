@@ -18,6 +18,10 @@ class MemoryReading(NamedTuple):
     total: int
     on_cuda: bool
 
+    def brief(self) -> str:
+        """Return what is in use as a few characters for a progress bar."""
+        return f"{'显存' if self.on_cuda else '内存'} {self.allocated / GB:.1f} GB"
+
     def describe(self) -> str:
         """Return the figures as one Chinese phrase, in GB."""
         peak, total = f"峰值 {self.peak / GB:.2f}", f"共 {self.total / GB:.1f} GB"
