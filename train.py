@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import random
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log, quiet_libraries, run_main, set_seed
 from utils.config_cli import apply_overrides
+from utils.schedule import learning_rate_at, windows
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
     from extraction.evaluation import Evaluation
+    from utils.metrics_log import Meter
 
     Batch = dict[str, torch.Tensor]
 
@@ -122,15 +124,6 @@ def load_model(config: ProjectConfig, accelerator: Accelerator) -> tuple[Any, An
     return peft_model, tokenizer
 
 
-def clear_results(save_dir: Path) -> None:
-    """Delete what an earlier run left in a directory, and nothing else."""
-    for pattern in ("checkpoint-*", "model_best", "tensorboard"):
-        for path in save_dir.glob(pattern):
-            shutil.rmtree(path)
-    for name in ("metrics.jsonl", "eval_report.json"):
-        (save_dir / name).unlink(missing_ok=True)
-
-
 # ----------------------------------------------------------------------------------------------------- run
 
 
@@ -142,15 +135,20 @@ class Trainer:
 
         from data_handle.data_loader import build_dataloader, load_data
         from extraction.schema import Schema
+        from utils.checkpoint import recover_directories
         from utils.device import make_accelerator
+        from utils.environment import estimate_output_bytes
         from utils.interrupt import StopRequest
-        from utils.metrics_log import MetricsLog, Progress
-        from utils.run_state import RunState
+        from utils.metrics_log import Progress
+        from utils.run_files import RunFiles, check_free_space
+        from utils.run_state import RunState, describe_run
 
         self.config = config
         self.accelerator = accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
         self.is_main = accelerator.is_main_process
         self.save_dir = Path(config.save_dir)
+        if self.is_main:
+            recover_directories(self.save_dir)
         set_seed(config.seed)
         model, self.tokenizer = load_model(config, accelerator)
         self.base_fingerprint = model.get_base_model().base_fingerprint
@@ -184,31 +182,38 @@ class Trainer:
         if config.max_steps > 0:
             self.total_steps = min(self.total_steps, config.max_steps)
 
+        self.run = describe_run(
+            config.to_dict(),
+            self.base_fingerprint,
+            self.tokenizer.vocab_file,
+            config.batch_size * self.batches_per_window,
+        )
+        self.files = RunFiles(self.save_dir, config.save_total_limit, self._write_adapter)
+
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if self.is_main:
+            lora_weights = sum(parameter.numel() for parameter in trainable)
+            check_free_space(self.save_dir, estimate_output_bytes(lora_weights, config.save_total_limit))
         optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
         self.state = RunState()
         self.stop = StopRequest(STOP_PROMISE if self.is_main else None)
-        if config.overwrite_output_dir and self.is_main:
-            clear_results(self.save_dir)
-        self.metrics = MetricsLog(self.save_dir if self.is_main else None, config.tensorboard)
         self.progress = Progress(self.total_steps, enabled=self.is_main)
 
     # ---- one optimiser step
 
-    def train_window(self, window: list[Batch]) -> dict[str, float]:
+    def train_window(self, window: list[Batch]) -> int:
         """Run one optimiser step over a window of micro-batches.
 
         The gradient is the mean over all target tokens of the window, over all processes: each micro-batch's
         mean loss counts by its share of them, so the split into passes does not matter.
 
         Returns:
-            loss (that mean), grad_norm, learning_rate, tokens and target_tokens of the window.
+            the tokens of the window (context and answer).
         """
         import torch
 
         from utils.loss import target_count
-        from utils.schedule import learning_rate_at
 
         accelerator, config, state = self.accelerator, self.config, self.state
         counts = [target_count(batch) for batch in window]
@@ -249,13 +254,10 @@ class Trainer:
         state.global_step += 1
         state.windows_done += 1
         state.tokens_seen += tokens
-        return {
-            "loss": loss_value,
-            "grad_norm": norm,
-            "learning_rate": learning_rate,
-            "tokens": tokens,
-            "target_tokens": target_tokens,
-        }
+        state.unlogged_steps += 1
+        state.unlogged_loss += loss_value
+        state.unlogged_grad_norm += norm
+        return tokens
 
     # ---- evaluation
 
@@ -307,19 +309,18 @@ class Trainer:
         values = {"dev_loss": self.dev_loss()}
         if config.eval_samples and self.is_main:
             values |= triplet_scores(self.extract_dev(config.eval_samples))
-        (values,) = broadcast_object_list([values])
-        self.model.train()
-        state.evaluation_due = False
-        score = [values["triplet_f1"]] if config.best_metric == "triplet_f1" else []
+        score = [values.get("triplet_f1", 0.0)] if config.best_metric == "triplet_f1" else []
         score.append(-values["dev_loss"])
         better = all(map(math.isfinite, score)) and score > state.best_score
+        better = self.is_main and better and self.files.save_best(values)
+        score, better = broadcast_object_list([score, better])
+        self.model.train()
+        state.evaluation_due = False
         if better:
             state.best_score, state.best_step = score, state.global_step
         state.evaluations_without_gain = 0 if better else state.evaluations_without_gain + 1
         if self.is_main:
             self.metrics.write("eval", state.global_step, values)
-            if better:
-                self._save_best(values)
             note = "目前最佳，已保存" if better else f"最佳在第 {state.best_step} 步"
             self.progress.message(
                 f"评估 步 {state.global_step} | {describe_scores(values)} | "
@@ -350,40 +351,29 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model)
         write_adapter_files(model, directory, meta, self.config.to_dict(), self.schema.to_dict())
 
-    def _save_best(self, metrics: dict[str, float]) -> None:
-        from utils.checkpoint import write_directory
+    def save_checkpoint(self) -> bool:
+        """Save all that an interrupted run needs to go on; return whether that worked."""
+        from accelerate.utils import broadcast_object_list
 
-        write_directory(self.save_dir / "model_best", lambda new: self._write_adapter(new, metrics))
-
-    def save_checkpoint(self) -> Path:
-        """Save all that an interrupted run needs to go on, and drop the oldest checkpoints."""
         from utils import run_state
-        from utils.checkpoint import checkpoint_path, remove_old_checkpoints, write_directory
 
-        path = checkpoint_path(self.save_dir, self.state.global_step)
-        content = run_state.collect(self.accelerator, self.optimizer, self.state, self.base_fingerprint)
-
-        def fill(directory: Path) -> None:
-            self._write_adapter(directory, {})
-            run_state.save(content, directory)
-
-        if self.is_main:
-            write_directory(path, fill)
-            remove_old_checkpoints(self.save_dir, self.config.save_total_limit)
-        self.accelerator.wait_for_everyone()
-        return path
+        content = run_state.collect(self.accelerator, self.optimizer, self.state, self.run)
+        saved = self.is_main and self.files.save_checkpoint(self.state.global_step, content)
+        (saved,) = broadcast_object_list([saved])
+        return saved
 
     def resume(self, directory: Path) -> None:
         """Put model, optimiser, scaler, random generators and counters where a checkpoint left them.
 
         Raises:
-            UserError: the checkpoint is damaged, or belongs to another base model or LoRA shape.
+            UserError: the checkpoint is damaged, or was made with other data, model or settings.
         """
         from utils import run_state
         from utils.adapter import load_adapter_weights
 
+        content = run_state.read(directory, self.run)
         load_adapter_weights(self.accelerator.unwrap_model(self.model), directory)
-        self.state = run_state.restore(self.accelerator, self.optimizer, directory, self.base_fingerprint)
+        self.state = run_state.restore(self.accelerator, self.optimizer, content)
         if self.is_main:
             log(f"从 {directory} 继续：第 {self.state.epoch + 1} 轮，已完成 {self.state.global_step} 步。")
 
@@ -395,11 +385,17 @@ class Trainer:
         Raises:
             UserError: losses or gradients were not finite for too many steps.
         """
+        from utils.checkpoint import find_checkpoint
+        from utils.metrics_log import MetricsLog
+        from utils.run_files import clear_results
+
         config = self.config
         if config.resume_from_checkpoint is not None:
-            from utils.checkpoint import find_checkpoint
-
             self.resume(find_checkpoint(self.save_dir, config.resume_from_checkpoint))
+        if config.overwrite_output_dir and self.is_main:
+            clear_results(self.save_dir)
+        directory = self.save_dir if self.is_main else None
+        self.metrics = MetricsLog(directory, config.tensorboard, self.state.global_step)
         if self.is_main:
             samples, per_step = len(self.train_data.dataset), config.batch_size * self.batches_per_window
             log(
@@ -409,13 +405,14 @@ class Trainer:
         self.model.train()
         try:
             with self.progress, contextlib.suppress(EvaluationAbortedError):  # `_stopping` tells of it
-                self._run_loop()
+                self._run_loop_safely()
             if self._stopping():
                 return self._save_and_leave()
             if self.state.nonfinite_in_a_row >= config.max_nonfinite_steps:
+                self.save_checkpoint()
                 raise UserError(
                     f"连续 {self.state.nonfinite_in_a_row} 步的损失或梯度不是有限数，已停止，"
-                    f"状态保存在 {self.save_checkpoint()}；请调低 --learning_rate，"
+                    f"状态保存在 checkpoint-{self.state.global_step}；请调低 --learning_rate 后继续，"
                     "或在支持的显卡上改用 --fp16 false --bf16 true。"
                 )
             self.save_checkpoint()
@@ -426,6 +423,17 @@ class Trainer:
         finally:
             self.metrics.close()
             self.accelerator.end_training()
+
+    def _run_loop_safely(self) -> None:
+        """Run the loop; should it fail (out of memory, a killed data worker), save what is done first."""
+        try:
+            self._run_loop()
+        except EvaluationAbortedError:
+            raise
+        except Exception:
+            if self.accelerator.num_processes == 1 and self.state.global_step:
+                self.save_checkpoint()
+            raise
 
     def _run_loop(self) -> None:
         """Step, log, evaluate, save; returns when `_finished`."""
@@ -442,8 +450,8 @@ class Trainer:
             meter.start_clock()
             for window in self._epoch():
                 meter.add(self.train_window(window))
-                memory = read_memory(self.accelerator.device).brief()
-                self.progress.advance(f"第 {state.epoch + 1} 轮 | {meter.describe()} | {memory}")
+                speed, memory = meter.tokens_per_second(), read_memory(self.accelerator.device).brief()
+                self.progress.advance(f"{describe_steps(self._means())} | {speed:.0f} token/s | {memory}")
                 if state.global_step % config.logging_steps == 0:
                     self._log(meter)
                 ended = state.windows_done >= self.windows_per_epoch or state.global_step >= self.total_steps
@@ -457,8 +465,6 @@ class Trainer:
 
     def _epoch(self) -> Iterator[list[Batch]]:
         """Yield the windows of this epoch that are still to be done."""
-        from utils.schedule import windows
-
         self.sampler.start_epoch(self.state.epoch, self.state.windows_done * self.batches_per_window)
         return windows(self.loader, self.config.gradient_accumulation_steps)
 
@@ -479,34 +485,49 @@ class Trainer:
         asked = torch.tensor(int(self.stop.signal is not None), device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, "sum"))
 
-    def _log(self, meter: Any) -> None:
+    def _means(self) -> dict[str, float]:
+        """Return means over the steps since the last line of the log."""
+        state, config = self.state, self.config
+        steps, last_step = max(state.unlogged_steps, 1), max(state.global_step - 1, 0)
+        return {
+            "loss": state.unlogged_loss / steps,
+            "grad_norm": state.unlogged_grad_norm / steps,
+            "learning_rate": learning_rate_at(
+                last_step, self.total_steps, config.learning_rate, config.warmup_ratio
+            ),
+        }
+
+    def _log(self, meter: Meter) -> None:
         """Write the figures of the steps since the last line, memory included."""
         from utils.memory import read_memory
 
+        state, memory, values = self.state, read_memory(self.accelerator.device), self._means()
+        state.unlogged_steps, state.unlogged_loss, state.unlogged_grad_norm = 0, 0.0, 0.0
         if not self.is_main:
             return
-        state, memory = self.state, read_memory(self.accelerator.device)
-        values = meter.values() | {
-            "epoch": state.epoch + state.windows_done / self.windows_per_epoch,
-            "tokens_seen": state.tokens_seen,
-            "nonfinite_steps": state.nonfinite_steps,
-            "scaler_skips": state.scaler_skips,
-            **{
-                f"memory_{name}": getattr(memory, name) for name in ("allocated", "reserved", "peak", "total")
-            },
+        epoch, speed = state.epoch + state.windows_done / self.windows_per_epoch, meter.tokens_per_second()
+        counts = {name: getattr(state, name) for name in ("tokens_seen", "nonfinite_steps", "scaler_skips")}
+        memory_values = {
+            f"memory_{name}": getattr(memory, name) for name in ("allocated", "reserved", "peak", "total")
         }
-        self.metrics.write("train", state.global_step, values)
+        record = values | {"epoch": epoch, "tokens_per_second": speed} | counts | memory_values
+        self.metrics.write("train", state.global_step, record)
         self.progress.step_line(
-            f"步 {state.global_step}/{self.total_steps} | 第 {values['epoch']:.2f} 轮 | {meter.describe()} | "
-            f"{memory.describe()} | 剩余 {meter.time_left(state.global_step)}"
+            f"步 {state.global_step}/{self.total_steps} | 第 {epoch:.2f} 轮 | {describe_steps(values)} | "
+            f"{speed:.0f} token/s | {memory.describe()} | 剩余 {meter.time_left(state.global_step)}"
         )
         meter.restart()
 
     def _save_and_leave(self) -> int:
         """Save a checkpoint after a stop and tell how to go on; return the exit code."""
-        path = self.save_checkpoint()
+        saved = self.save_checkpoint()
         if self.is_main:
-            log(f"已保存检查点 {path}。继续训练请运行：\n  {resume_command()}")
+            log(
+                f"已保存第 {self.state.global_step} 步的检查点。"
+                if saved
+                else "这一步没有保存，只能从更早的检查点继续。"
+            )
+            log(f"继续训练请运行：\n  {resume_command()}")
         return self.stop.exit_code if self.stop.signal is not None else 143
 
     def _finish(self) -> int:
@@ -531,7 +552,16 @@ class Trainer:
             log(evaluation.report.to_table())
             log(f"适配器：{best}；评估报告：{self.save_dir / 'eval_report.json'}")
         self.accelerator.wait_for_everyone()
+        if self.files.unsaved:
+            what = "、".join(f"{name}（{reason}）" for name, reason in self.files.unsaved.items())
+            log(f"错误：训练完成，但最后一次保存失败：{what}；{self.save_dir} 里是此前保存成功的版本。")
+            return 1
         return 0
+
+
+def describe_steps(values: dict[str, float]) -> str:
+    """Return the figures of training steps as one short phrase."""
+    return f"loss {values['loss']:.4f} | lr {values['learning_rate']:.2e} | 梯度 {values['grad_norm']:.2f}"
 
 
 def triplet_scores(evaluation: Evaluation) -> dict[str, float]:
@@ -576,14 +606,24 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from chatglm import CheckpointError
+    from utils.run_lock import lock_directory
 
     try:
         check_before_loading(config)
-        return Trainer(config).train()
+        is_main = os.environ.get("RANK", "0") == "0"  # set by torchrun and accelerate launch
+        with lock_directory(Path(config.save_dir)) if is_main else contextlib.nullcontext():
+            return Trainer(config).train()
     except CheckpointError as error:
         raise UserError(str(error)) from error
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(OUT_OF_MEMORY_ADVICE) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "数据加载的工作进程被系统终止了（多半是内存不足），已完成的步骤存进了检查点；"
+            "请用 --dataloader_num_workers 0 --resume_from_checkpoint auto 继续。"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "model_best"
     for content in ("old", "new"):
         checkpoint.write_directory(target, lambda new, content=content: (new / content).write_text(content))
-    assert [path.name for path in target.iterdir()] == ["new"]
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "new"]
+    assert checkpoint.find_damage(target) is None
     assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
 
 
@@ -37,7 +39,7 @@ def test_a_failure_leaves_the_old_directory(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         checkpoint.write_directory(target, fail)
-    assert [path.name for path in target.iterdir()] == ["old"]
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
     assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
 
 
@@ -54,37 +56,93 @@ def test_a_failure_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(OSError, match="no"):
         checkpoint.write_directory(target, lambda new: (new / "new").write_text("new"))
-    assert [path.name for path in target.iterdir()] == ["old"]
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
+
+
+@pytest.mark.parametrize("moment", ["before the first rename", "between the two", "after the second"])
+def test_a_kill_while_replacing(tmp_path: Path, moment: str) -> None:
+    """What a kill leaves is put right: the old directory or the new one, whole, and nothing else."""
+    target = tmp_path / "model_best"
+    for name in ("old", "new"):
+        checkpoint.write_directory(target, lambda new, name=name: (new / "file").write_text(name))
+        if name == "old":
+            shutil.copytree(target, tmp_path / "kept")
+    if moment == "after the second":
+        shutil.move(tmp_path / "kept", tmp_path / ".model_best.old")
+    else:
+        shutil.move(target, tmp_path / ".model_best.new")
+        shutil.move(
+            tmp_path / "kept", tmp_path / (".model_best.old" if "between" in moment else "model_best")
+        )
+    (tmp_path / ".checkpoint-3.trash").mkdir()
+    checkpoint.recover_directories(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+    assert checkpoint.find_damage(target) is None
+    assert (target / "file").read_text() == ("new" if moment == "after the second" else "old")
 
 
 def make_checkpoint(save_dir: Path, step: int) -> Path:
     path = checkpoint.checkpoint_path(save_dir, step)
-    path.mkdir(parents=True)
-    torch.save({"state": {"global_step": step}}, path / checkpoint.STATE_FILE)
+    state = {"state": {"global_step": step}}
+    checkpoint.write_directory(path, lambda new: torch.save(state, new / checkpoint.STATE_FILE))
     return path
+
+
+def damage_by_truncation(path: Path) -> None:
+    file = path / checkpoint.STATE_FILE
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def damage_by_a_flipped_bit(path: Path) -> None:
+    file = path / checkpoint.STATE_FILE
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "training_state.pt 的大小不对": damage_by_truncation,
+    "training_state.pt 的内容与校验和不符": damage_by_a_flipped_bit,
+    "缺少 training_state.pt": lambda path: (path / checkpoint.STATE_FILE).unlink(),
+    "manifest.json 读不出来": lambda path: [file.unlink() for file in path.iterdir()],  # an empty directory
+    "manifest.json 已损坏": lambda path: (path / checkpoint.MANIFEST_FILE).write_text('{"files": 3}'),
+}
+
+
+@pytest.mark.parametrize("reason", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, reason: str, capsys) -> None:
+    for step in (10, 20):
+        make_checkpoint(tmp_path, step)
+    DAMAGES[reason](tmp_path / "checkpoint-20")
+    assert checkpoint.find_damage(tmp_path / "checkpoint-20") == reason
+    assert checkpoint.find_checkpoint(tmp_path, "auto").name == "checkpoint-10"
+    assert f"checkpoint-20 已损坏（{reason}）" in capsys.readouterr().err
+    with pytest.raises(UserError, match=re.escape(f"不能用（{reason}）")):
+        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-20"))
+    # The damaged one does not stand in the way of an explicit choice of the one before.
+    assert checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-10")).name == "checkpoint-10"
 
 
 def test_checkpoints_are_found_and_rotated(tmp_path: Path) -> None:
     for step in (9, 100, 20):
         make_checkpoint(tmp_path, step)
-    (tmp_path / "checkpoint-500").mkdir()  # without a state: not one of ours, or not whole
     (tmp_path / "checkpoint-x").mkdir()
-    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
-        "checkpoint-9",
-        "checkpoint-20",
-        "checkpoint-100",
-    ]
+    names = [path.name for path in checkpoint.list_checkpoints(tmp_path)]
+    assert names == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
     assert checkpoint.find_checkpoint(tmp_path, "auto").name == "checkpoint-100"
-    assert checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-9")).name == "checkpoint-9"
-    with pytest.raises(UserError, match="checkpoint-500 不存在或不完整"):
+    with pytest.raises(UserError, match=r"比 checkpoint-9 更新的检查点（checkpoint-100）"):
+        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-9"))
+    with pytest.raises(UserError, match="checkpoint-500 不能用（目录不存在）"):
         checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-500"))
     checkpoint.remove_old_checkpoints(tmp_path, 2)
-    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
-        "checkpoint-20",
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checkpoint-100",
+        "checkpoint-20",
+        "checkpoint-x",
     ]
-    assert (tmp_path / "checkpoint-500").exists()
-    with pytest.raises(UserError, match="没有可继续的检查点"):
+    checkpoint.remove_old_checkpoints(tmp_path, 0)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["checkpoint-100"]
+    with pytest.raises(UserError, match="没有可继续的完整检查点"):
         checkpoint.find_checkpoint(tmp_path / "absent", "auto")
 
 

@@ -84,7 +84,7 @@ def test_a_run_leaves_what_it_promises(arguments: Command, tmp_path: Path, capsy
     assert math.isfinite(final["dev_loss"])
     assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
     expected = {"adapter_config.json", "adapter_model.safetensors", "adapter_meta.json"}
-    expected |= {"project_config.json", "schema.json"}
+    expected |= {"project_config.json", "schema.json", "manifest.json"}
     assert {path.name for path in (run / "model_best").iterdir()} == expected
     saved = json.loads((run / "model_best" / "project_config.json").read_text(encoding="utf-8"))
     assert saved["learning_rate"] == 5e-2
@@ -229,15 +229,33 @@ def test_results_are_not_overwritten_unasked(arguments: Command, tmp_path: Path)
 
 
 def test_resuming_what_does_not_fit(arguments: Command, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="没有可继续的检查点"):
+    with pytest.raises(UserError, match="没有可继续的完整检查点"):
         train.main(arguments(resume_from_checkpoint="auto"))
     assert train.main(arguments(epochs=1, eval_samples=0, best_metric="dev_loss")) == 0
-    with pytest.raises(UserError, match="与当前的 LoRA 参数不符"):
+    with pytest.raises(UserError, match=r"以下各项不同：\n  lora_rank：检查点 8，现在 4\n请改回"):
         train.main(arguments(resume_from_checkpoint="auto", lora_rank=4))
     checkpoint = tmp_path / "run" / "checkpoint-2"
     (checkpoint / "training_state.pt").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="已损坏"):
+    with pytest.raises(UserError, match=r"checkpoint-2 不能用（training_state.pt 的大小不对）"):
         train.main(arguments(resume_from_checkpoint=checkpoint))
+
+
+def test_what_may_change_when_resuming(arguments: Command, tmp_path: Path, data: dict[str, str]) -> None:
+    quick = {"eval_samples": 0, "best_metric": "dev_loss"}
+    assert train.main(arguments(epochs=1, **quick)) == 0
+    # More epochs, another rate, another split of the same eight samples a step, other logging: all safe.
+    safe = {"epochs": 2, "learning_rate": 1e-3, "batch_size": 4, "gradient_accumulation_steps": 2}
+    assert train.main(arguments(**safe, **quick, logging_steps=1, resume_from_checkpoint="auto")) == 0
+    assert [record["step"] for record in records(tmp_path / "run", "train")] == [3, 4]
+    other = tmp_path / "other.jsonl"
+    other.write_text(Path(data["--train_path"]).read_text(encoding="utf-8") * 2, encoding="utf-8")
+    for changed, name in (
+        ({"train_path": other}, "train_path"),
+        ({"batch_size": 2}, "每步样本数"),
+        ({"seed": 1}, "seed"),
+    ):
+        with pytest.raises(UserError, match=f"以下各项不同：\n  {name}[^\n]*\n请改回"):
+            train.main(arguments(epochs=3, **quick, **changed, resume_from_checkpoint="auto"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from chatglm import ChatGLMTokenizer
 from utils import common_utils, interrupt, loss, memory, metrics_log, prompt, schedule, triplets
 from utils.common_utils import UserError, run_main
 from utils.device import check_device, make_accelerator, weight_dtype
+from utils.run_lock import lock_directory
 from utils.triplets import Triplet, format_target, parse_target
 
 FACT = Triplet("导演", "人物", "影视作品", "张玲", "娘家的故事第二部")
@@ -257,17 +258,76 @@ def test_no_directory_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(tmp_path.iterdir())
 
 
-def test_the_meter_averages() -> None:
+def test_records_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    log = metrics_log.MetricsLog(tmp_path, tensorboard=False)
+    for step in (1, 2, 3):
+        log.write("train", step, {"loss": float(step)})
+    log.write("final", 2, {})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')  # a kill in the middle of a line
+    log = metrics_log.MetricsLog(tmp_path, tensorboard=False, after_step=2)
+    log.write("train", 3, {"loss": 3.5})
+    log.close()
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == [1.0, 2.0, 3.5]
+
+
+def test_the_meter_measures() -> None:
     meter = metrics_log.Meter(total_steps=10)
-    for value in (1.0, 3.0):
-        meter.add({"loss": value, "grad_norm": value, "learning_rate": 0.1, "tokens": 50})
-    assert meter.values()["loss"] == 2.0
-    assert meter.values()["tokens_per_second"] > 0
-    assert "loss 2.0000 | lr 1.00e-01" in meter.describe()
+    assert meter.tokens_per_second() == 0
+    meter.add(50)
+    assert meter.tokens_per_second() > 0
     meter.restart()
-    assert meter.values()["loss"] == 0.0
+    assert meter.tokens_per_second() == 0
     meter._seconds_per_step = 3.0  # the last speed is remembered over a restart
     assert meter.time_left(8) == "0:00:06"
+
+
+def test_two_runs_in_one_directory(root: Path, tmp_path: Path) -> None:
+    """The second is refused while the first lives; a kill leaves no lock behind."""
+    code = (
+        "import sys, time; from pathlib import Path; from utils.run_lock import lock_directory\n"
+        "with lock_directory(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"locked\n"
+    with pytest.raises(UserError, match="另一个训练正在使用"), lock_directory(tmp_path):
+        pass
+    process.kill()
+    process.wait()
+    with lock_directory(tmp_path):
+        pass
+    with lock_directory(tmp_path):
+        pass
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="不可写"), lock_directory(tmp_path / "file" / "run"):
+        pass
+
+
+def test_a_stderr_that_is_gone_ends_nothing(root: Path) -> None:
+    code = "import os; os.close(2); from utils.common_utils import log; log('x'); print('alive')"
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, check=True)
+    assert result.stdout == b"alive\n"
+
+
+def test_signals_that_are_ignored_stay_so(root: Path) -> None:
+    """nohup ignores SIGHUP; a closed terminal must then not stop the run."""
+    code = (
+        "import signal; from utils.interrupt import StopRequest\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); stop = StopRequest(None)\n"
+        "signal.raise_signal(signal.SIGHUP); print(stop.signal)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); stop = StopRequest(None)\n"
+        "signal.raise_signal(signal.SIGHUP); print(int(stop.signal))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["None", str(int(signal.SIGHUP))]
 
 
 def test_the_first_signal_is_a_wish_the_second_an_order(capsys) -> None:

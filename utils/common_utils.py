@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
@@ -18,8 +19,12 @@ class UserError(ValueError):
 
 
 def log(message: str) -> None:
-    """Write one line of talk to stderr (stdout is for results only)."""
-    print(message, file=sys.stderr, flush=True)
+    """Write one line of talk to stderr (stdout is for results only).
+
+    A stderr that is gone (a closed terminal, a full disk) must not end a run, so it costs the line only.
+    """
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
 
 
 def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...] = ()) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as wishes that a long-running loop can honour at a safe moment."""
+"""Ctrl-C, SIGTERM and a closed terminal as wishes that a long-running loop can honour at a safe moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from utils.common_utils import log
 
 
 class StopRequest:
-    """Remembers the first SIGINT or SIGTERM; a second one interrupts at once.
+    """Remembers the first SIGINT, SIGTERM or SIGHUP; a second one interrupts at once.
+
+    Signals that are ignored (SIGHUP under nohup) stay so.
 
     Args:
         promise: what the loop will do about it, said to the user at once. None says nothing.
@@ -18,8 +20,9 @@ class StopRequest:
     def __init__(self, promise: str | None) -> None:
         self.signal: int | None = None
         self._promise = promise
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

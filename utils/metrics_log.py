@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -18,18 +19,22 @@ class MetricsLog:
     Args:
         directory: where the files go; None writes none (every process but the main one).
         tensorboard: write event files too, under `tensorboard/`.
+        after_step: records of later optimiser steps are dropped: the run goes on from here.
     """
 
-    def __init__(self, directory: Path | None, tensorboard: bool) -> None:
+    def __init__(self, directory: Path | None, tensorboard: bool, after_step: int = 0) -> None:
         self._file = self._writer = None
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        self._file = (directory / "metrics.jsonl").open("a", encoding="utf-8")
+        path = directory / "metrics.jsonl"
+        if path.exists():
+            _keep_records(path, after_step)
+        self._file = path.open("a", encoding="utf-8")
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(directory / "tensorboard"))
+            self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=after_step + 1)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append one record, for example kind "train" or "eval", at an optimiser step."""
@@ -49,8 +54,24 @@ class MetricsLog:
                 target.close()
 
 
+def _keep_records(path: Path, after_step: int) -> None:
+    """Drop the records of later steps and of an earlier end, and a line that a kill left unfinished."""
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            keep = record["step"] <= after_step and record["kind"] != "final"
+        except (ValueError, KeyError, TypeError):
+            keep = False
+        if keep:
+            kept.append(line + "\n")
+    new = path.with_name(f".{path.name}.new")
+    new.write_text("".join(kept), encoding="utf-8")
+    new.replace(path)
+
+
 class Meter:
-    """Averages over the steps since the last log line, and the time left.
+    """How fast training goes: tokens per second since the last log line, and the time left.
 
     Args:
         total_steps: at which training ends.
@@ -64,8 +85,6 @@ class Meter:
     def restart(self) -> None:
         """Forget the steps so far: a line has been written."""
         self._steps = self._tokens = 0
-        self._loss = self._grad_norm = 0.0
-        self.learning_rate = 0.0
         self._seconds = 0.0
         self.start_clock()
 
@@ -73,34 +92,17 @@ class Meter:
         """Take time from now on: what came before (an evaluation, a save) was no training."""
         self._started = time.perf_counter()
 
-    def add(self, values: dict[str, float]) -> None:
-        """Count one optimiser step: its loss, grad_norm, learning_rate and tokens."""
+    def add(self, tokens: int) -> None:
+        """Count one optimiser step and its tokens (of context and answer)."""
         self._seconds += time.perf_counter() - self._started
         self.start_clock()
         self._steps += 1
-        self._tokens += int(values["tokens"])
-        self._loss += values["loss"]
-        self._grad_norm += values["grad_norm"]
-        self.learning_rate = values["learning_rate"]
+        self._tokens += tokens
         self._seconds_per_step = self._seconds / self._steps
 
-    def values(self) -> dict[str, float]:
-        """Return means over the steps, and the speed in tokens (of context and answer) per second."""
-        steps = max(self._steps, 1)
-        return {
-            "loss": self._loss / steps,
-            "grad_norm": self._grad_norm / steps,
-            "learning_rate": self.learning_rate,
-            "tokens_per_second": self._tokens / self._seconds if self._seconds else 0.0,
-        }
-
-    def describe(self) -> str:
-        """Return the figures as one short phrase."""
-        values = self.values()
-        return (
-            f"loss {values['loss']:.4f} | lr {values['learning_rate']:.2e} | "
-            f"梯度 {values['grad_norm']:.2f} | {values['tokens_per_second']:.0f} token/s"
-        )
+    def tokens_per_second(self) -> float:
+        """Return the speed since the last log line."""
+        return self._tokens / self._seconds if self._seconds else 0.0
 
     def time_left(self, step: int) -> str:
         """Return how long the steps after `step` will take at the present speed, as h:mm:ss."""
@@ -128,7 +130,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
 
     def start(self, done: int) -> None:
         """Show the bar, `done` steps being done before."""
@@ -139,9 +142,13 @@ class Progress:
 
     def advance(self, status: str) -> None:
         """Count one step; `status` stands behind the bar."""
-        if self._bar is not None:
+        if self._bar is None:
+            return
+        try:
             self._bar.set_postfix_str(status, refresh=False)
             self._bar.update()
+        except OSError:  # the terminal was closed
+            self._bar = None
 
     def step_line(self, line: str) -> None:
         """Say how training goes, where no bar does."""
@@ -151,6 +158,7 @@ class Progress:
     def message(self, line: str) -> None:
         """Say something that must be seen in either case."""
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            with contextlib.suppress(OSError):
+                self._bar.write(line, file=sys.stderr)
         elif self._enabled:
             log(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ class RunState:
         epoch: the one under way, from 0; `windows_done` optimiser steps of it are done.
         global_step: optimiser steps done, those skipped for numerical reasons included.
         evaluation_due: an evaluation was begun and given up.
+        unlogged_steps: steps since the last line of the log; their losses and gradient norms are summed up.
         best_score: of the best evaluation so far, larger being better; empty before the first.
         nonfinite_steps: skipped for a loss or gradient that is no number; `nonfinite_in_a_row` the last ones.
         scaler_skips: skipped by the fp16 loss scaler, which is its normal way to find its scale.
@@ -32,6 +34,9 @@ class RunState:
     global_step: int = 0
     tokens_seen: int = 0
     evaluation_due: bool = False
+    unlogged_steps: int = 0
+    unlogged_loss: float = 0.0
+    unlogged_grad_norm: float = 0.0
     best_score: list[float] = field(default_factory=list)
     best_step: int = 0
     evaluations_without_gain: int = 0
@@ -40,9 +45,44 @@ class RunState:
     scaler_skips: int = 0
 
 
-def collect(
-    accelerator: Accelerator, optimizer: Any, state: RunState, base_fingerprint: str
-) -> dict[str, Any]:
+# Knobs that a checkpoint is bound to; to change any other one when resuming is safe.
+BINDING_KNOBS = (
+    *("load_in_4bit", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    *("max_source_seq_len", "max_target_seq_len", "seed"),
+)
+
+
+def describe_run(
+    config: dict[str, Any], base_fingerprint: str, tokenizer_file: str, samples_per_step: int
+) -> dict[str, str]:
+    """Return what has to be the same for a checkpoint to be resumed, by its name for the user.
+
+    Args:
+        config: all knobs.
+        base_fingerprint: of the base model's weights.
+        tokenizer_file: path of its SentencePiece model.
+        samples_per_step: of an optimiser step, over all processes. How it is split into batches, steps and
+            processes may change.
+    """
+    files = {
+        "分词器": tokenizer_file,
+        "train_path 的内容": config["train_path"],
+        "dev_path 的内容": config["dev_path"],
+    }
+    return {
+        "pre_model 的权重": base_fingerprint[:16],
+        "每步样本数（batch_size × gradient_accumulation_steps × 进程数）": str(samples_per_step),
+        **{name: _digest(path) for name, path in files.items()},
+        **{name: str(config[name]) for name in BINDING_KNOBS},
+    }
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def collect(accelerator: Accelerator, optimizer: Any, state: RunState, run: dict[str, str]) -> dict[str, Any]:
     """Gather what, beside the adapter, a run needs to go on (a collective call: every process makes it)."""
     from accelerate.utils import gather_object
 
@@ -51,7 +91,7 @@ def collect(
         "optimizer": optimizer.state_dict(),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
         "random_states": gather_object([random_state()]),
-        "base_fingerprint": base_fingerprint,
+        "run": run,
     }
 
 
@@ -62,19 +102,31 @@ def save(content: dict[str, Any], directory: Path) -> None:
     torch.save(content, directory / STATE_FILE)
 
 
-def restore(accelerator: Accelerator, optimizer: Any, directory: Path, base_fingerprint: str) -> RunState:
-    """Put optimiser, scaler and random generators back, and return the counters.
+def read(directory: Path, run: dict[str, str]) -> dict[str, Any]:
+    """Read a checkpoint's state and make sure that it belongs to this run.
 
     Raises:
-        UserError: the checkpoint is damaged, or belongs to another base model or LoRA shape.
+        UserError: the checkpoint is damaged, or was made with other data, model or settings.
     """
     content = load_state(directory)
-    if content["base_fingerprint"] != base_fingerprint:
-        raise UserError(f"检查点 {directory} 属于另一个基座模型，不能在当前的 pre_model 上继续。")
-    try:
-        optimizer.load_state_dict(content["optimizer"])
-    except (ValueError, KeyError) as error:
-        raise UserError(f"检查点 {directory} 与当前的 LoRA 参数不符，无法继续：{error}") from error
+    saved = content["run"]
+    differences = [
+        f"  {name}：检查点 {saved.get(name, '无')}，现在 {value}"
+        for name, value in run.items()
+        if saved.get(name) != value
+    ]
+    if differences:
+        raise UserError(
+            f"检查点 {directory} 不能用现在的设置继续，以下各项不同：\n"
+            + "\n".join(differences)
+            + "\n请改回原来的设置，或用 --save_dir 另开一个训练。"
+        )
+    return content
+
+
+def restore(accelerator: Accelerator, optimizer: Any, content: dict[str, Any]) -> RunState:
+    """Put optimiser, scaler and random generators where `read` found them, and return the counters."""
+    optimizer.load_state_dict(content["optimizer"])
     if accelerator.scaler and content["scaler"]:
         accelerator.scaler.load_state_dict(content["scaler"])
     states = content["random_states"]

@@ -1,0 +1,88 @@
+"""The directory of a run: its checkpoints and its best adapter. A save that fails does not end the run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from utils import run_state
+from utils.checkpoint import checkpoint_path, remove_old_checkpoints, write_directory
+from utils.common_utils import UserError, log
+
+_RESULTS = ("checkpoint-*", "model_best", "tensorboard", "metrics.jsonl", "eval_report.json")
+
+
+def clear_results(save_dir: Path) -> None:
+    """Delete what an earlier run left in a directory, and nothing else."""
+    for pattern in _RESULTS:
+        for path in save_dir.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def check_free_space(save_dir: Path, need: int) -> None:
+    """Make sure that a run's output will fit.
+
+    Raises:
+        UserError: less than `need` bytes are free.
+    """
+    free = shutil.disk_usage(save_dir).free
+    if free < need:
+        raise UserError(
+            f"{save_dir} 所在的磁盘只剩 {free / 2**30:.2f} GB，检查点与适配器约需 {need / 2**30:.2f} GB，"
+            "请清理磁盘、减小 --save_total_limit 或换一个 --save_dir。"
+        )
+
+
+class RunFiles:
+    """Saves a run's adapter, alone as the best one or with the training state as a checkpoint.
+
+    Args:
+        save_dir: the run's directory.
+        keep: how many checkpoints to keep.
+        write_adapter: writes the adapter's files into an empty directory, with the metrics given.
+
+    Attributes:
+        unsaved: what the latest attempt failed to save, by name, with the reason; empty if all is saved.
+    """
+
+    def __init__(
+        self, save_dir: Path, keep: int, write_adapter: Callable[[Path, dict[str, float]], None]
+    ) -> None:
+        self.save_dir = save_dir
+        self.unsaved: dict[str, str] = {}
+        self._keep = keep
+        self._write_adapter = write_adapter
+
+    def save_best(self, metrics: dict[str, float]) -> bool:
+        """Make the present adapter `model_best`; return whether it is."""
+        target = self.save_dir / "model_best"
+        return self._attempt(
+            "最佳模型", lambda: write_directory(target, lambda new: self._write_adapter(new, metrics))
+        )
+
+    def save_checkpoint(self, global_step: int, content: dict[str, Any]) -> bool:
+        """Save a checkpoint with the training state `content`, drop the oldest; return whether it worked."""
+
+        def fill(directory: Path) -> None:
+            self._write_adapter(directory, {})
+            run_state.save(content, directory)
+
+        def save() -> None:
+            write_directory(checkpoint_path(self.save_dir, global_step), fill)
+            remove_old_checkpoints(self.save_dir, self._keep)
+
+        return self._attempt("检查点", save)
+
+    def _attempt(self, name: str, save: Callable[[], None]) -> bool:
+        """Run a save; on a full or broken disk say so, and let training go on to try again next time."""
+        try:
+            save()
+        except (OSError, RuntimeError) as error:  # torch and safetensors raise RuntimeErrors of their own
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            self.unsaved[name] = reason
+            log(f"警告：{name}没有保存成功（{reason}），此前保存的仍然完好；训练继续，下次保存时再试。")
+            return False
+        self.unsaved.pop(name, None)
+        return True
