@@ -64,10 +64,11 @@ def dump(value: object) -> str:
 class TaskWriter:
     """Draws sentences and makes training samples of them."""
 
-    def __init__(self, seed: int | str, held_out: HeldOut | None = None):
+    def __init__(self, seed: int | str, held_out: HeldOut | None = None, copying: float = 0.03):
         """Args:
         seed: makes the whole sequence of samples; equal seeds give equal samples.
         held_out: names, phrasings and instructions to avoid.
+        copying: share of the samples that ask for a copy; a model that is new learns to copy first.
         """
         self.rng = Random(seed)
         self.held_out = held_out or HeldOut()
@@ -78,7 +79,10 @@ class TaskWriter:
             (5, self.fill_short), (5, self.fill_long), (2, self.review_topic), (2, self.review_mood),
         )  # fmt: skip
         self._tasks = [task for _, task in table]
-        self._weights = [weight for weight, _ in table]
+        others = sum(weight for weight, task in table if task != self.copy)
+        self._weights = [
+            others * copying / (1 - copying) if task == self.copy else weight for weight, task in table
+        ]
 
     def sample(self) -> Sample:
         """Return the next sample."""
@@ -293,7 +297,7 @@ class TaskWriter:
         rng = self.rng
         roll = rng.random()
         if roll < 0.4:
-            text = draw.any_characters(rng, 6, 20)
+            text = draw.any_characters(rng, 8, 50)
             return Sample(
                 self.prompt("[重复|照抄|原样写出|复制][下面的文字|这段文字|下面的内容]" + _END, text, 0.3),
                 text,
@@ -305,6 +309,8 @@ class TaskWriter:
             wording = f"“{items[start]}”[后面|之后]是[什么|哪个词]？"
             return Sample(self.prompt(wording, "、".join(items), 0.3), items[start + 1], task="copy")
         text = self.sentence().text
+        if roll < 0.8:
+            return Sample(self.prompt("[重复|照抄|抄写]这段话" + _END, text, 0.3), text, task="copy")
         begin = rng.randrange(max(1, len(text) - 8))
         wording = f"从“{text[begin : begin + 3]}”[开始|起][抄写|重复]{_END}"
         return Sample(self.prompt(wording, text, 0.3), text[begin:], task="copy")

@@ -34,6 +34,7 @@ from utils.common_utils import UserError, log, run_main, set_seed
 
 MODEL_DIR = Path(__file__).parent / "chatglm-tiny"
 HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, INNER_SIZE = 256, 6, 4, 1024
+COPYING_CHUNKS = 60  # chunks over which the share of copying falls from 40 % to its usual 3 %
 MAX_LENGTH = 512  # longer samples are left out
 CHUNK = 1024  # samples drawn, sorted by length and cut into batches together
 
@@ -79,7 +80,8 @@ def chunk_batches(
     Samples of similar length share a batch. Lengths are multiples of 16 and go with a fixed number of rows,
     so that few shapes occur and the CPU kernels generated for them are used again.
     """
-    writer = TaskWriter(f"{seed}/{chunk}", held_out)
+    copying = max(0.03, 0.4 * (1 - chunk / COPYING_CHUNKS))
+    writer = TaskWriter(f"{seed}/{chunk}", held_out, copying)
     rows = [encode_sample(tokenizer, writer.sample()) for _ in range(CHUNK)]
     rows = sorted((row for row in rows if len(row[0]) <= MAX_LENGTH), key=lambda row: -len(row[0]))
     batches = []
