@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+# Beyond these a config is damaged or hostile, and building even an empty model would exhaust the memory.
+MAX_LAYERS, MAX_PARAMETERS = 1000, 100_000_000_000
+
 
 @strict
 class ChatGLMConfig(PreTrainedConfig):
@@ -82,6 +85,11 @@ class ChatGLMConfig(PreTrainedConfig):
             value = getattr(self, name)
             if type(value) is not int or value <= 0:
                 raise ValueError(f"config.json 的 {name} 必须是大于 0 的整数，现在是 {value!r}。")
+        if self.num_layers > MAX_LAYERS or self.parameter_count() > MAX_PARAMETERS:
+            raise ValueError(
+                f"config.json 要求 {self.num_layers} 层、{self.parameter_count():.1e} 个参数，"
+                "远超 ChatGLM-6B，拒绝加载。"
+            )
         if self.hidden_size % (4 * self.num_attention_heads):
             raise ValueError(
                 f"config.json 的 hidden_size={self.hidden_size} 必须是 num_attention_heads="

@@ -65,13 +65,30 @@ def resolve_model_dir(pre_model: str | os.PathLike[str]) -> Path:
         ) from error
 
 
+def checked_file(model_dir: Path, name: str) -> Path:
+    """Return a file of a model directory, made sure that it really lies there.
+
+    (Files of the hub's cache are links to its `blobs` folder, two levels up; those are allowed.)
+
+    Raises:
+        CheckpointError: the name or a link leads elsewhere.
+    """
+    path, home = (model_dir / name).resolve(), model_dir.resolve()
+    places = [home]
+    if home.parent.name == "snapshots":
+        places.append(home.parent.parent / "blobs")
+    if Path(name).name != name or not any(path.is_relative_to(place) for place in places):
+        raise CheckpointError(f"模型目录 {model_dir} 里的“{name}”指向目录之外的文件，拒绝加载。")
+    return model_dir / name
+
+
 def load_config(model_dir: Path) -> ChatGLMConfig:
     """Read a directory's `config.json`.
 
     Raises:
         CheckpointError: it is missing, is not JSON, or is not the config of a ChatGLM (v1).
     """
-    path = model_dir / "config.json"
+    path = checked_file(model_dir, "config.json")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -94,7 +111,7 @@ def load_tokenizer(model_dir: Path) -> ChatGLMTokenizer:
     Raises:
         CheckpointError: its SentencePiece model is missing, damaged, or not one of a ChatGLM (v1).
     """
-    path = model_dir / ChatGLMTokenizer.vocab_files_names["vocab_file"]
+    path = checked_file(model_dir, ChatGLMTokenizer.vocab_files_names["vocab_file"])
     if not path.is_file():
         raise CheckpointError(f"模型目录 {model_dir} 缺少分词模型 {path.name}，请检查下载是否完整。")
     try:
@@ -111,7 +128,7 @@ def checkpoint_shards(model_dir: Path) -> list[Path]:
             file that it names is missing.
     """
     for name in _CHECKPOINT_FILES:
-        path = model_dir / name
+        path = checked_file(model_dir, name)
         if not path.is_file():
             continue
         if not name.endswith(".index.json"):
@@ -122,9 +139,7 @@ def checkpoint_shards(model_dir: Path) -> list[Path]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"权重索引 {path} 已损坏，请重新下载。") from error
         for shard in names:
-            if not isinstance(shard, str) or Path(shard).name != shard:
-                raise CheckpointError(f"权重索引 {path} 指向目录之外的文件“{shard}”，拒绝加载。")
-            if not (model_dir / shard).is_file():
+            if not checked_file(model_dir, str(shard)).is_file():
                 raise CheckpointError(f"模型目录 {model_dir} 缺少权重文件 {shard}，请检查下载是否完整。")
         return [model_dir / shard for shard in names]
     raise CheckpointError(f"模型目录 {model_dir} 里没有权重文件（model.safetensors 或 pytorch_model.bin）。")
@@ -186,6 +201,7 @@ def load_pretrained(
     """
     model_dir = resolve_model_dir(model_dir)
     config = config or load_config(model_dir)
+    shards = checkpoint_shards(model_dir)
     with torch.device("meta"):
         model = cls(config)
     if load_in_4bit:
@@ -198,7 +214,7 @@ def load_pretrained(
 
     digests: dict[str, str] = {}
     head_shard = None
-    for shard in checkpoint_shards(model_dir):
+    for shard in shards:
         for name, tensor in read_shard(shard):
             if name == HEAD and HEAD not in expected:
                 head_shard = shard

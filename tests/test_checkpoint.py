@@ -260,11 +260,48 @@ def test_files_that_are_missing_or_damaged(random_base: Path, copy: Path, tmp_pa
 def test_weights_that_do_not_fit(random_base: Path, copy: Path) -> None:
     file = copy / "adapter_model.safetensors"
     weights = load_file(file)
-    save_file({name: torch.ones(2, 2) for name in weights}, file)
-    with pytest.raises(UserError, match="权重无法加载"):
+    save_file({name: value[:, :-1].contiguous() for name, value in weights.items()}, file)
+    with pytest.raises(UserError, match="权重形状与当前的 LoRA 参数不符"):
+        load(random_base, copy)
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] * float("nan")}, file)
+    with pytest.raises(UserError, match="有 NaN 或无穷大"):
         load(random_base, copy)
     file.write_bytes(b"broken")
-    with pytest.raises(UserError, match="权重无法加载"):
+    with pytest.raises(UserError, match=r"adapter_model.safetensors 读不出来"):
+        load(random_base, copy)
+
+
+def test_a_flipped_bit_is_found(random_base: Path, saved: Path, tmp_path: Path) -> None:
+    checkpoint.write_directory(tmp_path / "best", lambda new: shutil.copytree(saved, new, dirs_exist_ok=True))
+    assert load(random_base, tmp_path / "best") is not None
+    file = tmp_path / "best" / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"已损坏（adapter_model.safetensors 的内容与校验和不符）"):
+        load(random_base, tmp_path / "best")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"auto_mapping": {"parent_library": "evil", "base_model_class": "Code"}},
+            "不支持的设置：auto_mapping",
+        ),
+        ({"modules_to_save": ["lm_head"]}, "不支持的设置：modules_to_save"),
+        ({"use_dora": True}, "不支持的设置：use_dora"),
+        ({"peft_type": "PREFIX_TUNING"}, "不是 LoRA 的配置"),
+        ({"r": "8"}, "不是 LoRA 的配置"),
+        ({"r": 10**9}, "r 写的是 1000000000"),
+        ({"target_modules": ["lm_head"]}, "lm_head 在模型中不存在|与当前的 LoRA 模块不符"),
+    ],
+)
+def test_a_lora_config_that_is_refused(random_base: Path, copy: Path, changes: dict, message: str) -> None:
+    content = json.loads((copy / "adapter_config.json").read_text(encoding="utf-8"))
+    (copy / "adapter_config.json").write_text(json.dumps(content | changes), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
         load(random_base, copy)
 
 

@@ -277,6 +277,41 @@ def test_configs_that_are_refused(random_base: Path, tmp_path: Path, fields: dic
         loading.load_config(tmp_path)
 
 
+def test_a_config_that_asks_for_terabytes(random_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_base, tmp_path / "model")
+    content = json.loads((tmp_path / "model" / "config.json").read_text())
+    for large in ({"vocab_size": 10**12}, {"num_layers": 10**9}):
+        (tmp_path / "model" / "config.json").write_text(json.dumps(content | large))
+        with pytest.raises(CheckpointError, match="远超 ChatGLM-6B，拒绝加载"):
+            ChatGLMForConditionalGeneration.from_pretrained(tmp_path / "model")
+
+
+def test_a_header_that_lies_about_its_size(random_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_base, tmp_path / "model")
+    shard = tmp_path / "model" / "model.safetensors"
+    shard.write_bytes((2**60).to_bytes(8, "little") + shard.read_bytes()[8:])
+    with pytest.raises(CheckpointError, match=r"model.safetensors 已损坏"):
+        ChatGLMForConditionalGeneration.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["config.json", "ice_text.model", "model.safetensors"])
+def test_a_link_out_of_the_directory(random_base: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(random_base, tmp_path / "model")
+    shutil.move(tmp_path / "model" / name, tmp_path / name)
+    (tmp_path / "model" / name).symlink_to(tmp_path / name)
+    with pytest.raises(CheckpointError, match="指向目录之外的文件，拒绝加载"):
+        load_base_model(tmp_path / "model")
+
+
+def test_the_hub_cache_s_links_are_followed(random_base: Path, tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
+    shutil.copytree(random_base, blobs)
+    snapshot.mkdir(parents=True)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / file.name)
+    assert load_base_model(snapshot, device="cpu")[0].is_loaded_in_4bit
+
+
 def test_remote_code_fields_are_dropped(random_base: Path, tmp_path: Path) -> None:
     content = json.loads((random_base / "config.json").read_text())
     content["auto_map"] = {"AutoConfig": "evil.Config"}

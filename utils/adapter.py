@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.checkpoint import MANIFEST_FILE, find_damage
 from utils.common_utils import UserError
 from utils.prompt import PROMPT_TEMPLATE
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 CONFIG_FILE, SCHEMA_FILE, META_FILE = "project_config.json", "schema.json", "adapter_meta.json"
+LORA_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+# Fields of peft's config: what gives LoRA its shape; what is a note only, of no effect here.
+_LORA_SHAPE = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
+_LORA_NOTES = ("base_model_name_or_path", "revision", "peft_version", "task_type", "inference_mode")
 FORMAT_VERSION = 1
 
 
@@ -71,21 +76,32 @@ def load_adapter_weights(model: PeftModel, directory: Path) -> None:
     """Read an adapter's weights into the LoRA layers that a model already has.
 
     Raises:
-        UserError: the file is damaged, or its shapes are others.
+        UserError: the file is damaged, holds numbers that are not finite, or its shapes are others.
     """
     from peft import set_peft_model_state_dict
+
+    weights = _read_weights(directory)
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(f"适配器 {directory} 的权重里有 NaN 或无穷大（例如 {broken[0]}），不能使用。")
+    try:
+        result = set_peft_model_state_dict(model, weights)
+    except RuntimeError as error:  # torch's, listing every shape that differs
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"适配器 {directory} 的权重形状与当前的 LoRA 参数不符：{reason}") from error
+    wrong = [*(key for key in result.missing_keys if "lora_" in key), *result.unexpected_keys]
+    if wrong:
+        raise UserError(f"适配器 {directory} 的权重与当前的 LoRA 模块不符（例如 {wrong[0]}）。")
+
+
+def _read_weights(directory: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        result = set_peft_model_state_dict(model, load_file(directory / "adapter_model.safetensors"))
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise UserError(f"{directory} 里的适配器与当前的 LoRA 参数不符，或文件已损坏：{error}") from error
-    missing = [key for key in result.missing_keys if "lora_" in key]
-    if missing or result.unexpected_keys:
-        raise UserError(
-            f"{directory} 里的适配器与当前的 LoRA 模块不符（例如 {[*missing, *result.unexpected_keys][0]}）。"
-        )
+        return load_file(directory / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"适配器 {directory} 的 {WEIGHTS_FILE} 读不出来，文件缺失或已损坏。") from error
 
 
 def write_adapter_files(
@@ -106,10 +122,9 @@ def read_adapter_json(directory: Path, name: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such adapter, or the file is damaged.
     """
-    if not (directory / "adapter_config.json").is_file():
+    if not (directory / LORA_FILE).is_file():
         raise UserError(
-            f"找不到适配器 {directory}（缺 adapter_config.json），请先运行 python train.py，"
-            "或用 --adapter 指定目录。"
+            f"找不到适配器 {directory}（缺 {LORA_FILE}），请先运行 python train.py，或用 --adapter 指定目录。"
         )
     try:
         content = json.loads((directory / name).read_text(encoding="utf-8"))
@@ -140,6 +155,8 @@ def load_adapter_meta(directory: str | Path) -> AdapterMeta:
 def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
     """Attach a trained adapter to a base model.
 
+    Of `adapter_config.json` only the shape of plain LoRA is used: it can name neither code nor another base.
+
     Args:
         model: as `chatglm.load_base_model` returns it.
         directory: an adapter directory.
@@ -148,10 +165,10 @@ def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
         The model with the adapter, in evaluation mode.
 
     Raises:
-        UserError: the adapter belongs to another base model or to another prompt, or does not fit.
+        UserError: the adapter belongs to another base model or to another prompt, is damaged, does not fit,
+            or is no plain LoRA.
     """
-    from peft import PeftModel
-
+    directory = Path(directory)
     meta = load_adapter_meta(directory)
     if meta.prompt_template != PROMPT_TEMPLATE:
         raise UserError(f"适配器 {directory} 是用另一种提示词模板训练的，与当前版本不一致，请重新训练。")
@@ -160,9 +177,51 @@ def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
             f"适配器 {directory} 是在另一个基座模型（{meta.pre_model}）上训练的，与现在加载的权重不同，"
             "请用 --pre_model 指定当时的基座。"
         )
-    try:
-        return PeftModel.from_pretrained(model, str(directory), is_trainable=False).eval()
-    except Exception as error:  # peft and safetensors raise many types for files that do not fit
+    if (directory / MANIFEST_FILE).exists() and (damage := find_damage(directory, (WEIGHTS_FILE,))):
+        raise UserError(f"适配器 {directory} 已损坏（{damage}），请重新拷贝或重新训练。")
+    shape = _read_lora_shape(directory)
+    peft_model = attach_lora(model, dropout=0.0, **shape)
+    load_adapter_weights(peft_model, directory)
+    return peft_model.eval()
+
+
+def _read_lora_shape(directory: Path) -> dict[str, Any]:
+    """Read rank, alpha and target modules; whatever else peft's config can express has to be at its default.
+
+    Raises:
+        UserError: the config is no plain LoRA, or speaks of another rank than the weights have.
+    """
+    from peft import LoraConfig
+
+    config = read_adapter_json(directory, LORA_FILE)
+    shape = {
+        "rank": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "target_modules": config.get("target_modules"),
+    }
+    names = shape["target_modules"]
+    sound = (
+        config.get("peft_type") == "LORA"
+        and type(shape["rank"]) is int
+        and type(shape["alpha"]) in (int, float)
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+    )
+    if not sound:
         raise UserError(
-            f"适配器 {directory} 的权重无法加载（文件损坏，或形状与基座不符）：{error}"
-        ) from error
+            f"适配器 {directory} 的 {LORA_FILE} 不是 LoRA 的配置，或缺少 r、lora_alpha、target_modules。"
+        )
+    default = LoraConfig().to_dict()
+    changed = [
+        name
+        for name, value in config.items()
+        if name not in _LORA_SHAPE and name not in _LORA_NOTES and value and value != default.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"适配器 {directory} 的 {LORA_FILE} 用了本项目不支持的设置：{'、'.join(sorted(changed))}。"
+        )
+    ranks = {tensor.shape[0] for name, tensor in _read_weights(directory).items() if "lora_A" in name}
+    if ranks != {shape["rank"]}:
+        raise UserError(f"适配器 {directory} 的权重与 {LORA_FILE} 不符：r 写的是 {shape['rank']}。")
+    return shape
