@@ -1,4 +1,4 @@
-# 一条命令看全流程：make demo；测试：make test；代码检查：make lint
+# 一条命令看全流程：make demo；测试：make test；代码检查：make lint；可靠性长测：make soak
 #
 # 可改的变量：PYTHON（建环境用的解释器）、VENV（环境目录）、PIP_ARGS（传给 pip install 的参数，例如换镜像）、
 # ARGS（传给 pytest 的参数，例如 ARGS="-k config"）。
@@ -17,12 +17,13 @@ export TOKENIZERS_PARALLELISM = false
 SENTENCE := 《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint env env-dev
+.PHONY: help demo test lint soak env env-dev
 
 help:
 	@echo "make demo   在 CPU 上微调内置小模型，并抽取一句话里的三元组"
 	@echo "make test   运行全部测试"
 	@echo "make lint   检查代码风格与类型"
+	@echo "make soak   长时间的可靠性测试：反复杀死训练、损坏检查点、敌意文件、模糊输入"
 
 # 建好环境，装好 $(1) 里的软件包；内容没变就什么也不做
 define install
@@ -67,6 +68,9 @@ demo: env
 
 test: env-dev
 	$(PY) -m pytest $(ARGS)
+
+soak: env-dev
+	$(PY) -m pytest -m soak tests/soak $(ARGS)
 
 lint: env-dev
 	$(PY) -m ruff check .
