@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,10 +97,16 @@ def collect(accelerator: Accelerator, optimizer: Any, state: RunState, run: dict
 
 
 def save(content: dict[str, Any], directory: Path) -> None:
-    """Write what `collect` gathered into a checkpoint directory."""
+    """Write what `collect` gathered into a checkpoint directory.
+
+    Raises:
+        OSError: the disk is full. (torch's own writer would hide that in an internal error.)
+    """
     import torch
 
-    torch.save(content, directory / STATE_FILE)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    (directory / STATE_FILE).write_bytes(buffer.getbuffer())
 
 
 def read(directory: Path, run: dict[str, str]) -> dict[str, Any]:
