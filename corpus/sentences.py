@@ -11,6 +11,7 @@ from corpus import draw, phrases_other, phrases_people, phrases_works, quantitie
 from corpus.fillers import CLASSIFIERS, DEEDS, FILLERS, GENRES, JOBS, MAKERS, free_clause
 from corpus.grammar import Filler, Kind, Teller, choose, parse_kinds
 from corpus.records import KINDS, draw_record
+from corpus.registers import noise, register
 from corpus.schema import TYPES
 from utils.triplets import Triplet
 
@@ -84,11 +85,11 @@ class Writer:
             text = text.rstrip("。！，") + rng.choice(("。", "；", "，", "。")) + other.text
             extra_triplets, extra_mentions = other.triplets, other.mentions
         else:
-            text = self._register(text)
+            text = register(rng, text)
             extra_triplets, extra_mentions = [], []
         triplets = [triplet for teller in tellers for triplet in teller.triplets] + extra_triplets
         mentions = [mention for teller in tellers for mention in teller.mentions] + extra_mentions
-        text = self._noise(text)
+        text = noise(rng, text)
         return Sentence(text, self._in_order(text, triplets), mentions, name)
 
     # ---- plans ----
@@ -187,7 +188,7 @@ class Writer:
                 head.replace("{genre}", rng.choice(GENRES)).replace("{job}", rng.choice(JOBS))
                 + teller.tell(phrase),
             )
-        return Sentence(self._noise(self._register("，".join(clauses))), [], teller.mentions, "nothing")
+        return Sentence(noise(rng, register(rng, "，".join(clauses))), [], teller.mentions, "nothing")
 
     def _open_pred(self, teller: Teller) -> str:
         phrase = teller.pick("pred")
@@ -330,108 +331,6 @@ class Writer:
             roles = {role: teller.record.facts[role][0] for role in told}
             teller.triplets = _family_triplets(roles)
         return text, [teller]
-
-    # ---- register and noise ----
-
-    def _register(self, text: str) -> str:
-        """Put the text into a register: news, chat, review, encyclopaedia, with clauses around it."""
-        rng = self.rng
-        roll = rng.random()
-        if roll < 0.1:
-            text = (
-                rng.choice(
-                    (
-                        "据悉，",
-                        "据报道，",
-                        "日前，",
-                        "近日，",
-                        f"{quantities.date(rng)}，",
-                        f"{quantities.date(rng)}，据了解，",
-                        "【新闻】",
-                        "本报讯 ",
-                        "资料显示，",
-                        "据介绍，",
-                        "昨日，",
-                    )
-                )
-                + text
-            )
-        elif roll < 0.16:
-            text = (
-                rng.choice(
-                    (
-                        "听说",
-                        "刚看完，",
-                        "我记得",
-                        "话说",
-                        "昨晚查了一下，",
-                        "朋友说",
-                        "大家都知道，",
-                        "有人知道吗，",
-                        "哈哈，",
-                        "其实",
-                        "没想到",
-                        "不得不说，",
-                        "请问",
-                    )
-                )
-                + text
-            )
-        elif roll < 0.19:
-            text = (
-                rng.choice(
-                    (
-                        "基本信息 ",
-                        "简介：",
-                        "人物简介 ",
-                        "内容简介：",
-                        "1、",
-                        "（1）",
-                        "编辑推荐 ",
-                        "剧情简介",
-                        "公司简介",
-                        "[1]",
-                        "经历",
-                    )
-                )
-                + text
-            )
-        elif roll < 0.25:
-            text = free_clause(rng) + rng.choice(("，", "。", "：")) + text
-        roll = rng.random()
-        if roll < 0.12:
-            for _ in range(rng.randint(1, 3)):
-                text += "，" + free_clause(rng)
-        elif roll < 0.16:
-            text += rng.choice(
-                (
-                    "，非常好看",
-                    "，推荐给大家",
-                    "，你们觉得呢？",
-                    "，真的太棒了！",
-                    "，求推荐",
-                    "，一起来看看吧",
-                    "，敬请期待",
-                    "，欢迎收看",
-                )
-            )
-        ending = rng.random()
-        return text + ("。" if ending < 0.86 else rng.choice(("", "！", "", "[1]。", "……", "~", ".")))
-
-    def _noise(self, text: str) -> str:
-        """Add what real text has: half-width punctuation, stray blanks."""
-        rng = self.rng
-        text = text.replace("{genre}", rng.choice(GENRES)).replace("{job}", rng.choice(JOBS))
-        roll = rng.random()
-        if roll < 0.05:
-            text = text.replace("，", ",").replace("：", ":").replace("（", "(").replace("）", ")")
-        elif roll < 0.07:
-            text = text.replace("，", rng.choice((" ", "， ", " ，")))
-        elif roll < 0.08:
-            text = text.replace("《", rng.choice(("", "〈", "『"))).replace(
-                "》", rng.choice(("", "〉", "』"))
-            )
-        return text
 
     def _in_order(self, text: str, triplets: list[Triplet]) -> list[Triplet]:
         """Drop repeated triplets and what noise has made unfindable; order by place of object and subject."""
