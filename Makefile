@@ -44,7 +44,7 @@ if ! [ -x $(PY) ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
 		|| { echo "错误：建不了虚拟环境，请检查目录权限；Debian/Ubuntu 还需要 apt install python3-venv。" >&2; exit 1; }; \
 fi; \
 echo "安装 $(1)（首次需要几分钟）" >&2; \
-$(PY) -m pip install $(if $(CI)$(wildcard $(VENV)/.installed-*),--quiet) --disable-pip-version-check $(PIP_ARGS) -r "$(1)" \
+$(PY) -m pip install $(if $(CI)$(wildcard $(VENV)/.installed-*),--quiet) --disable-pip-version-check $(PIP_ARGS) -r "$(1)" >&2 \
 	|| { echo "错误：软件包没有装好，请检查网络后重试，或用 PIP_ARGS 指定镜像。" >&2; exit 1; }; \
 echo "$$wanted" > "$$stamp"
 endef

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log, quiet_libraries, run_main, set_seed
 from utils.config_cli import apply_overrides
+from utils.device import limit_primitive_cache
 from utils.schedule import learning_rate_at, windows
 
 if TYPE_CHECKING:
@@ -603,6 +604,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     config = apply_overrides(ProjectConfig(), arguments, "用 QLoRA 微调 ChatGLM-6B 做三元组抽取。")
     quiet_libraries()
+    limit_primitive_cache()
     import torch
 
     from chatglm import CheckpointError

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 _PRECISION_NAMES = {"fp16": "FP16 混合精度", "bf16": "BF16 混合精度", "no": "FP32"}
 
 
+def limit_primitive_cache() -> None:
+    """Keep the CPU's memory from growing with every new batch shape; call it before the first computation.
+
+    oneDNN keeps a compiled product, with its scratch memory, for each of the last 1,024 shapes that it met.
+    Batches padded to their longest sample have a new shape nearly every time.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
+
 def check_device(device: str | None) -> None:
     """Make sure that a device asked for by name is there.
 
