@@ -366,11 +366,13 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
             labels: [B, S] int64 aligned with `input_ids` (the shift happens here), -100 where no loss is
                 wanted. With labels the head runs at the labelled positions only, and no logits are returned:
                 at 130,528 words they would be most of a step's memory.
-            logits_to_keep: the number of last positions to compute logits for (0: all), or their indices.
+            logits_to_keep: the number of last positions to compute logits for (0: all), or their indices, or
+                a [B, S] bool mask of them.
 
         Returns:
             `loss`: fp32 mean over the labelled tokens (0 if there is none); None without labels.
-            `logits`: [B, S or logits_to_keep, V]; None with labels. `cache`.
+            `logits`: [B, S or logits_to_keep, V], or [T, V] for a mask of T positions; None with labels.
+            `cache`.
         """
         outputs = self.transformer(
             input_ids,
@@ -383,8 +385,13 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
         hidden_states = outputs.last_hidden_state  # [B, S, H]
         if labels is not None:
             return CausalLMOutputWithPast(loss=self._loss(hidden_states, labels), cache=outputs.cache)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(logits=self.lm_head(hidden_states[:, kept]), cache=outputs.cache)
+        if isinstance(logits_to_keep, int):
+            hidden_states = hidden_states[:, slice(-logits_to_keep, None)]
+        elif logits_to_keep.dtype == torch.bool:
+            hidden_states = hidden_states[logits_to_keep]  # [T, H]
+        else:
+            hidden_states = hidden_states[:, logits_to_keep]
+        return CausalLMOutputWithPast(logits=self.lm_head(hidden_states), cache=outputs.cache)
 
     def _loss(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of the labels, each predicted from the hidden state before it."""

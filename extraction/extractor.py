@@ -1,20 +1,26 @@
-"""Sentences to triplets with a model: prompts, batched greedy generation, reading of the answers."""
+"""Sentences to triplets with a model: prompts, decoding under a constraint or freely, reading of answers."""
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig
 
+from extraction.decoding import Answer, ConstrainedDecoder, Statistics
+from extraction.grammar import AnswerGrammar, Constraint
 from extraction.parsing import AnswerStatus, parse_answer
+from extraction.source_text import Span
+from extraction.splitting import asks_for_triplets, split_sentence
 from utils.common_utils import UserError
 from utils.prompt import EncodedPrompt, build_prompt, encode_prompt
-from utils.triplets import Triplet
+from utils.triplets import Triplet, format_target
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +32,15 @@ class Extraction:
     Args:
         triplets: without duplicates, in the order of the answer. Empty both for "nothing to extract" and for
             an answer that gave no result; `problem` tells them apart.
-        raw: the answer as generated, without `<eop>`.
+        raw: the answer as generated, without `<eop>`; under a constraint, all its triplets in the notation
+            of training data.
         status: how the answer was read.
-        truncated: no `<eop>` came within the token budget.
+        truncated: the token budget ended before the answer did.
         source_truncated: the sentence was cut at its end to fit the prompt's length.
         error: what stopped the generation of this sentence; then there is no answer.
+        scores: the model's probability of each triplet; only under a constraint and if asked for.
+        spans: where object and subject of each triplet stand in the sentence, if they do; only under a
+            constraint.
     """
 
     triplets: list[Triplet] = field(default_factory=list)
@@ -39,6 +49,8 @@ class Extraction:
     truncated: bool = False
     source_truncated: bool = False
     error: str | None = None
+    scores: list[float] = field(default_factory=list)
+    spans: list[tuple[Span | None, Span | None]] = field(default_factory=list)
 
     @property
     def problem(self) -> str | None:
@@ -50,6 +62,27 @@ class Extraction:
             return f"模型的回答{cut}不是可用的三元组 JSON"
         return None
 
+    def to_list(self, with_scores: bool = False, with_spans: bool = False) -> list[dict[str, Any]]:
+        """Return the triplets for JSON, with `score`, `object_span` and `subject_span` if wanted."""
+        items: list[dict[str, Any]] = [triplet._asdict() for triplet in self.triplets]
+        for index, item in enumerate(items):
+            if with_scores:
+                item["score"] = round(self.scores[index], 4)
+            if with_spans:
+                item["object_span"], item["subject_span"] = (
+                    span and list(span) for span in self.spans[index]
+                )
+        return items
+
+
+class _Piece(NamedTuple):
+    """A part of a sentence that fits into a prompt."""
+
+    sentence: int  # its index
+    offset: int  # in it
+    text: str
+    input_ids: list[int]
+
 
 class TripletExtractor:
     """Extracts triplets from sentences.
@@ -57,11 +90,16 @@ class TripletExtractor:
     Args:
         model: a ChatGLM with its head, with or without an adapter; put into evaluation mode during a call.
         tokenizer: the model's `ChatGLMTokenizer`.
-        max_source_seq_len: prompt tokens at most; a longer sentence is cut at its end and flagged.
+        max_source_seq_len: prompt tokens at most. Under a constraint a longer sentence is split at its
+            sentence ends; else it is cut at its end and flagged.
         max_new_tokens: answer tokens at most, `<eop>` included.
         batch_size: sentences generated together.
         autocast_dtype: half precision to compute in under autocast, as in training; None for the weights'
             own, or the caller's autocast.
+        constraint: what answers to triplet prompts may hold; None lets the model write what it likes and
+            repairs its answers. Other prompts are always answered freely.
+        with_scores: compute the triplets' probabilities; needs a constraint.
+        min_score: leave out triplets below this probability.
 
     Raises:
         UserError: prompt and answer together are longer than the model's context.
@@ -76,6 +114,9 @@ class TripletExtractor:
         max_new_tokens: int,
         batch_size: int = 8,
         autocast_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
+        with_scores: bool = False,
+        min_score: float = 0.0,
     ) -> None:
         limit = model.config.max_sequence_length
         if max_source_seq_len + max_new_tokens > limit:
@@ -88,6 +129,10 @@ class TripletExtractor:
         self.max_source_seq_len = max_source_seq_len
         self.batch_size = batch_size
         self.autocast_dtype = autocast_dtype
+        self.constraint = constraint
+        self.with_scores = with_scores or min_score > 0
+        self.min_score = min_score
+        self.statistics = Statistics()  # of constrained decoding
         self.generation_config = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -126,29 +171,21 @@ class TripletExtractor:
         prompts = [build_prompt(sentence) for sentence in sentences] if prompts is None else prompts
         if len(prompts) != len(sentences):
             raise ValueError(f"{len(prompts)} prompts for {len(sentences)} sentences")
-        extractions: list[Extraction] = [Extraction()] * len(prompts)
-        encoded: dict[int, EncodedPrompt] = {}
-        for index, prompt in enumerate(prompts):
-            try:
-                encoded[index] = encode_prompt(self.tokenizer, prompt, self.max_source_seq_len)
-            except UserError as error:
-                extractions[index] = Extraction(error=str(error))
-        # Prompts of like length share a batch, so that little of it is padding.
-        order = sorted(encoded, key=lambda index: len(encoded[index].input_ids))
-
+        report = on_progress or (lambda count: None)
+        constrained = [index for index, prompt in enumerate(prompts) if self._is_constrained(prompt)]
+        free = sorted({*range(len(prompts))} - {*constrained})
+        extractions: dict[int, Extraction] = {}
         was_training = self.model.training
         self.model.eval()
         try:
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
-                results = self._extract_batch([encoded[index] for index in batch])
-                for index, extraction in zip(batch, results, strict=True):
-                    extractions[index] = extraction
-                if on_progress is not None:
-                    on_progress(len(batch))
+            self._extract_freely({index: prompts[index] for index in free}, extractions, report)
+            self._extract_constrained({index: prompts[index] for index in constrained}, extractions, report)
         finally:
             self.model.train(was_training)
-        return extractions
+        return [extractions[index] for index in range(len(prompts))]
+
+    def _is_constrained(self, prompt: str) -> bool:
+        return self.constraint is not None and asks_for_triplets(prompt)
 
     @torch.no_grad()
     def adapter_changes_logits(self) -> bool:
@@ -164,6 +201,136 @@ class TripletExtractor:
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.model.device.type, self.autocast_dtype)
+
+    # --- under the constraint
+
+    @cached_property
+    def _grammar(self) -> AnswerGrammar:
+        assert self.constraint is not None
+        return AnswerGrammar(self.tokenizer, self.model.config.vocab_size, self.constraint)
+
+    def _extract_constrained(
+        self, prompts: dict[int, str], extractions: dict[int, Extraction], report: Callable[[int], None]
+    ) -> None:
+        pieces: list[_Piece] = []
+        for index, prompt in prompts.items():
+            try:
+                for offset, text, ids in split_sentence(self.tokenizer, prompt, self.max_source_seq_len):
+                    pieces.append(_Piece(index, offset, text, ids))
+            except UserError as error:
+                extractions[index] = Extraction(error=str(error))
+        pieces.sort(key=lambda piece: len(piece.input_ids))
+        missing: dict[int, int] = defaultdict(int)
+        for piece in pieces:
+            missing[piece.sentence] += 1
+
+        def done(piece: _Piece) -> None:
+            missing[piece.sentence] -= 1
+            if not missing[piece.sentence]:
+                report(1)
+
+        parts: dict[int, list[tuple[_Piece, Answer | str]]] = defaultdict(list)
+        for position, answer in self._answer(pieces, done).items():
+            parts[pieces[position].sentence].append((pieces[position], answer))
+        for index, found in parts.items():
+            found.sort(key=lambda part: part[0].offset)
+            extractions[index] = self._merge(found)
+
+    def _answer(self, pieces: list[_Piece], done: Callable[[_Piece], None]) -> dict[int, Answer | str]:
+        """Decode pieces; return an answer, or what went wrong, for each of their positions."""
+        answers: dict[int, Answer | str] = {}
+        waiting = list(range(len(pieces)))
+        while waiting:
+            try:
+                self._decode(pieces, waiting, self.batch_size, answers, done)
+            except (torch.OutOfMemoryError, MemoryError):
+                logger.warning("一批 %d 句的生成内存不足，改为逐句生成；可调小批次大小。", self.batch_size)
+            except Exception as error:
+                logger.debug("generation failed", exc_info=True)
+                logger.warning("一批句子生成失败（%s），改为逐句生成。", error)
+            # Outside the handlers: while one runs, the traceback keeps the failed batch's tensors alive.
+            waiting = [position for position in waiting if position not in answers]
+            if waiting and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            for position in waiting[: self.batch_size]:  # those that were being decoded
+                try:
+                    self._decode(pieces, [position], 1, answers, done)
+                except (torch.OutOfMemoryError, MemoryError):
+                    raise
+                except Exception as error:
+                    logger.debug("generation failed", exc_info=True)
+                    answers[position] = f"{type(error).__name__}: {error}"
+                    done(pieces[position])
+            waiting = waiting[self.batch_size :]
+        return answers
+
+    def _decode(
+        self,
+        pieces: list[_Piece],
+        positions: list[int],
+        batch_size: int,
+        answers: dict[int, Answer | str],
+        done: Callable[[_Piece], None],
+    ) -> None:
+        decoder = ConstrainedDecoder(
+            self.model,
+            self._grammar,
+            max_new_tokens=self.generation_config.max_new_tokens,
+            batch_size=batch_size,
+            with_scores=self.with_scores,
+            statistics=self.statistics,
+        )
+        chosen = [pieces[position] for position in positions]
+        with self._autocast():
+            for place, answer in decoder.decode(
+                [piece.input_ids for piece in chosen], [piece.text for piece in chosen]
+            ):
+                answers[positions[place]] = answer
+                done(chosen[place])
+
+    def _merge(self, parts: list[tuple[_Piece, Answer | str]]) -> Extraction:
+        """Join the answers to the pieces of a sentence."""
+        found: dict[Triplet, tuple[float, tuple[Span | None, Span | None]]] = {}
+        truncated = False
+        for piece, answer in parts:
+            if isinstance(answer, str):
+                return Extraction(error=answer)
+            truncated |= answer.truncated
+            source = self._grammar.source(piece.text)
+            scores = answer.scores or [1.0] * len(answer.triplets)
+            for normalised, score in zip(answer.triplets, scores, strict=True):
+                triplet, *spans = self._grammar.as_typed(normalised, source)
+                moved = [span and Span(span.start + piece.offset, span.end + piece.offset) for span in spans]
+                if triplet not in found or found[triplet][0] < score:
+                    found[triplet] = score, (moved[0], moved[1])
+        kept = {triplet: rest for triplet, rest in found.items() if rest[0] >= self.min_score}
+        return Extraction(
+            triplets=list(kept),
+            raw=format_target(found),
+            status=AnswerStatus.OK,
+            truncated=truncated,
+            scores=[score for score, _ in kept.values()] if self.with_scores else [],
+            spans=[spans for _, spans in kept.values()],
+        )
+
+    # --- freely
+
+    def _extract_freely(
+        self, prompts: dict[int, str], extractions: dict[int, Extraction], report: Callable[[int], None]
+    ) -> None:
+        encoded: dict[int, EncodedPrompt] = {}
+        for index, prompt in prompts.items():
+            try:
+                encoded[index] = encode_prompt(self.tokenizer, prompt, self.max_source_seq_len)
+            except UserError as error:
+                extractions[index] = Extraction(error=str(error))
+        # Prompts of like length share a batch, so that little of it is padding.
+        order = sorted(encoded, key=lambda index: len(encoded[index].input_ids))
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            results = self._extract_batch([encoded[index] for index in batch])
+            extractions.update(zip(batch, results, strict=True))
+            report(len(batch))
 
     def _extract_batch(self, prompts: list[EncodedPrompt]) -> list[Extraction]:
         """Generate a batch; if that fails, each of its sentences alone."""

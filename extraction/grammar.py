@@ -1,0 +1,140 @@
+"""The grammar of an answer: triplet notation, predicates and types of a schema, values from the sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from llguidance import LLMatcher, LLParserLimits
+
+from extraction.schema import Combination, Schema
+from extraction.source_text import SourceText, Span, escape, normalise
+from extraction.vocabulary import vocabulary_of
+from utils.triplets import Triplet, format_target
+
+# A JSON string as `json.dumps(…, ensure_ascii=False)` writes it, with something else than blanks in it.
+_FREE = r'/([^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u00[01][0-9a-f])+/ & /(.|\n)*[^ "\\](.|\n)*/'
+_EMPTY_ANSWER = format_target([])
+LIST_START = _EMPTY_ANSWER.index("[") + 1  # length of an answer up to its first item
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What answers may hold.
+
+    Args:
+        schema: the allowed combinations of predicate and types; None allows any.
+        free_values: subjects and objects need not be parts of the sentence.
+    """
+
+    schema: Schema | None = None
+    free_values: bool = False
+
+
+class AnswerGrammar:
+    """Grammars of answers for one tokenizer and one constraint.
+
+    Args:
+        tokenizer: a `ChatGLMTokenizer`.
+        vocab_size: number of ids of the model.
+        constraint: see there.
+    """
+
+    def __init__(self, tokenizer: Any, vocab_size: int, constraint: Constraint) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary = vocabulary_of(tokenizer, vocab_size)
+        self.constraint = constraint
+        self.start = self.vocabulary.encode_start(_EMPTY_ANSWER[:LIST_START]).decode()
+        # The schema as the model writes it, and as its file has it.
+        self._combinations = {
+            Combination(*(normalise(name, tokenizer) for name in combination)): combination
+            for combination in sorted(
+                constraint.schema.combinations if constraint.schema else (), reverse=True
+            )
+        }
+
+    def source(self, sentence: str) -> SourceText:
+        """Return the sentence as the model sees it."""
+        return SourceText(sentence, self.vocabulary, self.tokenizer)
+
+    def matcher(self, source: SourceText) -> LLMatcher:
+        """Return llguidance's state machine at the beginning of an answer for a sentence.
+
+        Raises:
+            RuntimeError: llguidance refuses the grammar.
+        """
+        # Lexemes are few here, and most sentences end before looking ahead through all tokens would pay.
+        limits = LLParserLimits(precompute_large_lexemes=False)
+        matcher = LLMatcher(self.vocabulary.ll_tokenizer, self.lark(source), limits=limits)
+        if error := matcher.get_error():
+            raise RuntimeError(f"llguidance: {error}")
+        return matcher
+
+    def lark(self, source: SourceText) -> str:
+        """Return the grammar in llguidance's Lark dialect."""
+        end = _EMPTY_ANSWER[LIST_START:]
+        can_have_items = source.has_values or self.constraint.free_values
+        if not can_have_items or (self.constraint.schema and not self._combinations):
+            return f"start: {_literal(self.start + end)}\n"
+        lines = [
+            f'start: {_literal(self.start)} ( {_literal(end)} | item (", " item)* {_literal(end)} )',
+            f"item: head VALUE {_literal(_SUBJECT)} VALUE {_literal(_ITEM_END)}",
+            *self._head_rules,
+        ]
+        if self.constraint.free_values:
+            lines.append(f"VALUE: {_FREE}")
+        else:
+            chunks = json.dumps(source.chunks, ensure_ascii=False)
+            lines.append(f'SUBSTRING: %regex {{"substring_chunks": {chunks}}}')
+            lines.append(r"VALUE: SUBSTRING & /(.|\n)*[^ ](.|\n)*/")
+        return "\n".join(lines) + "\n"
+
+    @cached_property
+    def _head_rules(self) -> list[str]:
+        """The beginning of an item up to its first value."""
+        if self.constraint.schema is None:
+            parts = [_literal(part) for part in _head("\0", "\0", "\0").split("\0")]
+            return [f"head: {' NAME '.join(parts)}", f"NAME: {_FREE}"]
+        heads = [
+            _literal(_head(*map(escape, (c.predicate, c.object_type, c.subject_type))))
+            for c in sorted(self._combinations)
+        ]
+        return [f"head: HEAD\nHEAD: {' | '.join(heads)}"]
+
+    def as_typed(self, triplet: Triplet, source: SourceText) -> tuple[Triplet, Span | None, Span | None]:
+        """Map a triplet of an answer to the schema's names and the sentence's characters.
+
+        Returns:
+            The triplet, and where its object and its subject stand in the sentence (None: nowhere, which
+            happens with free values only).
+        """
+        combination = Combination(triplet.predicate, triplet.subject_type, triplet.object_type)
+        combination = self._combinations.get(combination, combination)
+        spans = source.find(triplet.object), source.find(triplet.subject)
+        values = [
+            source.sentence[span.start : span.end] if span else value
+            for span, value in zip(spans, (triplet.object, triplet.subject), strict=True)
+        ]
+        return (
+            Triplet(combination.predicate, combination.object_type, combination.subject_type, *values),
+            *spans,
+        )
+
+
+def _head(predicate: str, object_type: str, subject_type: str) -> str:
+    """Return an item up to its first value, its names escaped."""
+    return (
+        f'{{"predicate": "{predicate}", "object_type": "{object_type}", "subject_type": "{subject_type}", '
+        f'"object": "'
+    )
+
+
+_SUBJECT = '", "subject": "'
+_ITEM_END = '"}'
+
+
+def _literal(text: str) -> str:
+    """Write text as a string of Lark."""
+    return json.dumps(text, ensure_ascii=False)

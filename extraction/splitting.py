@@ -1,0 +1,71 @@
+"""Prompts for constrained decoding: which ask for triplets, and how a long sentence becomes several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from utils.prompt import encode_prompt, split_context
+
+# Where a sentence that is too long may be cut, the best places first.
+_ENDS = (re.compile(r"[。！？!?…\n]+[”’」』）)\"']*"), re.compile(r"[；;]"), re.compile(r"[，,、\s]"))
+_CHARACTERS_PER_TOKEN = 16  # to begin the search with; most have one or two
+
+
+def asks_for_triplets(context: str) -> bool:
+    """Tell a prompt that wants triplets from a classification prompt, by its instruction."""
+    instruction = split_context(context)[0] or context
+    return "三元组" in instruction or "json" in instruction.lower()
+
+
+def split_sentence(
+    tokenizer: Any, context: str, max_source_seq_len: int
+) -> Iterator[tuple[int, str, list[int]]]:
+    """Split the sentence of a context into pieces that fit, at sentence ends where there are any.
+
+    Args:
+        tokenizer: a `ChatGLMTokenizer`.
+        context: the whole prompt.
+        max_source_seq_len: the most ids of a prompt.
+
+    Yields:
+        Each piece's offset in the sentence, its text, and the ids of its prompt.
+
+    Raises:
+        UserError: the instruction alone does not fit.
+    """
+    head, sentence, tail = split_context(context)
+    start = 0
+    while True:
+        end = _fitting_end(tokenizer, head, sentence, tail, start, max_source_seq_len - 2)
+        if end < len(sentence):
+            end = _cut(sentence, start, end)
+        text = sentence[start:end]
+        yield start, text, encode_prompt(tokenizer, head + text + tail, max_source_seq_len).input_ids
+        if end >= len(sentence):
+            return
+        start = end
+
+
+def _fitting_end(tokenizer: Any, head: str, sentence: str, tail: str, start: int, room: int) -> int:
+    """Return the last end of a piece from `start` on with which the prompt fits; at least one character."""
+    fits, too_long = start, min(len(sentence), start + room * _CHARACTERS_PER_TOKEN) + 1
+    middle = too_long - 1  # most sentences fit as a whole
+    while too_long - fits > 1:
+        if len(tokenizer.encode_plain(head + sentence[start:middle] + tail)) <= room:
+            fits = middle
+        else:
+            too_long = middle
+        middle = (fits + too_long) // 2
+    return max(fits, min(start + 1, len(sentence)))
+
+
+def _cut(sentence: str, start: int, end: int) -> int:
+    """Return where to cut between `start` and `end`: behind the last of the best marks there."""
+    for pattern in _ENDS:
+        # Too early a cut would make many pieces; a worse mark further on is better then.
+        ends = [match.end() for match in pattern.finditer(sentence, start, end)]
+        if ends and ends[-1] > start + (end - start) // 4:
+            return ends[-1]
+    return end
