@@ -6,21 +6,22 @@ import argparse
 import contextlib
 import io
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from extraction.console import ChineseArgumentParser, positive_int
+from extraction.arguments import build_parser, refuse_contradictions
 from utils.common_utils import UserError, log, run_main
 
 if TYPE_CHECKING:
     import torch
 
     from extraction.extractor import Extraction, TripletExtractor
-    from extraction.files import Record
+    from extraction.files import FileSummary, Record
+    from extraction.grammar import Constraint
+    from extraction.shards import Shards
     from glm_config import ProjectConfig
 
 DEMO_SENTENCES = (
@@ -31,6 +32,7 @@ DEMO_SENTENCES = (
     "今天下午的雨下得很大，我们只好改天再去。",
 )
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+WINDOW_BATCHES = 8  # batches of a file's lines worked on together; rows that finish make room for others
 PRINTED_ERRORS = 10  # in the table on stderr
 REPORTED_ERRORS = 20  # in the JSON on stdout; --report has all
 
@@ -73,56 +75,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         UserError: it can't be understood, or contradicts itself.
     """
-    parser = ChineseArgumentParser(
-        description="从中文句子中抽取三元组，结果以 JSON 输出到 stdout；不带参数时演示几个内置句子。",
-        usage="%(prog)s [--text 句子 | --interactive | --input 文件 --output 文件 | --evaluate 文件] [选项]",
-        add_help=False,
-        allow_abbrev=False,
-    )
-    modes = parser.add_argument_group("做什么").add_mutually_exclusive_group()
-    modes.add_argument("--text", metavar="句子", help="抽取一个句子")
-    modes.add_argument("--interactive", action="store_true", help="逐句输入；exit、quit、退出或 Ctrl-D 结束")
-    modes.add_argument(
-        "--input", type=Path, metavar="文件", help="每行一个句子，或一个含 text 字段的 JSON 对象"
-    )
-    modes.add_argument("--evaluate", type=Path, metavar="文件", help="在标注数据上算精确率、召回率和 F1")
-    files = parser.add_argument_group("文件")
-    files.add_argument(
-        "--output", type=Path, metavar="文件", help="--input 的结果（JSONL）；中断后重跑会接着做"
-    )
-    files.add_argument(
-        "--report", type=Path, metavar="文件", help="--evaluate 的完整报告（JSON，含全部错例）"
-    )
-    model = parser.add_argument_group("模型")
-    model.add_argument("--adapter", type=Path, metavar="目录", help="默认是配置中 save_dir 下的 model_best")
-    model.add_argument("--no-adapter", action="store_true", help="不加载适配器，直接用基座模型")
-    model.add_argument("--pre_model", metavar="模型", help="基座模型；默认是训练时的那个")
-    model.add_argument("--device", metavar="设备", help="cpu、cuda 或 cuda:1；默认自动选择")
-    model.add_argument("--batch_size", type=positive_int, metavar="N", help="一起生成的句数")
-    model.add_argument("--max_new_tokens", type=positive_int, metavar="N", help="答案最多的 token 数")
-    general = parser.add_argument_group("通用")
-    general.add_argument("--debug", action="store_true", help="出错时打印完整的调用栈")
-    general.add_argument("-h", "--help", action="help", help="显示这份说明")
-    args = parser.parse_args(list(argv))
-
-    if (args.input is None) != (args.output is None):
-        raise UserError("--input 与 --output 要一起使用：前者是句子文件，后者是结果文件。")
-    if args.report is not None and args.evaluate is None:
-        raise UserError("--report 只能与 --evaluate 一起使用。")
-    if args.adapter is not None and args.no_adapter:
-        raise UserError("--adapter 与 --no-adapter 不能同时使用。")
-    if args.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", args.device):
-        raise UserError(f"--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 {args.device!r}。")
+    args = build_parser().parse_args(list(argv))
+    refuse_contradictions(args)
     if args.text is not None and (problem := text_problem(args.text)):
         raise UserError(f"--text 不能抽取：{problem}。")
     return args
 
 
-def text_problem(text: Any) -> str | None:
-    """Say in Chinese what is wrong with a sentence; None if nothing is."""
+def text_problem(text: Any, name: str = "text") -> str | None:
+    """Say in Chinese what is wrong with a sentence, the value of a field; None if nothing is."""
     from data_handle.reader import text_problem as field_problem
 
-    return field_problem({"text": text}, "text")
+    return field_problem({name: text}, name)
 
 
 def read_config(args: argparse.Namespace) -> tuple[ProjectConfig, Path | None]:
@@ -157,13 +121,37 @@ def read_config(args: argparse.Namespace) -> tuple[ProjectConfig, Path | None]:
     return config, directory
 
 
-def load_extractor(config: ProjectConfig, directory: Path | None, debug: bool) -> TripletExtractor:
+def read_constraint(args: argparse.Namespace, directory: Path | None) -> Constraint | None:
+    """Return what answers may hold; None for free decoding.
+
+    Raises:
+        UserError: the schema's file is missing or damaged, or holds nothing.
+    """
+    if args.free_decoding:
+        return None
+    from extraction.grammar import Constraint
+    from extraction.schema import Schema
+    from utils.adapter import SCHEMA_FILE
+
+    path = args.schema or (directory / SCHEMA_FILE if directory else None)
+    if args.open_schema or path is None:
+        return Constraint(None, args.free_values)
+    schema = Schema.load(path)
+    if args.schema and not schema.combinations:
+        raise UserError(f"模式文件 {path} 里一个关系也没有，请补上，或改用 --open-schema。")
+    return Constraint(schema, args.free_values)
+
+
+def load_extractor(
+    args: argparse.Namespace, config: ProjectConfig, directory: Path | None
+) -> TripletExtractor:
     """Load the base model, and onto it the adapter if there is one.
 
     Raises:
         UserError: one of them is missing or damaged, or they do not belong together.
     """
-    quiet_libraries(debug)
+    quiet_libraries(args.debug)
+    constraint = read_constraint(args, directory)
     from chatglm import CheckpointError, load_base_model
     from extraction.extractor import TripletExtractor
     from utils.device import check_device
@@ -187,6 +175,9 @@ def load_extractor(config: ProjectConfig, directory: Path | None, debug: bool) -
         max_new_tokens=config.max_target_seq_len,
         batch_size=config.eval_batch_size,
         autocast_dtype=dtype if dtype.itemsize == 2 else None,
+        constraint=constraint,
+        with_scores=args.scores or (args.evaluate is not None and constraint is not None),
+        min_score=args.min_score or 0.0,
     )
     if directory is not None:
         from utils.adapter import load_adapter
@@ -226,18 +217,18 @@ def quiet_libraries(debug: bool) -> None:
 
 def extract_texts(args: argparse.Namespace, sentences: Sequence[str], results: TextIO) -> int:
     """Print the triplets of sentences, one JSON list each; return the exit code."""
-    extractor = load_extractor(*read_config(args), args.debug)
+    extractor = load_extractor(args, *read_config(args))
     failed = 0
     for sentence in sentences:
         if len(sentences) > 1:
             log(f"句子：{sentence}")
-        failed += not show(extractor.extract_one(sentence), results)
+        failed += not show(extractor.extract_one(sentence), args, results)
     if failed and len(sentences) > 1:
         log(f"{len(sentences)} 句中有 {failed} 句没有得到结果。")
     return 1 if failed else 0
 
 
-def show(extraction: Extraction, results: TextIO) -> bool:
+def show(extraction: Extraction, args: argparse.Namespace, results: TextIO) -> bool:
     """Print one result, or say why there is none; return whether there is one."""
     from extraction.parsing import AnswerStatus
 
@@ -253,7 +244,7 @@ def show(extraction: Extraction, results: TextIO) -> bool:
         log("注意：回答到长度上限（--max_new_tokens）还没有结束，后面的三元组可能缺失。")
     elif extraction.status is AnswerStatus.REPAIRED:
         log("注意：回答不是完整的 JSON，已修复，只保留其中完整的三元组。")
-    print_json([triplet._asdict() for triplet in extraction.triplets], results)
+    print_json(extraction.to_list(args.scores, args.spans), results)
     return True
 
 
@@ -268,7 +259,7 @@ def converse(args: argparse.Namespace, results: TextIO) -> int:
 
     if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no text are refused sentence by sentence
         sys.stdin.reconfigure(errors="surrogateescape")
-    extractor = load_extractor(*read_config(args), args.debug)
+    extractor = load_extractor(args, *read_config(args))
     log("输入一个句子后按回车；exit、quit、退出或 Ctrl-D 结束，Ctrl-C 停止当前的生成。")
     failed = 0
     for sentence in read_sentences():
@@ -277,14 +268,18 @@ def converse(args: argparse.Namespace, results: TextIO) -> int:
             failed += 1
             continue
         try:
-            failed += not show(extractor.extract_one(sentence), results)
+            failed += not show(extractor.extract_one(sentence), args, results)
         except KeyboardInterrupt:
             log("\n已停止这一句的生成。")
     return 1 if failed and not sys.stdin.isatty() else 0
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """Read an input file: JSON objects with a `text` field, or one sentence a line; blank lines don't count.
+def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
+    """Read an input file: JSON objects, or one sentence a line; blank lines don't count.
+
+    Args:
+        path: the file.
+        text_field: the field of the objects with the sentence, `text` by default; results have it as `text`.
 
     JSON is told by the file's name, else by its first line.
 
@@ -295,14 +290,15 @@ def read_records(path: Path) -> Iterator[Record]:
     from extraction.files import Record
 
     try:
-        if path.suffix.lower() in JSON_SUFFIXES or _starts_with_json(path):
+        if text_field or path.suffix.lower() in JSON_SUFFIXES or _starts_with_json(path):
+            name = text_field or "text"
             for item in iter_objects(path):
                 if isinstance(item, BadLine):
                     yield Record({"line": item.line_number, "text": ""}, item.reason)
                 else:
                     fields = item[1]
-                    problem = text_problem(fields["text"]) if "text" in fields else "缺少字段 text"
-                    yield Record({**fields, "text": fields.get("text", "")}, problem)
+                    problem = text_problem(fields[name], name) if name in fields else f"缺少字段 {name}"
+                    yield Record({**fields, "text": fields.get(name, "")}, problem)
             return
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             for line in file:
@@ -324,39 +320,65 @@ def _starts_with_json(path: Path) -> bool:
 
 
 def extract_file(args: argparse.Namespace) -> int:
-    """Extract the sentences of a file into another; return the exit code."""
-    from extraction.console import Progress
-    from extraction.files import FileSummary, write_results
+    """Extract the sentences of a file into another; return the exit code.
+
+    Under `accelerate launch`, each process works on a share of the lines; the first one joins the results.
+    """
+    from extraction.shards import Shards
 
     if args.output.exists() and args.input.exists() and args.output.samefile(args.input):
         raise UserError("--output 与 --input 是同一个文件，请换一个 --output。")
     config, directory = read_config(args)
-    extractor: TripletExtractor | None = None
-
-    def extract(sentences: list[str]) -> list[Extraction]:
-        nonlocal extractor  # loaded when first needed: a job that is done already needs none
-        extractor = extractor or load_extractor(config, directory, args.debug)
-        return extractor.extract(sentences)
-
-    summary, progress = FileSummary(), Progress()
-    records = read_records(args.input)
+    window = WINDOW_BATCHES * config.eval_batch_size
+    shards = Shards.of_this_process(args.output, window)
+    if args.device is None and shards.count > 1 and config.device is None:
+        config.device = shards.device()
+    start = time.perf_counter()
     try:
-        for count in write_results(records, args.output, extract, config.eval_batch_size, summary):
-            progress.advance(count)
+        summary = write_shard(args, config, directory, shards)
+        summary = shards.join(summary)
     except OSError as error:
         raise UserError(
             f"写不了输出文件 {args.output}（{error.strerror}），请检查路径、权限和磁盘空间。"
         ) from error
+    if shards.rank == 0:
+        total = summary.resumed + summary.written
+        log(f"共 {total} 行（其中 {summary.resumed} 行是上次完成的），结果在 {args.output}。")
+        if summary.written:
+            log(f"本次平均 {summary.written / (time.perf_counter() - start):.2f} 句/秒（含加载模型）。")
+        if summary.failed:
+            log(f"{summary.failed} 行没有得到结果，原因见输出中的 error 字段。")
+    return 1 if summary.failed else 0
+
+
+def write_shard(
+    args: argparse.Namespace, config: ProjectConfig, directory: Path | None, shards: Shards
+) -> FileSummary:
+    """Extract this process's lines of the input into its own file."""
+    from extraction.console import Progress
+    from extraction.files import FileSummary, write_results
+
+    extractor: TripletExtractor | None = None
+
+    def extract(sentences: list[str]) -> list[Extraction]:
+        nonlocal extractor  # loaded when first needed: a job that is done already needs none
+        extractor = extractor or load_extractor(args, config, directory)
+        return extractor.extract(sentences)
+
+    def render(extraction: Extraction) -> list[dict[str, Any]]:
+        return extraction.to_list(args.scores, args.spans)
+
+    summary, progress = FileSummary(), Progress()
+    records = shards.mine(read_records(args.input, args.text_field))
+    try:
+        for count in write_results(records, shards.path, extract, shards.window, summary, render):
+            progress.advance(count)
     except KeyboardInterrupt:
-        log(f"\n{args.output} 已有 {summary.resumed + summary.written} 行结果，重新运行同一命令即可继续。")
+        log(f"\n{shards.path} 已有 {summary.resumed + summary.written} 行结果，重新运行同一命令即可继续。")
         raise
     finally:
         progress.close()
-    total = summary.resumed + summary.written
-    log(f"共 {total} 行（其中 {summary.resumed} 行是上次完成的），结果在 {args.output}。")
-    if summary.failed:
-        log(f"{summary.failed} 行没有得到结果，原因见输出中的 error 字段。")
-    return 1 if summary.failed else 0
+    return summary
 
 
 def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
@@ -368,7 +390,7 @@ def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
     examples, bad_lines = read_jsonl(args.evaluate)
     for line in describe_bad_lines(bad_lines):
         log(line)
-    extractor = load_extractor(*read_config(args), args.debug)
+    extractor = load_extractor(args, *read_config(args))
     progress = Progress(len(examples))
     start = time.perf_counter()
     evaluation = evaluate(

@@ -40,6 +40,17 @@ def positive_int(word: str) -> int:
     return int(word)
 
 
+def probability(word: str) -> float:
+    """Read a number between 0 and 1 for argparse."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"应为 0 到 1 之间的数，现在是 {word!r}")
+    return value
+
+
 def read_sentences() -> Iterator[str]:
     """Yield what is typed, line by line without blank ones, until an exit word or the end of the input.
 

@@ -39,6 +39,7 @@ def write_results(
     extract: Callable[[list[str]], Sequence[Extraction]],
     window: int,
     summary: FileSummary,
+    render: Callable[[Extraction], list[dict[str, Any]]] = Extraction.to_list,
 ) -> Iterator[int]:
     """Extract the sentences of records and append one JSON line for each to `output`.
 
@@ -49,6 +50,7 @@ def write_results(
             uninterrupted run from its window on, so that batches, and with them the results, are the same.
         window: records worked on together.
         summary: counts along; still valid when the iteration is broken off.
+        render: writes the triplets of an extraction for JSON.
 
     Yields:
         The number of lines done in each window.
@@ -66,7 +68,7 @@ def write_results(
             if done < len(group):
                 good = [str(record.fields["text"]) for record in group if record.problem is None]
                 extractions = iter(extract(good) if good else [])
-                results = [_result(record, extractions) for record in group]
+                results = [_result(record, extractions, render) for record in group]
                 writer = writer or existing.continue_writing()
                 for head, result in list(zip(heads, results, strict=True))[done:]:
                     writer.write(head + b", " + _dump(result)[1:] + b"\n")
@@ -95,12 +97,16 @@ def _head(fields: dict[str, Any]) -> bytes:
     return _dump({name: value for name, value in fields.items() if name not in RESULT_FIELDS})[:-1]
 
 
-def _result(record: Record, extractions: Iterator[Extraction]) -> dict[str, Any]:
+def _result(
+    record: Record,
+    extractions: Iterator[Extraction],
+    render: Callable[[Extraction], list[dict[str, Any]]],
+) -> dict[str, Any]:
     """Return the fields that an output line adds to its input's."""
     if record.problem is not None:
         return {"triplets": [], "error": record.problem}
     extraction = next(extractions)
-    result: dict[str, Any] = {"triplets": [triplet._asdict() for triplet in extraction.triplets]}
+    result: dict[str, Any] = {"triplets": render(extraction)}
     flags = {
         "repaired": extraction.status is AnswerStatus.REPAIRED,
         "truncated": extraction.truncated,

@@ -72,13 +72,13 @@ def test_text_with_nothing_to_extract(run: Callable[..., tuple[int, str, str]]) 
 
 
 def test_text_whose_answer_is_repaired(run: Callable[..., tuple[int, str, str]]) -> None:
-    code, out, err = run("--text", BROKEN)
+    code, out, err = run("--text", BROKEN, "--free-decoding")
     assert (code, json.loads(out)) == (0, as_json(FILM_TRIPLETS[:2]))
     assert "已修复，只保留其中完整的三元组" in err
 
 
 def test_text_whose_answer_is_no_json(run: Callable[..., tuple[int, str, str]]) -> None:
-    code, out, err = run("--text", NONSENSE)
+    code, out, err = run("--text", NONSENSE, "--free-decoding")
     assert (code, out) == (1, "")
     assert "没有结果：模型的回答不是可用的三元组 JSON。模型的回答：'没有。'" in err
 
@@ -90,7 +90,8 @@ def test_text_whose_answer_is_too_long(run: Callable[..., tuple[int, str, str]])
 
 
 def test_text_that_is_too_long(run: Callable[..., tuple[int, str, str]]) -> None:
-    assert "句子太长，超出输入长度（max_source_seq_len）的部分没有参与抽取" in run("--text", FILM[1:] * 30)[2]
+    err = run("--text", FILM[1:] * 30, "--free-decoding")[2]
+    assert "句子太长，超出输入长度（max_source_seq_len）的部分没有参与抽取" in err
 
 
 def test_bare_base_answers_as_before(tiny_run: TinyRun, capsys: Capture) -> None:
@@ -101,7 +102,7 @@ def test_bare_base_answers_as_before(tiny_run: TinyRun, capsys: Capture) -> None
 def test_demo(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     assert inference_triplet.DEMO_SENTENCES[0] == FILM
     monkeypatch.setattr(inference_triplet, "DEMO_SENTENCES", (FILM, NONSENSE, NOVEL))
-    code, out, err = run()
+    code, out, err = run("--free-decoding")
     assert code == 1
     assert out == "".join(
         json.dumps(as_json(triplets), ensure_ascii=False, indent=2) + "\n"
@@ -256,6 +257,7 @@ def test_interrupted_file(
 ) -> None:
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text(f"{RAIN}\n{NOVEL}\n{FILM}\n", encoding="utf-8")
+    monkeypatch.setattr(inference_triplet, "WINDOW_BATCHES", 1)
     original = TripletExtractor.extract
 
     def interrupt_at_film(self: TripletExtractor, sentences: list[str]) -> Any:
@@ -305,7 +307,7 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def test_evaluation(run: Callable[..., tuple[int, str, str]], labelled: Path, tmp_path: Path) -> None:
-    code, out, err = run("--evaluate", labelled, "--report", tmp_path / "report.json")
+    code, out, err = run("--evaluate", labelled, "--report", tmp_path / "report.json", "--free-decoding")
     report = json.loads(out)
     strict = report["triplets"]["strict"]
     assert code == 0
@@ -432,7 +434,7 @@ def test_debug_lets_the_reason_of_a_failure_through(
         raise RuntimeError("坏了")
 
     monkeypatch.setattr(TripletExtractor, "_generate", fail)
-    code, out, err = run("--text", FILM, "--debug")
+    code, out, err = run("--text", FILM, "--debug", "--free-decoding")
     assert (code, out) == (1, "")
     assert "没有结果：生成失败：RuntimeError: 坏了" in err
     assert "Traceback" in caplog.text

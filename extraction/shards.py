@@ -1,0 +1,116 @@
+"""A file's lines shared out among processes (`accelerate launch`), and their results joined in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from extraction.files import FileSummary
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=30)  # that a process waits for the slowest
+
+
+@dataclass(frozen=True)
+class Shards:
+    """One process's view of the job.
+
+    Args:
+        output: the file that all results end in.
+        window: lines that go to the same process together.
+        rank, count: this process and all of them.
+    """
+
+    output: Path
+    window: int
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def of_this_process(cls, output: Path, window: int) -> Shards:
+        """Read from the environment, as launchers set it, which process this is.
+
+        With an output that is there already, of this job in one process or finished, all is left to the
+        first process, which continues or checks it.
+        """
+        rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        shards = cls(output, window, rank, count)
+        if count > 1:
+            from accelerate import PartialState
+
+            PartialState(cpu=True, timeout=PATIENCE)  # they meet here, and again when they are done
+            if output.exists() and not any(shards._path(rank).exists() for rank in range(count)):
+                return cls(output, window, rank, 1)
+        return shards
+
+    @property
+    def path(self) -> Path:
+        """The file that this process writes."""
+        return self.output if self.rank == 0 and self.count == 1 else self._path(self.rank)
+
+    def _path(self, rank: int) -> Path:
+        return self.output.with_name(f"{self.output.name}.{rank + 1}-of-{self.count}")
+
+    def device(self) -> str | None:
+        """Return the GPU of this process; None without GPUs."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return None
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+
+    def mine(self, lines: Iterable[T]) -> Iterator[T]:
+        """Yield the lines of this process: every `count`-th window."""
+        for number, line in enumerate(lines):
+            if number // self.window % self.count == self.rank:
+                yield line
+
+    def join(self, summary: FileSummary) -> FileSummary:
+        """Wait for the other processes, and let the first one put their files together.
+
+        Returns:
+            In the first process, the counts of all; in the others, their own.
+
+        Raises:
+            OSError: a file can't be read or written.
+        """
+        if self.count == 1:
+            return summary
+        from accelerate.utils import gather_object
+
+        summaries: list[FileSummary] = gather_object([summary])  # waits for all
+        if self.rank == 0:
+            self._join_files()
+            summary = FileSummary(
+                sum(item.resumed for item in summaries),
+                sum(item.written for item in summaries),
+                sum(item.failed for item in summaries),
+            )
+        return summary
+
+    def _join_files(self) -> None:
+        """Write the windows of all files in turn, then remove the files."""
+        paths = [self._path(rank) for rank in range(self.count)]
+        paths = [path for path in paths if path.exists()]  # a process without lines writes none
+        whole = self.output.with_name(f"{self.output.name}.joining")
+        files = [path.open("rb") for path in paths]
+        try:
+            with whole.open("wb") as target:
+                waiting = deque(files)
+                while waiting:
+                    file = waiting.popleft()
+                    if lines := list(islice(file, self.window)):
+                        target.writelines(lines)
+                        waiting.append(file)
+        finally:
+            for file in files:
+                file.close()
+        whole.replace(self.output)
+        for path in paths:
+            path.unlink()
