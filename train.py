@@ -279,6 +279,7 @@ class Trainer:
         """Let the model answer dev (a fixed sample of `limit` triplet lines, or all lines); score it."""
         from extraction.evaluation import evaluate
         from extraction.extractor import TripletExtractor
+        from extraction.grammar import Constraint
         from utils.triplets import is_triplet_target
 
         examples = list(self.dev_data.examples)
@@ -291,6 +292,8 @@ class Trainer:
             max_source_seq_len=self.config.max_source_seq_len,
             max_new_tokens=self.config.max_target_seq_len,
             batch_size=self.config.eval_batch_size,
+            constraint=Constraint(self.schema),
+            with_scores=limit is None,
         )
         contexts = [example.context for example in examples[:limit]]
         targets = [example.target for example in examples[:limit]]

@@ -8,6 +8,7 @@ from typing import Any
 
 from extraction.extractor import Extraction, TripletExtractor
 from extraction.metrics import Report
+from extraction.reliability import Reliability
 from utils.prompt import split_context
 from utils.triplets import is_triplet_target, parse_target
 
@@ -17,6 +18,7 @@ class Evaluation:
     """Scores of the triplet lines in `report`; the other kinds of lines apart."""
 
     report: Report = field(default_factory=Report)
+    reliability: Reliability = field(default_factory=Reliability)  # of the triplets' scores, if there are any
     classification_lines: int = 0
     classification_errors: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)  # generation failed; scored as invalid
@@ -27,6 +29,7 @@ class Evaluation:
         correct = self.classification_lines - len(self.classification_errors)
         return {
             "triplets": self.report.to_dict(max_errors),
+            "reliability": self.reliability.to_dict() if self.reliability.triplets else None,
             "classification": {
                 "sentences": self.classification_lines,
                 "correct": correct,
@@ -42,6 +45,8 @@ class Evaluation:
     def describe(self, max_errors: int) -> str:
         """Return scores, failures and the first errors as Chinese lines."""
         lines = [self.report.to_table()] if self.report.sentences else []
+        if self.reliability.triplets:
+            lines.append(self.reliability.to_table())
         if total := self.classification_lines:
             correct = total - len(self.classification_errors)
             lines.append(f"分类 {total} 句，答案一致 {correct}（{correct / total:.1%}）")
@@ -91,3 +96,5 @@ def _count(evaluation: Evaluation, sentence: str, target: str, extraction: Extra
         evaluation.unusable.append({"sentence": sentence, "error": f"标准答案无法读取：{error}"})
     else:
         evaluation.report.add(sentence, extraction.triplets, expected, extraction.status)
+        for triplet, score in zip(extraction.triplets, extraction.scores, strict=False):
+            evaluation.reliability.add(score, triplet in expected)

@@ -1,0 +1,78 @@
+"""How far scores can be believed: triplets by score, and how many of each bin are correct."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+BINS = 10
+
+
+@dataclass
+class _Bin:
+    triplets: int = 0
+    correct: int = 0
+    score_sum: float = 0.0
+
+    @property
+    def mean_score(self) -> float:
+        return self.score_sum / self.triplets if self.triplets else 0.0
+
+    @property
+    def precision(self) -> float:
+        return self.correct / self.triplets if self.triplets else 0.0
+
+
+@dataclass
+class Reliability:
+    """Scores of predicted triplets against whether they are correct, in bins of equal width."""
+
+    bins: list[_Bin] = field(default_factory=lambda: [_Bin() for _ in range(BINS)])
+
+    def add(self, score: float, correct: bool) -> None:
+        """Count a triplet."""
+        place = self.bins[min(int(score * BINS), BINS - 1)]
+        place.triplets += 1
+        place.correct += correct
+        place.score_sum += score
+
+    @property
+    def triplets(self) -> int:
+        """Number of triplets counted."""
+        return sum(place.triplets for place in self.bins)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error: the mean distance of a bin's precision from its mean score."""
+        distances = (place.triplets * abs(place.precision - place.mean_score) for place in self.bins)
+        return sum(distances) / self.triplets if self.triplets else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table for JSON, with the precision that each bin's lower end gives as a threshold."""
+        rows = []
+        for index, place in enumerate(self.bins):
+            above = self.bins[index:]
+            count = sum(item.triplets for item in above)
+            rows.append(
+                {
+                    "from": index / BINS,
+                    "to": (index + 1) / BINS,
+                    "triplets": place.triplets,
+                    "mean_score": place.mean_score,
+                    "precision": place.precision,
+                    "triplets_above": count,
+                    "precision_above": sum(item.correct for item in above) / count if count else 0.0,
+                }
+            )
+        return {"expected_calibration_error": self.calibration_error, "bins": rows}
+
+    def to_table(self) -> str:
+        """Return the bins that hold triplets as Chinese lines."""
+        lines = ["置信度    三元组  平均置信度  正确率"]
+        for index, place in enumerate(self.bins):
+            if place.triplets:
+                label = f"{index / BINS:.1f}–{(index + 1) / BINS:.1f}"
+                lines.append(
+                    f"{label}   {place.triplets:>6}  {place.mean_score:>10.3f}  {place.precision:>6.3f}"
+                )
+        return "\n".join([*lines, f"置信度与正确率平均相差 {self.calibration_error:.3f}"])
