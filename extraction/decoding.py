@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +71,7 @@ class _Row:
 
     index: int
     source: SourceText
-    matcher: Any
+    matcher: Future[Any]  # done before the first choice
     prompt_length: int
     pending: list[int]  # committed (or of the prompt), but not yet in the cache
     length: int = 0  # tokens in the cache
@@ -137,36 +138,55 @@ class ConstrainedDecoder:
         rows: list[_Row] = []
         capacity = max(map(len, prompts)) + self.max_new_tokens + 4 * MAX_DRAFT
         cache = RowCache(min(self.batch_size, len(prompts)), capacity)
-        while waiting or rows:
-            new: list[_Row] = []
-            while waiting and len(rows) + len(new) < self.batch_size:
-                index = waiting.popleft()
-                row = self._start(index, prompts[index], sentences[index])
-                if row.done:
-                    yield index, self._finish(row)
-                else:
-                    new.append(row)
-            first = len(rows)
-            rows += new
-            if new:
-                self._step(new, list(range(first, len(rows))), cache)
-            elif rows:
-                self._step(rows, list(range(len(rows))), cache)
-            for place in reversed(range(len(rows))):
-                if (row := rows[place]).done:
-                    yield row.index, self._finish(row)
-                    last = rows.pop()
-                    if last is not row:
-                        cache.move(len(rows), place)
-                        rows[place] = last
+        with ThreadPoolExecutor(1) as pool:
+            while waiting or rows:
+                new: list[_Row] = []
+                # Prompts are computed together: a pass for each finished row's successor would cost more.
+                refill = len(rows) <= self.batch_size // 2
+                while refill and waiting and len(rows) + len(new) < self.batch_size:
+                    index = waiting.popleft()
+                    row = self._start(index, prompts[index], sentences[index], pool)
+                    if row.done:
+                        yield index, self._finish(row)
+                    else:
+                        new.append(row)
+                first = len(rows)
+                rows += new
+                if new:
+                    self._step(new, list(range(first, len(rows))), cache)
+                elif rows:
+                    self._step(rows, list(range(len(rows))), cache)
+                for place in reversed(range(len(rows))):
+                    if (row := rows[place]).done:
+                        yield row.index, self._finish(row)
+                        last = rows.pop()
+                        if last is not row:
+                            cache.move(len(rows), place)
+                            rows[place] = last
 
-    def _start(self, index: int, prompt: list[int], sentence: str) -> _Row:
-        started = time.perf_counter()
+    def _start(self, index: int, prompt: list[int], sentence: str, pool: Executor) -> _Row:
+        """Begin an answer; its grammar is compiled while the prompt is computed."""
         source = self.grammar.source(sentence)
-        row = _Row(index, source, self.grammar.matcher(source), len(prompt), list(prompt))
-        self._force(row)
-        self.statistics.constraint_seconds += time.perf_counter() - started
+        row = _Row(index, source, Future(), len(prompt), list(prompt))
+        if self.grammar.can_have_items(source):
+            row.matcher = pool.submit(self._opened, source)
+            row.committed += self.grammar.opening
+            row.pending += self.grammar.opening
+            row.text = self._write(self.grammar.opening)
+        else:
+            row.matcher.set_result(self.grammar.matcher(source))
+            self._force(row)
         return row
+
+    def _opened(self, source: SourceText) -> Any:
+        """Return the grammar of an answer, the opening behind it."""
+        matcher = self.grammar.matcher(source)
+        if not matcher.consume_tokens(self.grammar.opening):
+            raise RuntimeError(f"llguidance: {matcher.get_error()}")
+        return matcher
+
+    def _write(self, tokens: list[int]) -> bytes:
+        return b"".join(self.vocabulary.token_bytes[token] for token in tokens)
 
     def _finish(self, row: _Row) -> Answer:
         self.statistics.answers += 1
@@ -220,6 +240,9 @@ class ConstrainedDecoder:
 
     def _advance(self, row: _Row, logits: torch.Tensor, likeliest: list[int]) -> None:
         """Commit the choices that the logits [len(draft) + 1, V] decide, and what is forced after each."""
+        started = time.perf_counter()
+        row.matcher.result()
+        self.statistics.constraint_seconds += time.perf_counter() - started
         row.length += len(row.pending)
         row.pending = []
         used = 0  # tokens of the draft that turned out right
@@ -245,7 +268,7 @@ class ConstrainedDecoder:
         """Commit the likeliest token that the grammar allows, and the tokens that it forces then."""
         started = time.perf_counter()
         mask = None
-        if self.with_scores or row.matcher.validate_tokens([likeliest]) == 0:
+        if self.with_scores or row.matcher.result().validate_tokens([likeliest]) == 0:
             mask = self._mask(row)
         chosen = likeliest
         if mask is not None:
@@ -260,7 +283,7 @@ class ConstrainedDecoder:
 
     def _mask(self, row: _Row) -> np.ndarray:
         """Return which tokens the grammar allows, [V] bool."""
-        bits = np.frombuffer(row.matcher.compute_bitmask(), dtype=np.uint8)
+        bits = np.frombuffer(row.matcher.result().compute_bitmask(), dtype=np.uint8)
         return np.unpackbits(bits, bitorder="little")[: self.vocabulary.size].astype(bool)
 
     def _log_probability(self, scores: torch.Tensor, chosen: int, mask: np.ndarray) -> float:
@@ -274,13 +297,13 @@ class ConstrainedDecoder:
 
     def _force(self, row: _Row) -> None:
         """Commit what the grammar leaves no choice about."""
-        while not row.done and (forced := row.matcher.compute_ff_tokens()):
+        while not row.done and (forced := row.matcher.result().compute_ff_tokens()):
             self._commit(row, forced)
 
     def _commit(self, row: _Row, tokens: list[int]) -> None:
         for token in tokens:
-            if not row.matcher.consume_token(token):
-                raise RuntimeError(f"llguidance: {row.matcher.get_error()}")
+            if not row.matcher.result().consume_token(token):
+                raise RuntimeError(f"llguidance: {row.matcher.result().get_error()}")
             row.committed.append(token)
             row.pending.append(token)
             written = self.vocabulary.token_bytes[token]
@@ -289,7 +312,7 @@ class ConstrainedDecoder:
                 self._collect(row)
             if row.done:
                 return
-        row.done = row.matcher.is_stopped()
+        row.done = row.matcher.result().is_stopped()
 
     def _collect(self, row: _Row) -> None:
         """Take whole triplets out of the text; a second repetition in a row ends the answer."""

@@ -59,6 +59,16 @@ class AnswerGrammar:
         """Return the sentence as the model sees it."""
         return SourceText(sentence, self.vocabulary, self.tokenizer)
 
+    def can_have_items(self, source: SourceText) -> bool:
+        """Tell whether an answer for a sentence can be anything but the empty list."""
+        has_heads = self.constraint.schema is None or bool(self._combinations)
+        return has_heads and (source.has_values or self.constraint.free_values)
+
+    @cached_property
+    def opening(self) -> list[int]:
+        """The tokens that every answer begins with, if it can have items."""
+        return self.matcher(self.source("甲")).compute_ff_tokens()
+
     def matcher(self, source: SourceText) -> LLMatcher:
         """Return llguidance's state machine at the beginning of an answer for a sentence.
 
@@ -75,8 +85,7 @@ class AnswerGrammar:
     def lark(self, source: SourceText) -> str:
         """Return the grammar in llguidance's Lark dialect."""
         end = _EMPTY_ANSWER[LIST_START:]
-        can_have_items = source.has_values or self.constraint.free_values
-        if not can_have_items or (self.constraint.schema and not self._combinations):
+        if not self.can_have_items(source):
             return f"start: {_literal(self.start + end)}\n"
         lines = [
             f'start: {_literal(self.start)} ( {_literal(end)} | item (", " item)* {_literal(end)} )',
@@ -88,7 +97,7 @@ class AnswerGrammar:
         else:
             chunks = json.dumps(source.chunks, ensure_ascii=False)
             lines.append(f'SUBSTRING: %regex {{"substring_chunks": {chunks}}}')
-            lines.append(r"VALUE: SUBSTRING & /(.|\n)*[^ ](.|\n)*/")
+            lines.append(r"VALUE: SUBSTRING & /[^ ](.|\n)*/")
         return "\n".join(lines) + "\n"
 
     @cached_property

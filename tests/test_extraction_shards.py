@@ -1,0 +1,71 @@
+"""Shares of a file for several processes: real `accelerate launch`, joined in order; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from extraction_samples import FILM, NOVEL, RAIN, TinyRun, tiny_run
+
+from extraction.files import FileSummary
+from extraction.shards import Shards
+from inference_triplet import main
+
+__all__ = ["tiny_run"]  # a fixture
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_lines_are_shared_in_windows() -> None:
+    shares = [list(Shards(Path("out"), 2, rank, 3).mine(range(11))) for rank in range(3)]
+    assert shares == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10]]
+    assert list(Shards(Path("out"), 2).mine(range(5))) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lines", [0, 1, 5, 12, 13])
+def test_files_are_joined_in_order(tmp_path: Path, lines: int) -> None:
+    shards = [Shards(tmp_path / "out", 2, rank, 3) for rank in range(3)]
+    for shard in shards:
+        if mine := list(shard.mine(range(lines))):
+            shard.path.write_text("".join(f"{number}\n" for number in mine))
+    shards[0]._join_files()
+    assert (tmp_path / "out").read_text() == "".join(f"{number}\n" for number in range(lines))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_one_process_writes_the_output_itself(tmp_path: Path) -> None:
+    shards = Shards.of_this_process(tmp_path / "out", 2)
+    assert shards.path == tmp_path / "out"
+    summary = FileSummary(1, 2, 3)
+    assert shards.join(summary) is summary
+
+
+def test_two_processes_give_the_file_of_one(tiny_run: TinyRun, tmp_path: Path) -> None:
+    source, one, two = tmp_path / "in.txt", tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    source.write_text("".join(f"{sentence}\n" for sentence in [FILM, NOVEL, RAIN, "  x"] * 7), "utf-8")
+    argv = ["--adapter", str(tiny_run.adapter), "--input", str(source), "--batch_size", "1", "--output"]
+    assert main([*argv, str(one)]) == 0
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+    def run() -> str:
+        done = subprocess.run(
+            [sys.executable, *launch, str(ROOT / "inference_triplet.py"), *argv, str(two)],
+            capture_output=True,
+            encoding="utf-8",
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "共 28 行（其中 0 行是上次完成的）" in run()
+    assert two.read_bytes() == one.read_bytes()
+    assert len([json.loads(line) for line in two.open(encoding="utf-8")]) == 28
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "one.jsonl", "two.jsonl"]
+    assert "共 28 行（其中 28 行是上次完成的）" in run()  # nothing to do
+    assert two.read_bytes() == one.read_bytes()
