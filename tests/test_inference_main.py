@@ -94,6 +94,41 @@ def test_text_that_is_too_long(run: Callable[..., tuple[int, str, str]]) -> None
     assert "句子太长，超出输入长度（max_source_seq_len）的部分没有参与抽取" in err
 
 
+def test_scores_and_spans(run: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = run("--text", NOVEL, "--scores", "--spans")
+    (item,) = json.loads(out)
+    assert code == 0
+    assert list(item) == [*Triplet._fields, "score", "object_span", "subject_span"]
+    assert 0.5 < item["score"] <= 1.0
+    assert NOVEL[slice(*item["object_span"])] == "余华"
+    assert NOVEL[slice(*item["subject_span"])] == "活着"
+    assert run("--text", NOVEL, "--min-score", "1")[1] == "[]\n"
+
+
+def test_own_schema(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    combination = {"predicate": "导演", "subject_type": "影视作品", "object_type": "人物"}
+    path.write_text(json.dumps({"combinations": [combination]}), encoding="utf-8")
+    code, out, _ = run("--text", FILM, "--schema", path)
+    assert code == 0
+    assert {item["predicate"] for item in json.loads(out)} == {"导演"}
+    assert json.loads(run("--text", FILM, "--open-schema", "--free-values")[1]) == as_json(FILM_TRIPLETS)
+    path.write_text('{"combinations": []}', encoding="utf-8")
+    with pytest.raises(UserError, match="一个关系也没有"):
+        run("--text", FILM, "--schema", path)
+
+
+def test_text_in_another_field(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write_jsonl(source, [{"id": 1, "content": NOVEL}, {"id": 2}])
+    code, _, err = run("--input", source, "--output", output, "--text-field", "content")
+    lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert code == 1
+    assert lines[0] == {"id": 1, "content": NOVEL, "text": NOVEL, "triplets": as_json(NOVEL_TRIPLETS)}
+    assert lines[1] == {"id": 2, "text": "", "triplets": [], "error": "缺少字段 content"}
+    assert "句/秒（含加载模型）" in err
+
+
 def test_bare_base_answers_as_before(tiny_run: TinyRun, capsys: Capture) -> None:
     assert main(["--no-adapter", "--pre_model", str(tiny_run.base), "--text", FILM]) == 0
     assert capsys.readouterr().out == "[]\n"
