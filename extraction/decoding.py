@@ -269,7 +269,7 @@ class ConstrainedDecoder:
         started = time.perf_counter()
         mask = None
         if self.with_scores or row.matcher.result().validate_tokens([likeliest]) == 0:
-            mask = self._mask(row)
+            mask = self.grammar.mask(row.matcher.result())
         chosen = likeliest
         if mask is not None:
             scores = logits.float().masked_fill(~torch.from_numpy(mask).to(logits.device), -math.inf)
@@ -280,11 +280,6 @@ class ConstrainedDecoder:
         if not row.done:
             self._force(row)
         self.statistics.constraint_seconds += time.perf_counter() - started
-
-    def _mask(self, row: _Row) -> np.ndarray:
-        """Return which tokens the grammar allows, [V] bool."""
-        bits = np.frombuffer(row.matcher.result().compute_bitmask(), dtype=np.uint8)
-        return np.unpackbits(bits, bitorder="little")[: self.vocabulary.size].astype(bool)
 
     def _log_probability(self, scores: torch.Tensor, chosen: int, mask: np.ndarray) -> float:
         """Return the log probability of a choice, of all tokens that end the value if it does."""

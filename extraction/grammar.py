@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
 from extraction.schema import Combination, Schema
@@ -81,6 +82,19 @@ class AnswerGrammar:
         if error := matcher.get_error():
             raise RuntimeError(f"llguidance: {error}")
         return matcher
+
+    def mask(self, matcher: LLMatcher) -> np.ndarray:
+        """Return which tokens a matcher allows next, [V] bool."""
+        forced = matcher.compute_ff_bytes()
+        if not forced:
+            bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+            return np.unpackbits(bits, bitorder="little")[: self.vocabulary.size].astype(bool)
+        # Bytes that are forced, but not yet how they become tokens: llguidance 1.9.1 may leave them out of
+        # account in its mask (after three of four blanks, say), though not where it validates a token.
+        mask = np.zeros(self.vocabulary.size, dtype=bool)
+        for token in self.vocabulary.compatible_with(forced):
+            mask[token] = matcher.validate_tokens([token]) == 1
+        return mask
 
     def lark(self, source: SourceText) -> str:
         """Return the grammar in llguidance's Lark dialect."""

@@ -30,6 +30,7 @@ class Vocabulary:
         self.size = size
         self.special_ids = {self._first_piece + i for i in range(len(self._model)) if self._is_special(i)}
         self.special_ids |= {*range(self._first_piece), *range(self._first_piece + len(self._model), size)}
+        self._compatible: dict[bytes, list[int]] = {}  # few texts are ever asked for
         self.token_bytes = [self._bytes_of(index) for index in range(size)]
 
     def _is_special(self, piece_id: int) -> bool:
@@ -71,6 +72,16 @@ class Vocabulary:
     @cached_property
     def _newline_length(self) -> int:
         return len(self._tokenizer.encode_plain("\n"))
+
+    def compatible_with(self, text: bytes) -> list[int]:
+        """Return the tokens that write a beginning of a text, or all of it and more."""
+        if text not in self._compatible:
+            self._compatible[text] = [
+                index
+                for index, written in enumerate(self.token_bytes)
+                if written and (written.startswith(text) or text.startswith(written))
+            ]
+        return self._compatible[text]
 
     @cached_property
     def starts_with_quote(self) -> np.ndarray:

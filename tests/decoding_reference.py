@@ -6,7 +6,6 @@ import math
 import re
 from typing import Any
 
-import numpy as np
 import torch
 
 from extraction.grammar import AnswerGrammar
@@ -33,8 +32,7 @@ def greedy_one_by_one(
             break
         else:
             logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, -1]
-            bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-            allowed = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: len(logits)].astype(bool))
+            allowed = torch.from_numpy(grammar.mask(matcher))
             token = int(logits.masked_fill(~allowed, -math.inf).argmax())
         assert matcher.consume_token(token)
         answer.append(token)

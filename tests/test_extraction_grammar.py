@@ -142,6 +142,19 @@ def test_tokens_as_bytes(tokenizer: Any) -> None:
     assert len(vocabulary.token_bytes) == 6080
 
 
+def test_blanks_whose_number_is_forced(tokenizer: Any) -> None:
+    """llguidance 1.9.1 forgets in its mask the fourth blank here, which has no token by itself yet."""
+    grammar = grammar_of(tokenizer)
+    sentence, item = "甲3    乙", format_target([Triplet("导演", "人物", "影视作品", "3", "甲")])
+    matcher = grammar.matcher(grammar.source(sentence))
+    assert matcher.consume_tokens(tokenizer.encode_plain(item[: item.index('3"') + 1]))
+    assert matcher.consume_token(tokenizer.sp_model.piece_to_id("<|blank_3|>"))
+    assert matcher.compute_ff_tokens() == []
+    written = {grammar.vocabulary.token_bytes[token] for token in grammar.mask(matcher).nonzero()[0]}
+    assert b" " in written
+    assert all(text.startswith(b" ") for text in written)
+
+
 def test_drafts() -> None:
     item = '{"predicate": "主演", "object_type": "人物", "subject_type": "影视作品", "object":'
     earlier = [Triplet("主演", "人物", "影视作品", "林在培", "娘家的故事第二部")]
