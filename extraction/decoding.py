@@ -296,18 +296,22 @@ class ConstrainedDecoder:
             self._commit(row, forced)
 
     def _commit(self, row: _Row, tokens: list[int]) -> None:
-        for token in tokens:
-            if not row.matcher.result().consume_token(token):
-                raise RuntimeError(f"llguidance: {row.matcher.result().get_error()}")
-            row.committed.append(token)
-            row.pending.append(token)
-            written = self.vocabulary.token_bytes[token]
+        """Append tokens to the answer; a triplet that ends in them may end it."""
+        matcher = row.matcher.result()
+        # One by one only where a triplet may end.
+        parts = [[token] for token in tokens] if b"}" in self._write(tokens) else [tokens]
+        for part in parts:
+            if not matcher.consume_tokens(part):
+                raise RuntimeError(f"llguidance: {matcher.get_error()}")
+            row.committed += part
+            row.pending += part
+            written = self._write(part)
             row.text += written
             if b"}" in written:
                 self._collect(row)
             if row.done:
                 return
-        row.done = row.matcher.result().is_stopped()
+        row.done = matcher.is_stopped()
 
     def _collect(self, row: _Row) -> None:
         """Take whole triplets out of the text; a second repetition in a row ends the answer."""

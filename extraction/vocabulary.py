@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -98,16 +98,16 @@ class _Source:
     """What llguidance's wrapper asks of a tokenizer."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
         self.tokens = vocabulary.token_bytes
         self.special_token_ids = sorted(vocabulary.special_ids)
         self.eos_token_id = vocabulary._tokenizer.eos_token_id
         self.bos_token_id = vocabulary._tokenizer.bos_token_id
+        self._encode = lru_cache(maxsize=4096)(vocabulary.encode)  # what is forced is mostly the notation
 
     def __call__(self, text: str) -> list[int]:
         if not isinstance(text, str):  # the wrapper tries whether bytes are taken
             raise TypeError("text expected")
-        return self._vocabulary.encode(text)
+        return self._encode(text)
 
 
 _BUILT: dict[tuple[str, int, int], Vocabulary] = {}
