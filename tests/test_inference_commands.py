@@ -209,7 +209,9 @@ class Terminal:
 
 def test_interactive_on_a_terminal(tmp_path: Path) -> None:
     make_base(tmp_path / "base")  # random weights: its answers are long
-    argv = command("--no-adapter", "--pre_model", "base", "--max_new_tokens", 1700, "--interactive")
+    # Free decoding: under the constraint an answer may be complete before the Ctrl-C comes.
+    options = ("--free-decoding", "--max_new_tokens", 1700, "--interactive")
+    argv = command("--no-adapter", "--pre_model", "base", *options)
     terminal = Terminal(argv, tmp_path)
     terminal.expect("句子>")
     terminal.type("今天下雨。\r")
