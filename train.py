@@ -44,8 +44,11 @@ OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
 已保存的检查点不受影响，可加 --resume_from_checkpoint auto 继续。"""
 
 
-class EvaluationAbortedError(Exception):
-    """The user asked to stop during an evaluation; the step before it is complete."""
+class EvaluationAbortedError(KeyboardInterrupt):
+    """The user asked to stop during an evaluation; the step before it is complete.
+
+    (An interrupt, so that the extractor does not take it for the failure of a sentence.)
+    """
 
 
 # ------------------------------------------------------------------------------------------------ assembly
@@ -432,8 +435,6 @@ class Trainer:
         """Run the loop; should it fail (out of memory, a killed data worker), save what is done first."""
         try:
             self._run_loop()
-        except EvaluationAbortedError:
-            raise
         except Exception:
             if self.accelerator.num_processes == 1 and self.state.global_step:
                 self.save_checkpoint()
