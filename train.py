@@ -192,11 +192,15 @@ class Trainer:
             self.tokenizer.vocab_file,
             config.batch_size * self.batches_per_window,
         )
-        self.files = RunFiles(self.save_dir, config.save_total_limit, self._write_adapter)
-
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        lora_weights = sum(parameter.numel() for parameter in trainable)
+        self.files = RunFiles(
+            self.save_dir,
+            config.save_total_limit,
+            checkpoint_bytes=12 * lora_weights,  # fp32 weights and Adam's two moments
+            write_adapter=self._write_adapter,
+        )
         if self.is_main:
-            lora_weights = sum(parameter.numel() for parameter in trainable)
             check_free_space(self.save_dir, estimate_output_bytes(lora_weights, config.save_total_limit))
         optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)

@@ -116,6 +116,21 @@ def test_a_save_that_fails_is_tried_again(
     assert find_damage(tmp_path / "run" / "checkpoint-4") is None
 
 
+def test_a_disk_that_is_full_for_a_while(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Too little room for a checkpoint: it is not begun, and the next one is saved again."""
+    usage, original = namedtuple("usage", "total used free"), shutil.disk_usage
+    at_step(2, lambda: monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(9, 9, 0)), monkeypatch)
+    at_step(3, lambda: monkeypatch.setattr(shutil, "disk_usage", original), monkeypatch)
+    assert train.main(words) == 0
+    assert capsys.readouterr().err.count("检查点没有保存成功（No space left on device）") == 1
+    assert [path.name for path in sorted((tmp_path / "run").glob("checkpoint-*"))] == [
+        "checkpoint-3",
+        "checkpoint-4",
+    ]
+
+
 def test_a_disk_that_fills_up(root: Path, words: list[str], tmp_path: Path) -> None:
     """With a limit on file size that only the adapter fits under: training ends, and says what is missing."""
 

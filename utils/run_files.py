@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +43,7 @@ class RunFiles:
     Args:
         save_dir: the run's directory.
         keep: how many checkpoints to keep.
+        checkpoint_bytes: about how large one is; with less free, saving it is not begun.
         write_adapter: writes the adapter's files into an empty directory, with the metrics given.
 
     Attributes:
@@ -48,11 +51,16 @@ class RunFiles:
     """
 
     def __init__(
-        self, save_dir: Path, keep: int, write_adapter: Callable[[Path, dict[str, float]], None]
+        self,
+        save_dir: Path,
+        keep: int,
+        checkpoint_bytes: int,
+        write_adapter: Callable[[Path, dict[str, float]], None],
     ) -> None:
         self.save_dir = save_dir
         self.unsaved: dict[str, str] = {}
         self._keep = keep
+        self._checkpoint_bytes = checkpoint_bytes
         self._write_adapter = write_adapter
 
     def save_best(self, metrics: dict[str, float]) -> bool:
@@ -70,6 +78,8 @@ class RunFiles:
             run_state.save(content, directory)
 
         def save() -> None:
+            if shutil.disk_usage(self.save_dir).free < self._checkpoint_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write_directory(checkpoint_path(self.save_dir, global_step), fill)
             remove_old_checkpoints(self.save_dir, self._keep)
 
