@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Batch = dict[str, torch.Tensor]
 
-# On the CPU, a model above this size more likely means a missing driver than a wish.
-CPU_PARAMETER_LIMIT = 1_000_000_000
 STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
 OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
   1. 减少批次大小：--batch_size 1，评估时 --eval_batch_size 1
@@ -66,6 +64,7 @@ def check_before_loading(config: ProjectConfig) -> None:
     from chatglm import load_config, resolve_model_dir
     from utils.checkpoint import find_checkpoint, list_checkpoints
     from utils.device import check_device
+    from utils.environment import CPU_PARAMETER_LIMIT
 
     for name in ("train_path", "dev_path"):
         path = getattr(config, name)

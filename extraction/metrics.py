@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from extraction.parsing import AnswerStatus
+from utils.table import display_width, pad
 from utils.triplets import Triplet
 
 
@@ -207,14 +208,10 @@ def _cells(match: Match) -> list[str]:
 
 def _table(rows: list[list[str]]) -> str:
     """Align the columns on a terminal, where an ideograph is two columns wide; numbers to the right."""
-    from prompt_toolkit.utils import get_cwidth
-
-    widths = [max(map(get_cwidth, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
-        cells = [first + " " * (widths[0] - get_cwidth(first))]
-        cells += [
-            " " * (width - get_cwidth(cell)) + cell for cell, width in zip(others, widths[1:], strict=True)
-        ]
+        cells = [pad(first, widths[0])]
+        cells += [pad(cell, width, right=True) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join(cells))
     return "\n".join(lines)
