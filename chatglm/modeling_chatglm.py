@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from .configuration_chatglm import ChatGLMConfig
+from .loss import linear_cross_entropy
 
 IGNORE_INDEX = -100
 ROPE_BASE = 10000.0
@@ -397,5 +398,5 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
         """Return the mean cross-entropy of the labels, each predicted from the hidden state before it."""
         labelled = labels[:, 1:] != IGNORE_INDEX  # [B, S - 1]
         targets = labels[:, 1:][labelled]  # [T]
-        logits = self.lm_head(hidden_states[:, :-1][labelled])  # [T, V]
-        return F.cross_entropy(logits.float(), targets, reduction="sum") / max(len(targets), 1)
+        total = linear_cross_entropy(hidden_states[:, :-1][labelled], self.lm_head.weight, targets)
+        return total / max(len(targets), 1)

@@ -30,6 +30,12 @@ def skewed(rng: Random, items: tuple[str, ...]) -> str:
 
 
 def any_characters(rng: Random, low: int, high: int, limit: int = 3800) -> str:
-    """Draw a run of unrelated characters, so that the model learns to copy what means nothing."""
+    """Draw a run of unrelated characters, so that the model learns to copy what means nothing.
+
+    Some stand twice, as in 摇摇晃晃 or 1.88: there it doesn't do to look for where the last one occurred.
+    """
     pool = words.characters(limit)
-    return "".join(rng.choice(pool) for _ in range(rng.randint(low, high)))
+    characters = [rng.choice(pool)]
+    for _ in range(rng.randint(low, high) - 1):
+        characters.append(rng.choice(characters[-2:]) if chance(rng, 0.1) else rng.choice(pool))
+    return "".join(characters)

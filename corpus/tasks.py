@@ -74,9 +74,9 @@ class TaskWriter:
         self.held_out = held_out or HeldOut()
         self.writer = Writer(self.rng, self.held_out.accepts_name)
         table: tuple[tuple[float, Callable[[], Sample]], ...] = (
-            (38, self.five_fields), (13, self.three_fields), (6, self.lines), (8, self.chosen_relations), (6, self.question),
-            (3, self.relation_between), (4, self.entities), (2, self.relations_present), (2, self.subject_type), (3, self.copy),
-            (5, self.fill_short), (5, self.fill_long), (2, self.review_topic), (2, self.review_mood),
+            (38, self.five_fields), (14, self.three_fields), (9, self.lines), (8, self.chosen_relations), (7, self.question),
+            (3, self.relation_between), (4, self.entities), (2, self.relations_present), (2, self.subject_type), (4, self.copy),
+            (3, self.fill_short), (1, self.fill_long), (2, self.review_topic), (2, self.review_mood),
         )  # fmt: skip
         self._tasks = [task for _, task in table]
         others = sum(weight for weight, task in table if task != self.copy)

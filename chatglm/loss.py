@@ -1,0 +1,88 @@
+"""Cross-entropy of a language-model head without its logits: a chunk of rows at a time, gradient included.
+
+Dimensions in comments: T labelled positions, C rows of a chunk, H hidden size, V vocabulary.
+
+At 130,528 words the logits of one sentence, in fp32 and with their gradient, outweigh everything else in a
+training step. Here a chunk of them lives at a time: its loss is taken, its logits become their own gradient
+in place (softmax minus one-hot), and that is multiplied back onto the hidden states at once. The idea is
+that of Liger Kernel's fused linear cross-entropy (Hsu et al. 2024) and of Cut Cross-Entropy (Wijmans et al.
+2024), here in plain PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+# Rows of a chunk: enough for the matrix product to be worth reading the head's weight, and with a small
+# vocabulary no more than fits into a CPU's cache.
+MIN_CHUNK_ROWS = 128
+CHUNK_LOGITS = 2**20
+
+
+def chunk_rows(vocab_size: int) -> int:
+    """Return how many rows of logits are held at a time."""
+    return max(MIN_CHUNK_ROWS, CHUNK_LOGITS // vocab_size)
+
+
+def linear_cross_entropy(
+    hidden_states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Return the sum of -log softmax(hidden_states @ weight.T)[target] over all rows.
+
+    Products run in the autocast dtype if autocast is on, else in that of `hidden_states`; softmax and sum in
+    fp32.
+
+    Args:
+        hidden_states: [T, H].
+        weight: [V, H]; gets a gradient only if it requires one.
+        targets: [T] int64, each within the vocabulary.
+
+    Returns:
+        fp32 scalar, 0 for T = 0.
+    """
+    return _LinearCrossEntropy.apply(hidden_states, weight, targets)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        device = hidden_states.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
+        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        matrix = weight.to(dtype)  # [V, H]
+        loss = torch.zeros((), dtype=torch.float32, device=hidden_states.device)
+        hidden_grad = torch.empty_like(hidden_states) if needs_hidden else None  # [T, H]
+        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None  # [V, H]
+        rows = chunk_rows(weight.shape[0])
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(targets), rows):
+                chunk = hidden_states[start : start + rows].to(dtype)  # [C, H]
+                target = targets[start : start + rows, None]  # [C, 1]
+                logits = (chunk @ matrix.T).float()  # [C, V]
+                log_norm = logits.logsumexp(-1, keepdim=True)  # [C, 1]
+                loss += (log_norm - logits.gather(-1, target)).sum()
+                if not (needs_hidden or needs_weight):
+                    continue
+                gradient = logits.sub_(log_norm).exp_()
+                gradient.scatter_add_(-1, target, torch.full_like(log_norm, -1.0))
+                gradient = gradient.to(dtype)
+                if hidden_grad is not None:
+                    hidden_grad[start : start + rows] = gradient @ matrix
+                if weight_grad is not None:
+                    weight_grad += gradient.T @ chunk
+        ctx.save_for_backward(hidden_grad, weight_grad)
+        ctx.weight_dtype = weight.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        hidden_grad, weight_grad = ctx.saved_tensors
+        if hidden_grad is not None:
+            hidden_grad = (hidden_grad * grad_output).to(hidden_grad.dtype)
+        if weight_grad is not None:
+            weight_grad = (weight_grad * grad_output).to(ctx.weight_dtype)
+        return hidden_grad, weight_grad, None
