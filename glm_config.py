@@ -51,7 +51,8 @@ class ProjectConfig(object):
         # 显存优化
         self.fp16 = True  # FP16 混合精度训练（在 CPU 上自动改用 BF16）
         self.bf16 = False  # BF16 混合精度训练，不能与 fp16 同时开启
-        self.gradient_checkpointing = True  # 梯度检查点：用计算换显存
+        self.gradient_checkpointing: bool | str = "auto"  # 梯度检查点，auto：显存不够才用
+        self.vram_budget_gb = 20.0  # 显存（CPU 上为内存）预算，单位 GB，实际取它与空闲显存中较小的
 
         # 评估配置
         self.eval_steps = 100  # 每多少步评估一次，0 为只在每轮结束时评估
@@ -132,7 +133,8 @@ _RULES = {
     "lora_target_modules": Rule(list),
     "fp16": Rule(bool),
     "bf16": Rule(bool),
-    "gradient_checkpointing": Rule(bool),
+    "gradient_checkpointing": Rule(bool, word="auto"),
+    "vram_budget_gb": Rule(float, above=0),
     "eval_steps": Rule(int, at_least=0),
     "eval_batch_size": Rule(int, at_least=1),
     "eval_samples": Rule(int, at_least=0),

@@ -15,15 +15,13 @@ from utils.common_utils import UserError, log, quiet_libraries, run_main
 from utils.config_cli import parse_overrides
 from utils.environment import (
     CPU_PARAMETER_LIMIT,
-    ModelShape,
     estimate_output_bytes,
-    estimate_training_memory,
     is_whole_weight_file,
     is_writable_directory,
-    lora_parameters,
     nearest_directory,
     read_requirements,
 )
+from utils.memory_plan import GB, ModelShape, TrainingSettings, lora_parameters, plan_memory, shape_of
 from utils.table import pad
 
 if TYPE_CHECKING:
@@ -34,14 +32,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent
 EMBEDDED_BASE = ROOT / "models" / "chatglm-tiny"
 OLDEST_PYTHON = (3, 11)  # of transformers 5.24
-GB = 1e9
 PASSED, NOTE, FAILED, SKIPPED = "通过", "提示", "失败", "跳过"
 INSTALL = "pip install -r requirements.txt"
 USE_EMBEDDED_BASE = "没有 GPU 或权重时先用内置小模型：--pre_model models/chatglm-tiny"
-SAVE_MEMORY = (
-    "batch_size 设为 1，减小 max_source_seq_len（如 200）与 max_target_seq_len（如 100），lora_rank 减到 4，"
-    "eval_batch_size 减小，并保持 load_in_4bit、gradient_checkpointing 和 fp16 开启"
-)
 
 
 class Result(NamedTuple):
@@ -114,42 +107,24 @@ def check_gpu(config: ProjectConfig) -> Iterator[Result]:
 
 
 def check_memory(config: ProjectConfig) -> Iterator[Result]:
-    """The device has the memory that training is estimated to take."""
+    """The memory plan of the run fits the device."""
     import torch
 
-    shape = model_shape(config)
-    parts = estimate_training_memory(
-        shape,
-        lora_weights=lora_parameters(shape, config.lora_rank, config.lora_target_modules),
-        load_in_4bit=config.load_in_4bit,
-        value_bytes=2 if config.fp16 or config.bf16 else 4,
-        gradient_checkpointing=config.gradient_checkpointing,
-        batch_size=config.batch_size,
-        eval_batch_size=config.eval_batch_size,
-        source_len=config.max_source_seq_len,
-        target_len=config.max_target_seq_len,
-    )
-    need = sum(parts.values())
-    split = "、".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
-    detail = f"约需 {need / GB:.1f} GB（{split}）"
-    device = training_device(config)
-    if device.type == "cuda" and torch.cuda.is_available():
-        item, (free, total) = "显存", torch.cuda.mem_get_info(device)
-    elif shape.parameters > CPU_PARAMETER_LIMIT and config.device != "cpu":
-        yield Result(SKIPPED, "显存", f"{detail}；没有 GPU，未检查")
-        return
-    else:
-        import psutil
+    from utils.memory import memory_budget
 
-        item, memory = "内存", psutil.virtual_memory()
-        free, total = memory.available, memory.total
-    detail = f"{detail}，可用 {free / GB:.1f} / {total / GB:.1f} GB"
-    if need <= free:
-        yield Result(PASSED, item, detail)
-    elif need <= total:
-        yield Result(FAILED, item, detail, "关闭占用它的其他程序（nvidia-smi、top 可查看）")
+    shape, device = model_shape(config), training_device(config)
+    here = torch.cuda.is_available() if device.type == "cuda" else True
+    needs_gpu = shape.parameters > CPU_PARAMETER_LIMIT and config.device is None
+    unchecked = not here or (device.type == "cpu" and needs_gpu)
+    on_cuda = device.type == "cuda" or needs_gpu
+    budget = int(config.vram_budget_gb * GB) if unchecked else memory_budget(device, config.vram_budget_gb)
+    settings = TrainingSettings.of(config.to_dict(), on_cuda)
+    plan = plan_memory(shape, settings, config.gradient_checkpointing, budget)
+    item = "显存" if on_cuda else "内存"
+    if unchecked:
+        yield Result(SKIPPED, item, f"没有 GPU，未与实际显存比较；{plan.table()}")
     else:
-        yield Result(FAILED, item, detail, SAVE_MEMORY)
+        yield Result(PASSED, item, plan.table())
 
 
 def check_4bit(config: ProjectConfig) -> Iterator[Result]:
@@ -373,8 +348,7 @@ def model_shape(config: ProjectConfig) -> ModelShape:
         sizes: ChatGLMConfig = load_config(resolve_model_dir(config.pre_model))
     except CheckpointError:
         sizes = ChatGLMConfig()
-    inner = sizes.inner_hidden_size or 4 * sizes.hidden_size
-    return ModelShape(sizes.num_layers, sizes.hidden_size, inner, sizes.vocab_size)
+    return shape_of(sizes)
 
 
 def _why_no_cuda() -> str:

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
+    from data_handle.data_preprocess import Features
+    from data_handle.packing import Pass
     from extraction.evaluation import Evaluation
+    from utils.memory_plan import MemoryPlan
     from utils.metrics_log import Meter
-
-    Batch = dict[str, torch.Tensor]
 
 STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
 OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
@@ -90,14 +91,41 @@ def check_before_loading(config: ProjectConfig) -> None:
         )
 
 
-def load_model(config: ProjectConfig, accelerator: Accelerator) -> tuple[Any, Any]:
+def make_plan(config: ProjectConfig, accelerator: Accelerator) -> MemoryPlan:
+    """Plan how the run uses its memory, and show it.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    from chatglm import load_config, resolve_model_dir
+    from utils.memory import memory_budget
+    from utils.memory_plan import TrainingSettings, plan_memory, shape_of
+
+    device = accelerator.device
+    plan = plan_memory(
+        shape_of(load_config(resolve_model_dir(config.pre_model))),
+        TrainingSettings.of(config.to_dict(), on_cuda=device.type == "cuda"),
+        config.gradient_checkpointing,
+        memory_budget(device, config.vram_budget_gb),
+    )
+    if accelerator.is_main_process:
+        log(plan.table())
+    return plan
+
+
+def load_model(config: ProjectConfig, accelerator: Accelerator, checkpoint_every: int) -> tuple[Any, Any]:
     """Load the base model (in 4-bit unless told otherwise) and attach LoRA; return it and its tokenizer.
+
+    Args:
+        config: names the model and sets the adapter.
+        accelerator: for device and precision.
+        checkpoint_every: every n-th layer is checkpointed; 0 for none.
 
     Raises:
         CheckpointError: the model directory is damaged.
         UserError: the LoRA knobs do not fit the model.
     """
-    from chatglm import load_base_model
+    from chatglm import checkpoint_layers, load_base_model
     from utils.adapter import attach_lora
     from utils.device import weight_dtype
     from utils.memory import read_memory
@@ -109,8 +137,8 @@ def load_model(config: ProjectConfig, accelerator: Accelerator) -> tuple[Any, An
         device=accelerator.device,
     )
     loaded = read_memory(accelerator.device)
-    if config.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+    if checkpoint_every:
+        checkpoint_layers(model, checkpoint_every)
     peft_model = attach_lora(
         model,
         rank=config.lora_rank,
@@ -153,7 +181,9 @@ class Trainer:
         if self.is_main:
             recover_directories(self.save_dir)
         set_seed(config.seed)
-        model, self.tokenizer = load_model(config, accelerator)
+        plan = make_plan(config, accelerator)
+        self.tokens_per_pass = plan.tokens_per_pass
+        model, self.tokenizer = load_model(config, accelerator, plan.checkpoint_every)
         self.base_fingerprint = model.get_base_model().base_fingerprint
 
         self.train_data, self.dev_data = (
@@ -173,7 +203,6 @@ class Trainer:
         loader, self.sampler = build_dataloader(
             self.train_data.dataset,
             config.batch_size,
-            self.tokenizer.pad_token_id,
             seed=config.seed,
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             num_processes=accelerator.num_processes,
@@ -209,22 +238,23 @@ class Trainer:
 
     # ---- one optimiser step
 
-    def train_window(self, window: list[Batch]) -> int:
-        """Run one optimiser step over a window of micro-batches.
+    def train_window(self, window: list[list[Features]]) -> int:
+        """Run one optimiser step over the samples of a window.
 
-        The gradient is the mean over all target tokens of the window, over all processes: each micro-batch's
-        mean loss counts by its share of them, so the split into passes does not matter.
+        The gradient is the mean over all target tokens of the window, over all processes: each pass's mean
+        loss counts by its share of them, so the split into passes does not matter.
 
         Returns:
             the tokens of the window (context and answer).
         """
         import torch
 
-        from utils.loss import target_count
-
         accelerator, config, state = self.accelerator, self.config, self.state
-        counts = [target_count(batch) for batch in window]
-        own_totals = [sum(counts), sum(int(batch["attention_mask"].sum()) for batch in window)]
+        samples = [sample for batch in window for sample in batch]
+        own_totals = [
+            sum(sample.num_targets for sample in samples),
+            sum(len(sample.input_ids) for sample in samples),
+        ]
         totals = accelerator.reduce(torch.tensor(own_totals, device=accelerator.device), "sum")
         target_tokens, tokens = totals.tolist()
         learning_rate = learning_rate_at(
@@ -233,15 +263,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
 
-        loss = torch.zeros((), device=accelerator.device)
-        for micro_step, (batch, count) in enumerate(zip(window, counts, strict=True), start=1):
-            share = count / max(target_tokens, 1)
-            with contextlib.nullcontext() if micro_step == len(window) else accelerator.no_sync(self.model):
-                with accelerator.autocast():
-                    micro_loss = self.model(**batch).loss * share
-                # DDP averages the gradients of the processes, where their sum is wanted.
-                accelerator.backward(micro_loss * accelerator.num_processes)
-            loss += micro_loss.detach()
+        loss = self.accumulate_gradients(samples, target_tokens)
         loss_value = float(accelerator.reduce(loss, "sum"))
         norm = float(accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf))
 
@@ -257,7 +279,7 @@ class Trainer:
         else:
             state.nonfinite_in_a_row += 1
             state.nonfinite_steps += 1
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=True)
         state.global_step += 1
         state.windows_done += 1
         state.tokens_seen += tokens
@@ -265,6 +287,64 @@ class Trainer:
         state.unlogged_loss += loss_value
         state.unlogged_grad_norm += norm
         return tokens
+
+    def accumulate_gradients(self, samples: list[Features], target_tokens: int) -> torch.Tensor:
+        """Run forward and backward over samples, in as few passes as memory allows.
+
+        Out of memory, the passes are halved and the samples begun again; so it stays for the rest of the run.
+        (With several processes the others would wait for this one's gradients, so there it is an error.)
+
+        Args:
+            samples: of this process, in one optimiser step.
+            target_tokens: labelled tokens of the step, over all processes.
+
+        Returns:
+            this process's share of the step's mean loss.
+        """
+        import torch
+
+        from data_handle.packing import plan_passes
+
+        lengths = [len(sample.input_ids) for sample in samples]
+        hidden_size = self.accelerator.unwrap_model(self.model).config.hidden_size
+        passes = plan_passes(lengths, self.tokens_per_pass, hidden_size)
+        while True:
+            largest = max(each.tokens for each in passes)
+            try:
+                return self._run_passes(samples, passes, target_tokens)
+            except torch.OutOfMemoryError:
+                passes = plan_passes(lengths, largest // 2, hidden_size)
+                if self.accelerator.num_processes > 1 or max(each.tokens for each in passes) >= largest:
+                    raise
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.tokens_per_pass = largest // 2
+            self.progress.message(
+                f"显存不足：每次前向由至多 {largest} 个 token 减为 {self.tokens_per_pass} 个，"
+                "重做这一步，什么也没有丢。"
+            )
+
+    def _run_passes(self, samples: list[Features], passes: list[Pass], target_tokens: int) -> torch.Tensor:
+        import torch
+
+        from data_handle.packing import pack
+
+        accelerator, model_config = self.accelerator, self.accelerator.unwrap_model(self.model).config
+        loss = torch.zeros((), device=accelerator.device)
+        for micro_step, one_pass in enumerate(passes, start=1):
+            rows = [[samples[index] for index in row] for row in one_pass.rows]
+            count = sum(sample.num_targets for row in rows for sample in row)
+            batch = pack(rows, one_pass.row_length, model_config)
+            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            share = count / max(target_tokens, 1)
+            with contextlib.nullcontext() if micro_step == len(passes) else accelerator.no_sync(self.model):
+                with accelerator.autocast():
+                    pass_loss = self.model(**batch).loss * share
+                # DDP averages the gradients of the processes, where their sum is wanted.
+                accelerator.backward(pass_loss * accelerator.num_processes)
+            loss += pass_loss.detach()
+        return loss
 
     # ---- evaluation
 
@@ -471,7 +551,7 @@ class Trainer:
                 if self._finished():
                     break
 
-    def _epoch(self) -> Iterator[list[Batch]]:
+    def _epoch(self) -> Iterator[list[list[Features]]]:
         """Yield the windows of this epoch that are still to be done."""
         self.sampler.start_epoch(self.state.epoch, self.state.windows_done * self.batches_per_window)
         return windows(self.loader, self.config.gradient_accumulation_steps)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         load_tokenizer,
         resolve_model_dir,
     )
-    from .modeling_chatglm import ChatGLMForConditionalGeneration, ChatGLMModel
+    from .modeling_chatglm import ChatGLMForConditionalGeneration, ChatGLMModel, checkpoint_layers
     from .tokenization_chatglm import ChatGLMTokenizer
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "ChatGLMModel",
     "ChatGLMTokenizer",
     "CheckpointError",
+    "checkpoint_layers",
     "default_dtype",
     "load_base_model",
     "load_config",
@@ -39,6 +40,7 @@ _MODULES = {
     "ChatGLMForConditionalGeneration": "modeling_chatglm",
     "ChatGLMModel": "modeling_chatglm",
     "ChatGLMTokenizer": "tokenization_chatglm",
+    "checkpoint_layers": "modeling_chatglm",
 }
 
 

@@ -263,6 +263,8 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         mask = self._make_mask(input_ids, attention_mask, past_length)
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
+        if mask is not None and mask.dtype == torch.bool:
+            mask = additive_mask(mask, inputs_embeds.dtype)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and cache is None:
@@ -293,6 +295,28 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         if attention_mask is None:
             return None if S == 1 else visible
         return visible & attention_mask[:, None, None, :K].bool()
+
+
+def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Turn a bool mask into what is added to the scores, in the type that attention runs in.
+
+    The attention kernels would do so in each layer, and keep each one's copy for the backward pass.
+
+    Args:
+        visible: bool, True where a query sees a key.
+        dtype: of the hidden states; autocast has the last word.
+    """
+    device = visible.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
+
+
+def checkpoint_layers(model: ChatGLMPreTrainedModel, every: int) -> None:
+    """Let every n-th layer keep nothing but its input in training, and compute itself again going back."""
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    for index, layer in enumerate(model.base_model.layers):
+        layer.gradient_checkpointing = index % every == 0
 
 
 def attention_mask_2d(attention_mask: torch.Tensor | None) -> torch.Tensor | None:

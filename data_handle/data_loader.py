@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -171,14 +170,13 @@ class LengthGroupedSampler(Sampler[list[int]]):
 def build_dataloader(
     dataset: TripletDataset,
     batch_size: int,
-    pad_token_id: int,
     *,
     seed: int = 0,
     gradient_accumulation_steps: int = 1,
     num_processes: int = 1,
     num_workers: int = 0,
 ) -> tuple[DataLoader[Features], LengthGroupedSampler]:
-    """Build a loader of padded batches and the sampler that steers it (`start_epoch`), see both.
+    """Build a loader of batches (lists of features) and the sampler that steers it (`start_epoch`), see both.
 
     The loader holds the batches of all processes; `accelerator.prepare` gives each its share. It draws
     nothing from torch's global generator, so evaluating or restarting leaves dropout's random numbers as
@@ -194,9 +192,8 @@ def build_dataloader(
     loader: DataLoader[Features] = DataLoader(
         dataset,
         batch_sampler=sampler,
-        collate_fn=partial(collate, pad_token_id=pad_token_id),
+        collate_fn=list,
         num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         generator=torch.Generator().manual_seed(seed % 2**63),
     )

@@ -51,6 +51,11 @@ class Features:
     input_ids: list[int]
     labels: list[int]
 
+    @property
+    def num_targets(self) -> int:
+        """How many tokens carry a label that the model predicts (the first one can't)."""
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
+
 
 class FittedTarget(NamedTuple):
     """An answer within the limit.

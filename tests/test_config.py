@@ -32,7 +32,7 @@ README_DEFAULTS = {
     "fp16": True,
     "bf16": False,
     "load_in_4bit": True,
-    "gradient_checkpointing": True,
+    "vram_budget_gb": 20.0,
 }
 
 

@@ -33,8 +33,8 @@ def make_dataset(lengths: list[int]) -> TripletDataset:
     return TripletDataset([Features([i + 1] * n, [-100] * (n - 1) + [i + 1]) for i, n in enumerate(lengths)])
 
 
-def indices_of(batch: dict[str, torch.Tensor]) -> list[int]:
-    return [int(row[-1]) - 1 for row in batch["input_ids"]]
+def indices_of(batch: list[Features]) -> list[int]:
+    return [item.input_ids[-1] - 1 for item in batch]
 
 
 def test_collate_pads_on_the_left() -> None:
@@ -50,7 +50,8 @@ def test_collate_pads_on_the_left() -> None:
 def test_evaluation_takes_the_shortest_first() -> None:
     dataset = make_dataset([5, 9, 7, 9, 1])
     batches = list(length_sorted_batches(dataset.features, 2, pad_token_id=0))
-    assert [indices_of(batch) for batch in batches] == [[4, 0], [2, 1], [3]]
+    rows = [[int(row[-1]) - 1 for row in batch["input_ids"]] for batch in batches]
+    assert rows == [[4, 0], [2, 1], [3]]
     assert batches[0]["attention_mask"].tolist() == [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
 
 
@@ -83,7 +84,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
 def test_sampling_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
-    loader, _ = build_dataloader(make_dataset(random_lengths(20)), 4, pad_token_id=0, seed=1)
+    loader, _ = build_dataloader(make_dataset(random_lengths(20)), 4, seed=1)
     list(loader)
     drawn = torch.rand(1)
     torch.manual_seed(5)
@@ -117,7 +118,7 @@ def test_batches_hold_similar_lengths_and_the_longest_comes_first() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_in_the_middle_of_an_epoch(workers: int) -> None:
     dataset = make_dataset(random_lengths(42))
-    loader, sampler = build_dataloader(dataset, 4, pad_token_id=0, seed=3, num_workers=workers)
+    loader, sampler = build_dataloader(dataset, 4, seed=3, num_workers=workers)
     sampler.start_epoch(2)
     whole = [indices_of(batch) for batch in loader]
     sampler.start_epoch(2, skip_batches=4)
@@ -140,7 +141,6 @@ def shards(
         loader, sampler = build_dataloader(
             make_dataset(lengths),
             2,
-            pad_token_id=0,
             seed=5,
             gradient_accumulation_steps=accumulation,
             num_processes=processes,
@@ -182,9 +182,9 @@ def test_accelerate_neither_changes_the_epoch_nor_the_resumed_order(processes: i
 
 
 def test_workers_are_seeded() -> None:
-    loader, _ = build_dataloader(make_dataset([3, 2]), 1, pad_token_id=0, seed=9)
-    again, _ = build_dataloader(make_dataset([3, 2]), 1, pad_token_id=0, seed=9)
-    other, _ = build_dataloader(make_dataset([3, 2]), 1, pad_token_id=0, seed=10)
+    loader, _ = build_dataloader(make_dataset([3, 2]), 1, seed=9)
+    again, _ = build_dataloader(make_dataset([3, 2]), 1, seed=9)
+    other, _ = build_dataloader(make_dataset([3, 2]), 1, seed=10)
     seeds = [iter(each)._base_seed for each in (loader, again, other)]
     assert seeds[0] == seeds[1] != seeds[2]
     assert loader.pin_memory == torch.cuda.is_available()

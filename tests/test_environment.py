@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from utils.environment import (
-    ModelShape,
     estimate_output_bytes,
-    estimate_training_memory,
     is_whole_weight_file,
     is_writable_directory,
-    lora_parameters,
     nearest_directory,
     read_requirements,
 )
 from utils.table import display_width, pad
-
-CHATGLM_6B = ModelShape(num_layers=28, hidden_size=4096, inner_hidden_size=16384, vocab_size=130528)
-
-
-def estimate(**changes: Any) -> dict[str, int]:
-    values = {
-        "lora_weights": 3_670_016, "load_in_4bit": True, "value_bytes": 2, "gradient_checkpointing": True,
-        "batch_size": 1, "eval_batch_size": 1, "source_len": 256, "target_len": 128,
-    }  # fmt: skip
-    return estimate_training_memory(CHATGLM_6B, **(values | changes))
-
-
-def test_memory_of_the_published_model() -> None:
-    assert CHATGLM_6B.linear_parameters == 28 * 12 * 4096**2  # 5.64 billion
-    assert CHATGLM_6B.parameters == 28 * 12 * 4096**2 + 130528 * 4096  # 6.17 billion
-    assert lora_parameters(CHATGLM_6B, 8, ["query_key_value"]) == 28 * 8 * (4096 + 3 * 4096) == 3_670_016
-    assert lora_parameters(CHATGLM_6B, 4, ["attention.dense", "dense_h_to_4h"]) == 28 * 4 * (
-        2 * 4096 + 5 * 4096
-    )
-    parts = estimate()
-    assert parts["权重"] == int(0.516 * 28 * 12 * 4096**2) + 2 * 130528 * 4096
-    assert parts["LoRA 与优化器"] == 16 * 3_670_016
-    assert 5e9 < sum(parts.values()) < 6e9
-    assert estimate(load_in_4bit=False)["权重"] == 2 * CHATGLM_6B.parameters
-    assert estimate(load_in_4bit=False, value_bytes=4)["权重"] == 4 * CHATGLM_6B.parameters
-
-
-def test_memory_grows_with_what_it_depends_on() -> None:
-    part = "激活或生成缓存"
-    assert estimate(gradient_checkpointing=False, batch_size=4)[part] > estimate(batch_size=4)[part]
-    assert estimate(batch_size=2)[part] > estimate()[part]
-    assert estimate(source_len=512)[part] > estimate()[part]
-    # generation alone: keys and values, half precision, of 28 layers for 64 sequences of 384 tokens
-    assert estimate(eval_batch_size=64)[part] == 2 * 2 * 4096 * 28 * 64 * 384
 
 
 def test_what_a_run_writes() -> None:

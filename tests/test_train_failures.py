@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 
 import train
 from tests.killing import train_command
@@ -75,6 +76,35 @@ def test_out_of_memory_loses_no_step(
     with pytest.raises(UserError, match="显存（内存）不足"):
         train.main([*words, "--save_freq", "0"])
     assert find_damage(tmp_path / "run" / "checkpoint-2") is None
+
+
+def test_out_of_memory_halves_the_passes_and_does_the_step_again(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pass that runs out of memory leaves gradients behind; the step done again must not count them."""
+    words += ["--fp16", "false", "--load_in_4bit", "false", "--lora_dropout", "0", "--learning_rate", "0.01"]
+    assert train.main([*words, "--save_dir", str(tmp_path / "whole")]) == 0
+    whole = load_file(tmp_path / "whole" / "model_best" / "adapter_model.safetensors")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run_passes, sizes = train.Trainer._run_passes, []
+
+    def run(self, samples, passes, target_tokens):
+        largest = max(each.tokens for each in passes)
+        sizes.append(largest)
+        loss = run_passes(self, samples, passes, target_tokens)
+        if largest > 400:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss
+
+    monkeypatch.setattr(train.Trainer, "_run_passes", run)
+    assert train.main(words) == 0
+    assert sizes[0] > 400
+    assert sizes[-1] <= 400
+    assert "重做这一步" in capsys.readouterr().err
+    halved = load_file(tmp_path / "run" / "model_best" / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 1e-3 for name, tensor in whole.items() if "lora_B" in name)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(halved[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_a_killed_data_worker(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

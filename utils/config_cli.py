@@ -31,6 +31,7 @@ class Rule:
         at_least, above, at_most, below: bounds of a number; None means there is none.
         pattern: regular expression that a string has to match in full; `example` says it in words.
         optional: None is allowed too.
+        word: a string that is allowed beside a bool.
     """
 
     kind: type
@@ -41,11 +42,14 @@ class Rule:
     pattern: str | None = None
     example: str = ""
     optional: bool = False
+    word: str | None = None
 
     def accepts(self, value: Any) -> bool:
         """Tell whether a value is of the right type (a bool is no number) and within the bounds."""
         if value is None:
             return self.optional
+        if self.word is not None and value == self.word:
+            return True
         if self.kind is bool or isinstance(value, bool):
             return self.kind is type(value)
         if self.kind is str:
@@ -66,7 +70,7 @@ class Rule:
         bounds = {"不小于": self.at_least, "大于": self.above, "不大于": self.at_most, "小于": self.below}
         limits = "、".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
         what = self.example or (f"{limits} 的" if limits else "") + _KIND_NAMES[self.kind]
-        return what + (" 或 none" if self.optional else "")
+        return what + (f" 或 {self.word}" if self.word else "") + (" 或 none" if self.optional else "")
 
     def parse(self, words: Sequence[str]) -> Any:
         """Turn the words after an option into a value.
@@ -79,6 +83,8 @@ class Rule:
         (word,) = words
         if self.optional and word.lower() == "none":
             return None
+        if word == self.word:
+            return word
         if self.kind is bool:
             if word.lower() not in _BOOLEANS:
                 raise ValueError(word)

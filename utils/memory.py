@@ -48,6 +48,17 @@ def read_memory(device: torch.device) -> MemoryReading:
     )
 
 
+def memory_budget(device: torch.device, limit_gb: float) -> int:
+    """Return the bytes that a run may use: what is free on its device, at most `limit_gb` GB."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    else:
+        import psutil
+
+        free = psutil.virtual_memory().available
+    return min(free, int(limit_gb * GB))
+
+
 def _peak_resident() -> int:
     """Return the largest resident set of this process so far, 0 where the system doesn't tell."""
     try:
