@@ -182,7 +182,7 @@ class Trainer:
             recover_directories(self.save_dir)
         set_seed(config.seed)
         plan = make_plan(config, accelerator)
-        self.tokens_per_pass = plan.tokens_per_pass
+        self.tokens_per_pass, self.checkpoint_every = plan.tokens_per_pass, plan.checkpoint_every
         model, self.tokenizer = load_model(config, accelerator, plan.checkpoint_every)
         self.base_fingerprint = model.get_base_model().base_fingerprint
 

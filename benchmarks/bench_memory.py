@@ -1,0 +1,154 @@
+"""Peak memory of training: what the plan predicts, what is measured, and what the peers' recipe takes.
+
+Usage: python benchmarks/bench_memory.py --model tiny|block|full --device cpu|cuda [--data FILE]
+
+Every row is a process of its own that loads the model and takes two optimiser steps. On the CPU the figure is
+the growth of the process since its libraries are loaded, on CUDA what tensors take. The last line is a JSON
+object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measure import gigabytes, peak_during, peak_so_far, show  # noqa: E402
+from benchmarks.training_paths import (  # noqa: E402
+    ProjectPath,
+    RecipePath,
+    add_arguments,
+    model_directory,
+    project_config,
+    scratch_directory,
+)
+from chatglm import load_config, load_tokenizer  # noqa: E402
+from data_handle.data_loader import load_data  # noqa: E402
+from data_handle.data_preprocess import Features  # noqa: E402
+from data_handle.packing import plan_passes  # noqa: E402
+from glm_config import ProjectConfig  # noqa: E402
+from utils.common_utils import log, quiet_libraries, run_main, set_seed  # noqa: E402
+from utils.memory_plan import TrainingSettings, memory_parts, shape_of  # noqa: E402
+
+# name, gradient_checkpointing, whether a pass holds one sample only
+CASES: dict[str, tuple[str, Any, bool]] = {
+    "auto": ("自动", "auto", False),
+    "none": ("不用检查点", False, False),
+    "all": ("全部检查点", True, False),
+    "single": ("每次前向一条样本", True, True),
+    "recipe": ("同行做法", True, True),
+}
+
+
+def main() -> int:
+    """Run the benchmark, or one of its processes."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_arguments(parser)
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    quiet_libraries()
+    if args.case:
+        print(json.dumps(measure(args)))
+        return 0
+    with scratch_directory() as name:
+        pre_model = model_directory(args, Path(name))
+        results = {}
+        for case in CASES:
+            command = [sys.executable, __file__, *sys.argv[1:], "--case", case, "--scratch", name]
+            command += ["--pre_model", str(pre_model)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            results[case] = json.loads(done.stdout.splitlines()[-1])
+            log(f"{CASES[case][0]}：{results[case]}")
+    rows = [("", "峰值", "预计", "误差", "一步（权重之外）")]
+    for case, result in results.items():
+        predicted = result.get("predicted")
+        rows.append(
+            (
+                CASES[case][0],
+                gigabytes(result["peak"]),
+                gigabytes(predicted) if predicted else "",
+                f"{predicted / result['peak'] - 1:+.1%}" if predicted else "",
+                gigabytes(result["step"]),
+            )
+        )
+    recipe = results.pop("recipe")
+    summary = {
+        "model": args.model,
+        "ratio": round(recipe["step"] / results["auto"]["step"], 3),
+        "peak_bytes": results["auto"]["step"],
+        "recipe_peak_bytes": recipe["step"],
+        "prediction_errors": {
+            case: round(result["predicted"] / result["peak"] - 1, 4) for case, result in results.items()
+        },
+        "cases": results | {"recipe": recipe},
+    }
+    show(rows, summary, torch.device(args.device))
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, int]:
+    """Load and take two steps in this process; return bytes: the whole peak, and that of a step."""
+    set_seed(0)
+    device = torch.device(args.device)
+    _, checkpointing, single = CASES[args.case]
+    config = project_config(
+        args, args.pre_model, args.scratch, gradient_checkpointing=checkpointing, overwrite_output_dir=True
+    )
+    start, _ = peak_during(device, lambda: None)
+    if args.case == "recipe":
+        recipe = RecipePath(config)
+        window = longest_window(config)
+        recipe.step(window[:1])  # the optimiser's state
+        loading = peak_so_far(device)
+        before, peak = peak_during(device, lambda: recipe.step(window))
+        return {"peak": max(loading, peak) - start, "step": peak - before}
+    ours = ProjectPath(config)
+    if single:
+        ours.trainer.tokens_per_pass = 1
+    window = next(ours.windows())  # the one with the longest samples
+    ours.step(window[:1])
+    loading = peak_so_far(device)
+    before, peak = peak_during(device, lambda: ours.step(window))
+
+    lengths = [len(sample.input_ids) for sample in window]
+    sizes = load_config(args.pre_model)
+    passes = plan_passes(lengths, ours.trainer.tokens_per_pass, sizes.hidden_size)
+    largest = max(passes, key=lambda each: each.tokens)
+    predicted = memory_parts(
+        shape_of(sizes),
+        TrainingSettings.of(config.to_dict(), on_cuda=device.type == "cuda")._replace(eval_batch_size=0),
+        ours.trainer.checkpoint_every,
+        largest.tokens,
+        sum(window[index].num_targets for row in largest.rows for index in row),
+    )
+    return {
+        "peak": max(loading, peak) - start,
+        "loading": loading - start,
+        "step": peak - before,
+        "predicted": sum(predicted.values()) - predicted["运行库"],
+        "tokens": largest.tokens,
+    }
+
+
+def longest_window(config: ProjectConfig) -> list[Features]:
+    """Return the eight longest samples of the data, which begin a run of the project too."""
+    tokenizer = load_tokenizer(Path(config.pre_model))
+    data = load_data(
+        config.train_path,
+        tokenizer,
+        max_source_seq_len=config.max_source_seq_len,
+        max_target_seq_len=config.max_target_seq_len,
+    )
+    return sorted(data.dataset, key=lambda sample: -len(sample.input_ids))[:8]
+
+
+if __name__ == "__main__":
+    run_main(main)

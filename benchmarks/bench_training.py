@@ -1,0 +1,99 @@
+"""Samples per second and memory of an optimiser step: this project's path against the peers' recipe.
+
+Usage: python benchmarks/bench_training.py --model tiny|block|full --device cpu|cuda [--data FILE]
+
+Both sides take the same steps in turn, with the settings of the README (8 samples a step, 256 + 128 tokens,
+rank 8 on query_key_value). Medians are reported; the last line is a JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measure import gigabytes, peak_during, show  # noqa: E402
+from benchmarks.training_paths import (  # noqa: E402
+    ProjectPath,
+    RecipePath,
+    add_arguments,
+    model_directory,
+    project_config,
+    scratch_directory,
+)
+from utils.common_utils import log, quiet_libraries, run_main, set_seed  # noqa: E402
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_arguments(parser)
+    parser.add_argument("--steps", type=int, default=5, help="steps of either side that are timed")
+    parser.add_argument("--checkpointing", default="auto", choices=("auto", "true", "false"))
+    args = parser.parse_args()
+    quiet_libraries()
+    set_seed(0)
+    device = torch.device(args.device)
+    checkpointing = {"auto": "auto", "true": True, "false": False}[args.checkpointing]
+    with scratch_directory() as name:
+        scratch = Path(name)
+        config = project_config(
+            args, model_directory(args, scratch), scratch, gradient_checkpointing=checkpointing
+        )
+        ours, recipe = ProjectPath(config), RecipePath(config)
+        windows = list(islice(ours.windows(), args.steps + 1))
+
+        def timed(path: ProjectPath | RecipePath, index: int) -> float:
+            started = time.perf_counter()
+            path.step(windows[index])
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return time.perf_counter() - started
+
+        for path in (ours, recipe):
+            timed(path, 0)  # warm-up, and the optimiser's state; the longest samples
+        pairs = []
+        for index in range(1, len(windows)):
+            first, second = (ours, recipe) if index % 2 else (recipe, ours)
+            seconds = {first: timed(first, index), second: timed(second, index)}
+            pairs.append((seconds[ours], seconds[recipe]))
+            log(f"步 {index}：{seconds[ours]:.2f} 秒对 {seconds[recipe]:.2f} 秒")
+        peaks = []
+        for path in (ours, recipe):
+            before, peak = peak_during(device, lambda path=path: path.step(windows[0]))  # type: ignore[misc]
+            peaks.append(peak - before)
+
+    samples = statistics.median(len(window) / pair[0] for window, pair in zip(windows[1:], pairs, strict=True))
+    theirs = statistics.median(len(window) / pair[1] for window, pair in zip(windows[1:], pairs, strict=True))
+    ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
+    tokens = [len(sample.input_ids) for window in windows[1:] for sample in window]
+    rows = [
+        ("", "本项目", "同行做法", "比"),
+        ("样本/秒", f"{samples:.3f}", f"{theirs:.3f}", f"{ratio:.2f}"),
+        ("一步的峰值（权重之外）", *map(gigabytes, peaks), f"{peaks[0] / peaks[1]:.2f}"),
+        ("样本的 token（平均）", f"{statistics.mean(tokens):.0f}", "384", ""),
+    ]
+    result = {
+        "model": args.model,
+        "ratio": round(ratio, 3),
+        "samples_per_s": round(samples, 4),
+        "recipe_samples_per_s": round(theirs, 4),
+        "peak_bytes": peaks[0],
+        "recipe_peak_bytes": peaks[1],
+        "fp32": args.fp32,
+        "load_in_4bit": not args.no_4bit,
+        "tokens_per_sample": round(statistics.mean(tokens), 1),
+    }
+    show(rows, result, device)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
