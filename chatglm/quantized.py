@@ -74,6 +74,8 @@ def save_quantized(
         "content_fingerprint": fingerprint({name: digest(tensor) for name, tensor in tensors.items()}),
     }
     config.save_pretrained(directory)
+    for path in directory.glob("*.safetensors"):  # which the library makes readable for its owner alone
+        shutil.copymode(directory / "config.json", path)
 
 
 def build_parser() -> argparse.ArgumentParser:
