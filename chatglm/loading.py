@@ -1,5 +1,7 @@
 """Checkpoint directory -> model: shard by shard, safetensors or `.bin`, in half precision or to 4-bit.
 
+A directory that `chatglm.quantized` wrote holds the 4-bit layers themselves; they are taken as they are.
+
 Nothing of the directory is executed: pickles are read with weights-only loading, remote-code fields of the
 config are ignored, and every tensor must be one the model knows, with its shape.
 """
@@ -11,23 +13,29 @@ import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from .configuration_chatglm import ChatGLMConfig
+from .linear4bit import (
+    QUANTIZATION_NOTE,
+    check_quantization,
+    join_weight,
+    quantize,
+    replace_linear_4bit,
+    stored_parts,
+)
 from .modeling_chatglm import ChatGLMForConditionalGeneration, ChatGLMPreTrainedModel
 from .tokenization_chatglm import ChatGLMTokenizer
 
 logger = logging.getLogger(__name__)
 
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
-# The linear layers of a block that become 4-bit; embedding and head stay in half precision.
-QUANTIZED_MODULES = ("query_key_value", "attention.dense", "dense_h_to_4h", "dense_4h_to_h")
 _IGNORED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
 _CHECKPOINT_FILES = (
     "model.safetensors.index.json",
@@ -180,6 +188,7 @@ def load_pretrained(
     *,
     dtype: torch.dtype = torch.float32,
     load_in_4bit: bool = False,
+    quant_storage: torch.dtype = torch.uint8,
     device: str | torch.device = "cpu",
     config: ChatGLMConfig | None = None,
 ) -> ChatGLMPreTrainedModel:
@@ -190,51 +199,68 @@ def load_pretrained(
         model_dir: a directory, or a hub name whose files are in the local cache.
         dtype: of everything that is not 4-bit; with `load_in_4bit` also the compute type.
         load_in_4bit: NF4 with double quantisation for the blocks' linear layers.
+        quant_storage: the type that their packed bytes are declared as.
         device: where the model shall live; each tensor goes there as it is read.
         config: instead of the directory's `config.json`.
 
     Returns:
-        The model in evaluation mode. Its `base_fingerprint` identifies the weights (see `_fingerprint`).
+        The model in evaluation mode. Its `base_fingerprint` identifies the weights (see `fingerprint`).
 
     Raises:
-        CheckpointError: see the functions above; also for unknown, missing or misshapen tensors.
+        CheckpointError: see the functions above; also for unknown, missing or misshapen tensors, and for
+            a 4-bit copy that is wanted otherwise.
     """
     model_dir = resolve_model_dir(model_dir)
     config = config or load_config(model_dir)
+    note = _quantization_note(config, model_dir)
+    if note and not load_in_4bit:
+        raise CheckpointError(
+            f"{model_dir} 是 4-bit 量化副本，不能按半精度加载；"
+            "请打开 load_in_4bit，或改用原来的半精度权重目录。"
+        )
     shards = checkpoint_shards(model_dir)
     with torch.device("meta"):
         model = cls(config)
     if load_in_4bit:
-        replace_linear_4bit(model, compute_dtype=dtype)
+        replace_linear_4bit(model, compute_dtype=dtype, quant_storage=quant_storage)
     prefix = "" if hasattr(model, "lm_head") else "transformer."
     tied = config.tie_word_embeddings
-    expected = {prefix + name: parameter.shape for name, parameter in model.named_parameters()}
+    expected, owners = _expected_tensors(model, prefix, quantized=note is not None)
     if tied:
         expected.pop(HEAD, None)
 
     digests: dict[str, str] = {}
+    not_needed: dict[str, str] = {}  # the digest of a head that has no place in the model
+    pending: dict[str, dict[str, torch.Tensor]] = {}  # parts of 4-bit weights that are not complete yet
     head_shard = None
     for shard in shards:
         for name, tensor in read_shard(shard):
             if name == HEAD and HEAD not in expected:
-                head_shard = shard
+                head_shard, not_needed = shard, {HEAD: digest(tensor)}
                 continue
             if _IGNORED_TENSORS.search(name):
                 continue
             if name not in expected:
                 raise CheckpointError(f"权重文件 {shard} 里的 {name} 不属于 ChatGLM（v1），拒绝加载。")
-            if tensor.shape != expected[name] or not tensor.is_floating_point():
-                raise CheckpointError(
-                    f"权重文件 {shard} 里的 {name} 是 {tensor.dtype} {tuple(tensor.shape)}，"
-                    f"而 config.json 要求浮点数 {tuple(expected[name])}。"
-                )
-            digests[name] = _digest(tensor)
-            _assign(model, name.removeprefix(prefix), tensor, dtype, device)
+            _check_tensor(shard, name, tensor, *expected[name])
+            digests[name] = digest(tensor)
+            if name not in owners:
+                _assign(model, name.removeprefix(prefix), tensor, dtype, device)
+                continue
+            owner, shape = owners[name]
+            parts = pending.setdefault(owner, {})
+            parts[name.removeprefix(owner)] = tensor
+            if len(parts) == len(stored_parts(shape)):
+                module = model.get_submodule(owner.removeprefix(prefix).rpartition(".")[0])
+                try:
+                    module.weight = join_weight(pending.pop(owner), shape, module, dtype, device)
+                except ValueError as error:
+                    raise CheckpointError(f"权重文件 {shard} 里的 {owner} 已损坏：{error}。") from error
     missing = sorted(expected.keys() - digests.keys())
     if missing == [EMBEDDING] and head_shard is not None:  # saved with the head as the one copy
         for name, tensor in read_shard(head_shard):
             if name == HEAD:
-                digests[EMBEDDING] = _digest(tensor)
+                digests[EMBEDDING] = digest(tensor)
                 _assign(model, EMBEDDING.removeprefix(prefix), tensor, dtype, device)
         missing, head_shard = [], None
     if missing:
@@ -245,71 +271,78 @@ def load_pretrained(
         model.tie_weights()
     if load_in_4bit:
         check_quantization(model)
-    model.base_fingerprint = _fingerprint(digests)
+    model.base_fingerprint = fingerprint(digests)
+    if note:
+        if fingerprint(digests | not_needed) != note["content_fingerprint"]:
+            raise CheckpointError(
+                f"{model_dir} 的权重与量化时写下的不同，文件可能已损坏或被换过；"
+                "请重新运行 python -m chatglm.quantized。"
+            )
+        model.base_fingerprint = note["base_fingerprint"]
+        del model.config.quantization_config
     model.config.name_or_path = str(model_dir)
     return model.eval()
 
 
-def import_bitsandbytes() -> None:
-    """Import bitsandbytes without its attempt to download a CPU kernel from the hub and run it.
-
-    It tries so (0.50, CPUs with AVX512-BF16) wherever the package `kernels` can be imported.
-    """
-    if "bitsandbytes" in sys.modules:
-        return
-    kernels = sys.modules.get("kernels")
-    sys.modules["kernels"] = None  # type: ignore[assignment]  # an import of it fails
-    bitsandbytes_logger = logging.getLogger("bitsandbytes")
-    level = bitsandbytes_logger.level
-    bitsandbytes_logger.setLevel(logging.ERROR)  # it would warn that the kernel is missing
-    try:
-        import bitsandbytes  # noqa: F401
-    finally:
-        bitsandbytes_logger.setLevel(level)
-        del sys.modules["kernels"]
-        if kernels is not None:
-            sys.modules["kernels"] = kernels
-
-
-def replace_linear_4bit(model: nn.Module, compute_dtype: torch.dtype) -> None:
-    """Put an (empty) NF4 layer with double quantisation in place of each linear layer to be quantised."""
-    import_bitsandbytes()
-    from bitsandbytes.nn import Linear4bit
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.endswith(QUANTIZED_MODULES):
-            quantized = Linear4bit(
-                module.in_features,
-                module.out_features,
-                bias=module.bias is not None,
-                compute_dtype=compute_dtype,
-                compress_statistics=True,
-                quant_type="nf4",
-                device="meta",
-            )
-            # On CPUs with AVX512-BF16 an evaluation would repack the weight in place, and training after it
-            # would run without gradients (bitsandbytes 0.50).
-            quantized.support_avx512bf16_for_cpu = False
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, quantized)
-    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # read by peft
-
-
-def check_quantization(model: nn.Module) -> None:
-    """Make sure that exactly the intended layers are 4-bit, and that the head is not.
+def _quantization_note(config: ChatGLMConfig, model_dir: Path) -> dict[str, Any] | None:
+    """Return what the config says of a 4-bit copy; None for weights that are not quantised.
 
     Raises:
-        RuntimeError: a layer is quantised that should not be, or the other way round.
+        CheckpointError: it is quantised in another way than `chatglm.quantized` does.
     """
-    from bitsandbytes.nn import Linear4bit
+    note = getattr(config, "quantization_config", None)
+    if note is None:
+        return None
+    fingerprints = ("base_fingerprint", "content_fingerprint")
+    if (
+        not isinstance(note, dict)
+        or {key: note.get(key) for key in QUANTIZATION_NOTE} != QUANTIZATION_NOTE
+        or not all(isinstance(note.get(key), str) for key in fingerprints)
+    ):
+        raise CheckpointError(
+            f"{model_dir} 的 config.json 里的 quantization_config 不是本项目写的 4-bit 量化；"
+            "请用原来的半精度权重，或用 python -m chatglm.quantized 重新量化。"
+        )
+    return note
 
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear):
-            continue
-        wanted = name.endswith(QUANTIZED_MODULES)
-        is_4bit = isinstance(module, Linear4bit) and module.weight.dtype == torch.uint8
-        if wanted != is_4bit:
-            raise RuntimeError(f"{name} should {'' if wanted else 'not '}be 4-bit")
+
+def _expected_tensors(
+    model: nn.Module, prefix: str, quantized: bool
+) -> tuple[dict[str, tuple[torch.dtype | None, tuple[int, ...] | None]], dict[str, tuple[str, torch.Size]]]:
+    """Say which tensors the files must hold.
+
+    Returns:
+        By name in the files: type (None: any floating type) and shape (None: one dimension of any length);
+        and for the parts of a 4-bit weight: the weight's name and shape.
+    """
+    expected: dict[str, tuple[torch.dtype | None, tuple[int, ...] | None]] = {}
+    owners: dict[str, tuple[str, torch.Size]] = {}
+    for name, parameter in model.named_parameters():
+        name = prefix + name
+        if quantized and hasattr(parameter, "quant_state"):
+            for suffix, kind in stored_parts(parameter.shape).items():
+                expected[name + suffix] = kind
+                owners[name + suffix] = (name, parameter.shape)
+        else:
+            expected[name] = (None, tuple(parameter.shape))
+    return expected, owners
+
+
+def _check_tensor(
+    shard: Path, name: str, tensor: torch.Tensor, dtype: torch.dtype | None, shape: tuple[int, ...] | None
+) -> None:
+    """Compare a tensor's type and shape with those of `_expected_tensors`.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    right_type = tensor.is_floating_point() if dtype is None else tensor.dtype == dtype
+    right_shape = tensor.dim() == 1 if shape is None else tuple(tensor.shape) == shape
+    if not right_type or not right_shape:
+        raise CheckpointError(
+            f"权重文件 {shard} 里的 {name} 是 {tensor.dtype} {tuple(tensor.shape)}，"
+            f"而 config.json 要求{dtype or '浮点数'} {shape or '一维'}。"
+        )
 
 
 def _assign(
@@ -320,15 +353,7 @@ def _assign(
     module = model.get_submodule(module_name)
     tensor = tensor.to(dtype)
     if hasattr(getattr(module, attribute), "quant_state"):  # the empty weight of a Linear4bit
-        from bitsandbytes.nn import Params4bit
-
-        parameter = Params4bit(
-            tensor.contiguous(),
-            requires_grad=False,
-            compress_statistics=True,
-            quant_type="nf4",
-            module=module,
-        ).to(device)
+        parameter: nn.Parameter = quantize(tensor, module, device)
     else:
         # A copy, so that no parameter keeps a whole memory-mapped shard alive.
         parameter = nn.Parameter(tensor.to(device, copy=True), requires_grad=True)
@@ -351,14 +376,14 @@ def _warn_if_head_differs(shard: Path, embedding: torch.Tensor) -> None:
             )
 
 
-def _digest(tensor: torch.Tensor) -> str:
+def digest(tensor: torch.Tensor) -> str:
     """Return the SHA-256 of a tensor's shape and outermost elements (as fp32, whatever the file's type)."""
     flat = tensor.reshape(-1)
-    sample = torch.cat([flat[:_SAMPLE], flat[-_SAMPLE:]]).float().numpy().tobytes()
+    sample = torch.cat([flat[:_SAMPLE], flat[-_SAMPLE:]]).float().cpu().numpy().tobytes()
     return hashlib.sha256(str(tuple(tensor.shape)).encode() + sample).hexdigest()
 
 
-def _fingerprint(digests: dict[str, str]) -> str:
+def fingerprint(digests: dict[str, str]) -> str:
     """Return one name for a set of weights, independent of their files' format and sharding."""
     return hashlib.sha256("".join(f"{k}{digests[k]}" for k in sorted(digests)).encode()).hexdigest()
 
@@ -376,6 +401,7 @@ def load_base_model(
     pre_model: str | os.PathLike[str],
     *,
     load_in_4bit: bool = True,
+    quant_storage: torch.dtype = torch.uint8,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
 ) -> tuple[ChatGLMForConditionalGeneration, ChatGLMTokenizer]:
@@ -384,6 +410,7 @@ def load_base_model(
     Args:
         pre_model: a directory, or a hub name whose files are in the local cache.
         load_in_4bit: NF4 for the blocks' linear layers.
+        quant_storage: the type that their packed bytes are declared as; see `replace_linear_4bit`.
         dtype: of the rest; `default_dtype(device)` when None.
         device: CUDA where there is one, else the CPU, when None.
 
@@ -407,6 +434,7 @@ def load_base_model(
         model_dir,
         dtype=dtype or default_dtype(device),
         load_in_4bit=load_in_4bit,
+        quant_storage=quant_storage,
         device=device,
         config=config,
     )
