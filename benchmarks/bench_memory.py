@@ -20,8 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measure import gigabytes, peak_during, peak_so_far, show  # noqa: E402
-from benchmarks.training_paths import (  # noqa: E402
+from benchmarks.measure import gigabytes, peak_during, peak_so_far, show
+from benchmarks.training_paths import (
     ProjectPath,
     RecipePath,
     add_arguments,
@@ -29,13 +29,13 @@ from benchmarks.training_paths import (  # noqa: E402
     project_config,
     scratch_directory,
 )
-from chatglm import load_config, load_tokenizer  # noqa: E402
-from data_handle.data_loader import load_data  # noqa: E402
-from data_handle.data_preprocess import Features  # noqa: E402
-from data_handle.packing import plan_passes  # noqa: E402
-from glm_config import ProjectConfig  # noqa: E402
-from utils.common_utils import log, quiet_libraries, run_main, set_seed  # noqa: E402
-from utils.memory_plan import TrainingSettings, memory_parts, shape_of  # noqa: E402
+from chatglm import load_config, load_tokenizer
+from data_handle.data_loader import load_data
+from data_handle.data_preprocess import Features
+from data_handle.packing import plan_passes
+from glm_config import ProjectConfig
+from utils.common_utils import log, quiet_libraries, run_main, set_seed
+from utils.memory_plan import TrainingSettings, memory_parts, shape_of
 
 # name, gradient_checkpointing, whether a pass holds one sample only
 CASES: dict[str, tuple[str, Any, bool]] = {

@@ -19,8 +19,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measure import gigabytes, peak_during, show  # noqa: E402
-from benchmarks.training_paths import (  # noqa: E402
+from benchmarks.measure import gigabytes, peak_during, show
+from benchmarks.training_paths import (
     ProjectPath,
     RecipePath,
     add_arguments,
@@ -28,7 +28,7 @@ from benchmarks.training_paths import (  # noqa: E402
     project_config,
     scratch_directory,
 )
-from utils.common_utils import log, quiet_libraries, run_main, set_seed  # noqa: E402
+from utils.common_utils import log, quiet_libraries, run_main, set_seed
 
 
 def main() -> int:
@@ -70,8 +70,9 @@ def main() -> int:
             before, peak = peak_during(device, lambda path=path: path.step(windows[0]))  # type: ignore[misc]
             peaks.append(peak - before)
 
-    samples = statistics.median(len(window) / pair[0] for window, pair in zip(windows[1:], pairs, strict=True))
-    theirs = statistics.median(len(window) / pair[1] for window, pair in zip(windows[1:], pairs, strict=True))
+    sizes = [len(window) for window in windows[1:]]
+    samples = statistics.median(size / pair[0] for size, pair in zip(sizes, pairs, strict=True))
+    theirs = statistics.median(size / pair[1] for size, pair in zip(sizes, pairs, strict=True))
     ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
     tokens = [len(sample.input_ids) for window in windows[1:] for sample in window]
     rows = [

@@ -1,13 +1,15 @@
 """Two ways to take an optimiser step on the same base and the same samples: the project's and the recipe's.
 
 The recipe is what the peers' scripts for ChatGLM-6B do, written on this project's model: all that is not
-4-bit upcast to fp32 (`prepare_model_for_kbit_training`), every sample padded to 256 + 128 tokens, one sample a
-pass, every layer checkpointed, logits of all positions in fp32.
+4-bit upcast to fp32 (`prepare_model_for_kbit_training`), every sample padded to 256 + 128 tokens, one sample
+a pass, every layer checkpointed, logits of all positions in fp32.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,10 +22,11 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.make_full_size_checkpoint import write_checkpoint  # noqa: E402
+from benchmarks import make_full_size_checkpoint  # noqa: E402
 from chatglm import checkpoint_layers, load_base_model  # noqa: E402
 from data_handle.data_loader import collate  # noqa: E402
 from data_handle.data_preprocess import IGNORE_INDEX, Features  # noqa: E402
+from data_handle.reader import read_jsonl  # noqa: E402
 from glm_config import ProjectConfig  # noqa: E402
 from train import Trainer  # noqa: E402
 from utils.adapter import attach_lora  # noqa: E402
@@ -40,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pre_model",
         type=Path,
-        help="model directory; without it block and full are random weights, written to a temporary directory",
+        help="model directory; without it block and full are random weights in a temporary directory",
     )
     parser.add_argument("--tokenizer", type=Path, help="tokenizer directory for the random weights")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "mixed_train_dataset.jsonl")
@@ -55,24 +58,24 @@ def model_directory(args: argparse.Namespace, scratch: Path) -> Path:
     if args.model == "tiny":
         return TINY
     directory = scratch / "model"
-    write_checkpoint(directory, args.tokenizer or TINY, num_layers=LAYERS[args.model])
+    with contextlib.redirect_stdout(sys.stderr):
+        make_full_size_checkpoint.main(
+            [str(directory), "--layers", str(LAYERS[args.model]), "--tokenizer", str(args.tokenizer or TINY)]
+        )
     return directory
 
 
 def project_config(args: argparse.Namespace, pre_model: Path, scratch: Path, **knobs: Any) -> ProjectConfig:
     """Return the README's configuration for a model, training on the triplet lines of the data."""
-    from data_handle.reader import read_jsonl
-
     lines = scratch / "triplets.jsonl"
     if not lines.exists():
-        import json
-
         examples, _ = read_jsonl(args.data, strict=False)
-        kept = [vars(example) for example in examples if is_triplet_target(example.target)]
-        text = "".join(
-            json.dumps({"context": each["context"], "target": each["target"]}, ensure_ascii=False) + "\n"
-            for each in kept
-        )
+        kept = [
+            {"context": example.context, "target": example.target}
+            for example in examples
+            if is_triplet_target(example.target)
+        ]
+        text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in kept)
         lines.write_text(text, encoding="utf-8")
     values = {
         "pre_model": str(pre_model),
@@ -80,7 +83,6 @@ def project_config(args: argparse.Namespace, pre_model: Path, scratch: Path, **k
         "train_path": str(lines),
         "dev_path": str(lines),
         "save_dir": str(scratch / "run"),
-        "token_cache_dir": str(scratch / "cache"),
         "load_in_4bit": not args.no_4bit,
         "fp16": not args.fp32,
         "tensorboard": False,
@@ -92,6 +94,7 @@ class ProjectPath:
     """The loop of train.py itself."""
 
     def __init__(self, config: ProjectConfig) -> None:
+        Path(config.save_dir).mkdir(exist_ok=True)
         self.trainer = Trainer(config)
         self.trainer.model.train()
 
