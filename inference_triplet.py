@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from extraction.arguments import build_parser, refuse_contradictions
-from utils.common_utils import UserError, log, run_main
+from utils.common_utils import UserError, log, quiet_libraries, run_main
+from utils.device import limit_primitive_cache
 
 if TYPE_CHECKING:
     import torch
@@ -150,7 +152,12 @@ def load_extractor(
     Raises:
         UserError: one of them is missing or damaged, or they do not belong together.
     """
-    quiet_libraries(args.debug)
+    logging.basicConfig(format="%(message)s")
+    if args.debug:  # libraries may speak, and it is said why batches fail
+        logging.getLogger("extraction").setLevel(logging.DEBUG)
+    else:
+        quiet_libraries()
+    limit_primitive_cache()
     constraint = read_constraint(args, directory)
     from chatglm import CheckpointError, load_base_model
     from extraction.extractor import TripletExtractor
@@ -197,22 +204,6 @@ def choose_dtype(config: ProjectConfig) -> torch.dtype:
     if not (config.fp16 or config.bf16):
         return torch.float32
     return default_dtype(config.device or ("cuda" if torch.cuda.is_available() else "cpu"), config.bf16)
-
-
-def quiet_libraries(debug: bool) -> None:
-    """Keep the libraries' remarks off the screen; with `debug`, let them through and say why batches fail."""
-    import logging
-    import warnings
-
-    logging.basicConfig(format="%(message)s")
-    if debug:
-        logging.getLogger("extraction").setLevel(logging.DEBUG)
-        return
-    warnings.filterwarnings("ignore")
-    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-
-    set_verbosity_error()
-    disable_progress_bar()
 
 
 def extract_texts(args: argparse.Namespace, sentences: Sequence[str], results: TextIO) -> int:
