@@ -54,9 +54,11 @@ class _MappedItems(Sequence[T]):
 
     def __init__(self, directory: Path, rows: range | None = None) -> None:
         self._directory = directory
-        self._index: np.ndarray = np.memmap(directory / self.index_file, np.int64, "r")
-        self._index = self._index.reshape(-1, self.columns)
-        self._data: np.ndarray = np.memmap(directory / self.data_file, self.data_type, "r")
+        index = np.memmap(directory / self.index_file, np.int64, "r")
+        self._index = np.asarray(index).reshape(
+            -1, self.columns
+        )  # a plain view: memmap's own slices are slow
+        self._data = np.asarray(np.memmap(directory / self.data_file, self.data_type, "r"))
         self._rows = range(len(self._index)) if rows is None else rows
 
     def __len__(self) -> int:

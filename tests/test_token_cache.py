@@ -276,6 +276,17 @@ def test_without_a_cache_directory_the_file_is_encoded_in_memory(
     assert not caches(cache_dir) and not list(cache_dir.glob(".tokens-*"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes")
+def test_a_pipe_is_read_once_and_not_cached(data_file: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(data_file.read_bytes()), daemon=True)
+    writer.start()
+    loaded = load_data(pipe, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    assert list(loaded.examples) == list(load_data(data_file, CharacterTokenizer(), **LIMITS).examples)
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_cache_that_is_read_only_serves(
     data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded_files: list[Path]
 ) -> None:
@@ -403,3 +414,12 @@ def test_the_format_version_belongs_to_this_encoding(tmp_path: Path) -> None:
         "text.bin": "8ca98324",
         "summary.json": "679283b6",
     }
+
+
+def test_workers_do_not_load_torch(root: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "import chatglm.tokenization_chatglm, data_handle.parallel_encoding\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
