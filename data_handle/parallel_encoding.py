@@ -5,6 +5,7 @@ Imports no torch, because every worker imports this module.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -83,13 +84,27 @@ def encode_file(
     try:
         pending: deque[Future[EncodedChunk]] = deque()
         for chunk in chunks:
-            pending.append(pool.submit(_encode_in_worker, chunk))
+            with _interrupts_held():  # submitting starts workers
+                pending.append(pool.submit(_encode_in_worker, chunk))
             if len(pending) > workers * _CHUNKS_PER_WORKER:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block; processes started in it never get it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _read_chunks(path: Path) -> Iterator[list[Example | BadLine]]:
@@ -131,7 +146,7 @@ _encode: Callable[[list[Example | BadLine]], EncodedChunk]  # set in each worker
 def _start_worker(tokenizer: Tokenizer, limits: tuple[int, int]) -> None:
     """Prepare a worker: Ctrl-C is its parent's business, and it goes when its parent is gone."""
     global _encode
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for Windows, see `_interrupts_held`
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     _encode = partial(_encode_chunk, tokenizer, limits)
 

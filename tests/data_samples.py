@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from utils.prompt import INSTRUCTION, build_prompt
 from utils.triplets import Triplet, format_target
@@ -37,6 +39,19 @@ class SlowTokenizer(CharacterTokenizer):
     def encode_plain(self, text: str) -> list[int]:
         time.sleep(120)
         return []
+
+
+class LateTokenizer(CharacterTokenizer):
+    """Takes a worker a while to receive."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _receive_late, ()
+
+
+def _receive_late() -> LateTokenizer:
+    print("receiving", file=sys.stderr, flush=True)
+    time.sleep(2)
+    return LateTokenizer()
 
 
 def director(film: str, person: str) -> Triplet:

@@ -381,6 +381,28 @@ def test_workers_leave_with_their_parent(data_file: Path, root: Path) -> None:
     assert alive == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of a process group")
+def test_ctrl_c_while_workers_start_leaves_no_traceback(data_file: Path, root: Path) -> None:
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path\n"
+        "from data_handle.parallel_encoding import encode_file\n"
+        "from data_samples import LateTokenizer\n"
+        "from utils.common_utils import run_main\n"
+        "file = Path(sys.argv[1])\n"
+        "run_main(lambda: sum(1 for _ in encode_file(file, LateTokenizer(), (128, 96), 2)))\n"
+    )
+    command = [sys.executable, "-c", code, str(data_file), str(root), str(root / "tests")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        while "receiving" not in process.stderr.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read().split()
+    assert process.returncode == 130
+    assert set(rest) <= {"receiving", "已中断。"}
+
+
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel_encoding, "CHUNK_CHARACTERS", 10_000)
     peaks = []
