@@ -25,6 +25,7 @@ class ProjectConfig(object):
         self.dev_path = "data/mixed_dev_dataset.jsonl"  # 验证集，JSONL 格式
         self.strict_data = False  # 遇到坏行就停止；关闭时跳过坏行并报告行数
         self.dataloader_num_workers = 0  # 数据加载的工作进程数，0 为在主进程中加载
+        self.token_cache_dir = "output/token_cache"  # 分词结果的缓存目录，留空为不缓存
 
         # 训练配置 - 20GB显存优化
         self.batch_size = 1  # 批次大小
@@ -115,6 +116,7 @@ _RULES = {
     "dev_path": Rule(str),
     "strict_data": Rule(bool),
     "dataloader_num_workers": Rule(int, at_least=0, at_most=256),
+    "token_cache_dir": Rule(str, pattern=r"(?s)(.*\S.*)?", example="目录名（字符串），或留空"),
     "batch_size": Rule(int, at_least=1),
     "gradient_accumulation_steps": Rule(int, at_least=1),
     "epochs": Rule(int, at_least=1),

@@ -193,6 +193,7 @@ class Trainer:
                 max_source_seq_len=config.max_source_seq_len,
                 max_target_seq_len=config.max_target_seq_len,
                 strict=config.strict_data,
+                cache_dir=config.token_cache_dir or None,
             )
             for path in (config.train_path, config.dev_path)
         )

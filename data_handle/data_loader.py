@@ -8,11 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Features, Tokenizer, encode_examples
-from data_handle.reader import BadLine, Example, describe_bad_lines, read_jsonl
+from data_handle.reader import BadLine, Example, check_lines, describe_bad_lines, read_jsonl
+from data_handle.token_cache import MappedFeatures, read_through_cache
+from utils.common_utils import log
+from utils.triplets import Combination, combinations_in
 
 # Examples are sorted by length within a chunk of this many windows: short enough for a good shuffle.
 _WINDOWS_PER_CHUNK = 50
@@ -23,7 +27,7 @@ class TripletDataset(Dataset[Features]):
 
     def __init__(self, features: Sequence[Features]) -> None:
         self.features = features
-        self.lengths = [len(item.input_ids) for item in features]
+        self.lengths = _lengths(features)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -34,13 +38,23 @@ class TripletDataset(Dataset[Features]):
 
 @dataclass(frozen=True)
 class LoadedData:
-    """A data file ready for use: `examples` are all good lines, `dataset` holds those that fit the limits."""
+    """A data file ready for use.
+
+    Attributes:
+        path: the file.
+        dataset: the samples: good lines that fit the limits.
+        examples: all good lines.
+        bad_lines: the others.
+        summary: what the limits cost.
+        combinations: of the answers of `examples`; what a `Schema` is made of.
+    """
 
     path: str
     dataset: TripletDataset
-    examples: list[Example]
+    examples: Sequence[Example]
     bad_lines: list[BadLine]
     summary: EncodingSummary
+    combinations: frozenset[Combination]
 
     def report(self) -> list[str]:
         """Return the lines for the log, in Chinese: bad lines first, then what the limits cost."""
@@ -54,15 +68,38 @@ def load_data(
     max_source_seq_len: int,
     max_target_seq_len: int,
     strict: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> LoadedData:
-    """Read and encode a data file.
+    """Read and encode a data file, or read it from the cache if it was encoded before.
+
+    Args:
+        path: the data file.
+        tokenizer: a `ChatGLMTokenizer`.
+        max_source_seq_len, max_target_seq_len: see `encode_example`.
+        strict: refuse the file if any line of it is bad.
+        cache_dir: where encoded files are kept, see `read_through_cache`; if it can't be used (or is None),
+            the file is encoded in memory.
 
     Raises:
         UserError: nothing usable is in it, or a line is bad and `strict` is set.
     """
+    limits = max_source_seq_len, max_target_seq_len
+    if cache_dir is not None and Path(path).is_file():  # not a pipe, which can be read only once
+        try:
+            cached = read_through_cache(Path(path), tokenizer, limits, Path(cache_dir))
+        except (OSError, NotImplementedError) as error:  # the latter where a disk knows no locks
+            reason = getattr(error, "strerror", None) or error
+            log(f"分词缓存 {cache_dir} 不能用（{reason}），这次在内存中分词。")
+        else:
+            check_lines(path, len(cached.examples), cached.bad_lines, strict)
+            dataset = TripletDataset(cached.features)
+            return LoadedData(
+                str(path), dataset, cached.examples, cached.bad_lines, cached.summary, cached.combinations
+            )
     examples, bad_lines = read_jsonl(path, strict)
-    features, summary = encode_examples(tokenizer, examples, max_source_seq_len, max_target_seq_len)
-    return LoadedData(str(path), TripletDataset(features), examples, bad_lines, summary)
+    features, summary = encode_examples(tokenizer, examples, *limits)
+    combinations = combinations_in(example.target for example in examples)
+    return LoadedData(str(path), TripletDataset(features), examples, bad_lines, summary, combinations)
 
 
 def collate(features: Sequence[Features], pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -109,7 +146,7 @@ class LengthGroupedSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | np.ndarray,
         batch_size: int,
         seed: int,
         *,
@@ -204,6 +241,13 @@ def length_sorted_batches(
     features: Sequence[Features], batch_size: int, pad_token_id: int
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Yield padded batches of examples of like length, shortest first (for evaluation)."""
-    order = sorted(features, key=lambda item: len(item.input_ids))
+    order = np.argsort(_lengths(features), kind="stable")
     for start in range(0, len(order), batch_size):
-        yield collate(order[start : start + batch_size], pad_token_id)
+        yield collate([features[index] for index in order[start : start + batch_size]], pad_token_id)
+
+
+def _lengths(features: Sequence[Features]) -> np.ndarray:
+    """Return the tokens of each, int64; of mapped features without making them."""
+    if isinstance(features, MappedFeatures):
+        return features.lengths
+    return np.array([len(item.input_ids) for item in features], np.int64)

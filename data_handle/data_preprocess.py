@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,7 @@ __all__ = [
     "Features",
     "FittedTarget",
     "Tokenizer",
+    "encode_each",
     "encode_example",
     "encode_examples",
     "fit_target",
@@ -39,9 +40,10 @@ _JSON_START = re.compile(r"\s*(?:```|[\[{])")
 
 
 class Tokenizer(PromptTokenizer, Protocol):
-    """What encoding an example needs of `ChatGLMTokenizer`."""
+    """What encoding a file needs of `ChatGLMTokenizer`."""
 
     eos_token_id: int
+    vocab_file: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,25 @@ class EncodingSummary:
         self.targets_cut += encoded.triplets_dropped > 0
         self.triplets_dropped += encoded.triplets_dropped
         self.texts_cut += encoded.text_cut
+
+    def add_all(self, other: EncodingSummary) -> None:
+        """Count what another part of the file was counted to."""
+        self.examples += other.examples
+        self.tokens += other.tokens
+        self.sources_truncated += other.sources_truncated
+        self.targets_cut += other.targets_cut
+        self.triplets_dropped += other.triplets_dropped
+        self.texts_cut += other.texts_cut
+        self.left_out += other.left_out
+
+    def check(self) -> None:
+        """Refuse a file of which nothing is left.
+
+        Raises:
+            UserError: not one example could be learnt from.
+        """
+        if not self.examples:
+            raise UserError(f"没有一条样本能放进长度限制：{self.report()}")
 
     def report(self) -> str:
         """Return one paragraph in Chinese for the log."""
@@ -199,21 +220,30 @@ def encode_examples(
     Raises:
         UserError: not one example is left.
     """
-    features: list[Features] = []
     summary = EncodingSummary(max_source_seq_len, max_target_seq_len)
+    features = list(encode_each(tokenizer, examples, summary))
+    summary.check()
+    return features, summary
+
+
+def encode_each(
+    tokenizer: Tokenizer, examples: Iterable[Example], summary: EncodingSummary
+) -> Iterator[Features]:
+    """Yield the features of examples, within the limits of `summary`, which counts what becomes of each."""
     for example in examples:
         try:
             encoded = encode_example(
-                tokenizer, example.context, example.target, max_source_seq_len, max_target_seq_len
+                tokenizer,
+                example.context,
+                example.target,
+                summary.max_source_seq_len,
+                summary.max_target_seq_len,
             )
         except UserError as error:
             encoded = EncodedExample(None, left_out=str(error).rstrip("。"))
         summary.add(encoded, example.line_number)
         if encoded.features is not None:
-            features.append(encoded.features)
-    if not features:
-        raise UserError(f"没有一条样本能放进长度限制：{summary.report()}")
-    return features, summary
+            yield encoded.features
 
 
 def _is_broken_json(target: str) -> bool:

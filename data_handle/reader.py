@@ -59,17 +59,21 @@ def read_jsonl(path: str | Path, strict: bool = False) -> tuple[list[Example], l
     """
     examples: list[Example] = []
     bad_lines: list[BadLine] = []
-    for item in iter_objects(path):
+    for item in iter_examples(path):
         if isinstance(item, BadLine):
             bad_lines.append(item)
-            continue
-        line_number, record = item
-        problems = [problem for name in FIELDS if (problem := text_problem(record, name))]
-        if problems:
-            bad_lines.append(BadLine(str(path), line_number, "；".join(problems)))
         else:
-            examples.append(Example(record["context"], record["target"], line_number))
+            examples.append(item)
+    check_lines(path, len(examples), bad_lines, strict)
+    return examples, bad_lines
 
+
+def check_lines(path: str | Path, examples: int, bad_lines: Sequence[BadLine], strict: bool) -> None:
+    """Refuse a file of which no line is good or, if `strict`, any line is bad.
+
+    Raises:
+        UserError: it is such a file.
+    """
     if not examples and not bad_lines:
         raise UserError(f"{path} 是空的：里面应当每行有一个含 context 和 target 的 JSON 对象。")
     if not examples:
@@ -79,7 +83,24 @@ def read_jsonl(path: str | Path, strict: bool = False) -> tuple[list[Example], l
             f"{path} 有 {len(bad_lines)} 行坏数据，而 strict_data 不允许跳过：{_first_reasons(bad_lines)}；"
             "请改正这些行，或者关掉 strict_data。"
         )
-    return examples, bad_lines
+
+
+def iter_examples(path: str | Path) -> Iterator[Example | BadLine]:
+    """Yield each line of a data file as an `Example`, or as a `BadLine`; see `iter_objects`.
+
+    Raises:
+        UserError: the file is missing, no plain file, or unreadable.
+    """
+    for item in iter_objects(path):
+        if isinstance(item, BadLine):
+            yield item
+            continue
+        line_number, record = item
+        problems = [problem for name in FIELDS if (problem := text_problem(record, name))]
+        if problems:
+            yield BadLine(str(path), line_number, "；".join(problems))
+        else:
+            yield Example(record["context"], record["target"], line_number)
 
 
 def iter_objects(

@@ -6,18 +6,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from utils.common_utils import UserError
-from utils.triplets import Triplet, is_triplet_target, parse_target
+from utils.triplets import Combination, Triplet, combination_of, combinations_in
 
-
-class Combination(NamedTuple):
-    """One allowed combination of a predicate with its types."""
-
-    predicate: str
-    subject_type: str
-    object_type: str
+__all__ = ["Combination", "Schema"]
 
 
 @dataclass(frozen=True)
@@ -28,15 +21,11 @@ class Schema:
 
     @classmethod
     def from_targets(cls, targets: Iterable[str]) -> Schema:
-        """Collect the combinations of training answers.
-
-        Classification answers have none, nor have broken ones (the data linter reports those).
-        """
-        triplets = (triplet for target in targets for triplet in _read_target(target))
-        return cls(frozenset(map(_combination, triplets)))
+        """Collect the combinations of training answers, see `combinations_in`."""
+        return cls(combinations_in(targets))
 
     def __contains__(self, triplet: Triplet) -> bool:
-        return _combination(triplet) in self.combinations
+        return combination_of(triplet) in self.combinations
 
     def to_dict(self) -> dict[str, list[dict[str, str]]]:
         """Return the content of `schema.json`, sorted, so that equal schemas are equal files."""
@@ -59,17 +48,6 @@ class Schema:
         if not all(isinstance(name, str) and name for combination in combinations for name in combination):
             raise UserError(_malformed(path))
         return cls(frozenset(combinations))
-
-
-def _combination(triplet: Triplet) -> Combination:
-    return Combination(triplet.predicate, triplet.subject_type, triplet.object_type)
-
-
-def _read_target(target: str) -> list[Triplet]:
-    try:
-        return parse_target(target) if is_triplet_target(target) else []
-    except ValueError:
-        return []
 
 
 def _malformed(path: str | Path) -> str:

@@ -119,6 +119,8 @@ def test_the_first_knob_is_read_as_it_stands_in_the_source() -> None:
         ("device", "cuda:x"),
         ("resume_from_checkpoint", ""),
         ("dataloader_num_workers", -1),
+        ("token_cache_dir", "  "),
+        ("token_cache_dir", None),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(knob: str, value: Any) -> None:
@@ -167,7 +169,7 @@ def test_sound_values_at_the_bounds_pass() -> None:
     vars(config).update(
         max_source_seq_len=1920, max_target_seq_len=128, learning_rate=1, max_grad_norm=0, max_steps=-1,
         warmup_ratio=0, lora_dropout=0, seed=2**32 - 1, device="cuda:1", eval_samples=0,
-        best_metric="dev_loss",
+        best_metric="dev_loss", token_cache_dir="",
     )  # fmt: skip
     config.validate()
 
@@ -240,6 +242,7 @@ def test_to_dict_is_a_copy() -> None:
         (["--device", "none"], "device", None),
         (["--resume_from_checkpoint", "auto"], "resume_from_checkpoint", "auto"),
         (["--train_path", "数据/训练 集.jsonl"], "train_path", "数据/训练 集.jsonl"),
+        (["--token_cache_dir", ""], "token_cache_dir", ""),
         (["--epochs", "2", "--epochs", "4"], "epochs", 4),
         (["--debug"], "epochs", 3),
     ],

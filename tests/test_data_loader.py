@@ -203,7 +203,7 @@ def test_load_data_reads_encodes_and_reports(tmp_path: Path) -> None:
     loaded = load_data(path, CharacterTokenizer(), max_source_seq_len=256, max_target_seq_len=128)
 
     assert [example.line_number for example in loaded.examples] == [1, 2]
-    assert loaded.dataset.lengths == [len(item.input_ids) for item in loaded.dataset.features]
+    assert loaded.dataset.lengths.tolist() == [len(item.input_ids) for item in loaded.dataset.features]
     assert loaded.dataset[1] is loaded.dataset.features[1]
     assert loaded.report() == [
         f"{path} 有 1 行坏数据，已跳过：",

@@ -1,4 +1,4 @@
-"""Directories that are whole or absent: adapters, and checkpoints that a run continues from."""
+"""Directories that are whole or absent: adapters, token caches, checkpoints that a run continues from."""
 
 from __future__ import annotations
 
@@ -67,9 +67,13 @@ def _beside(path: Path) -> tuple[Path, Path]:
 
 
 def _describe(file: Path) -> dict[str, Any]:
+    return {"size": file.stat().st_size, "sha256": file_digest(file)}
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
     with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"size": file.stat().st_size, "sha256": digest}
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def find_damage(directory: Path, names: tuple[str, ...] | None = None) -> str | None:

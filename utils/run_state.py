@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.checkpoint import STATE_FILE, load_state, random_state, restore_random_state
+from utils.checkpoint import STATE_FILE, file_digest, load_state, random_state, restore_random_state
 from utils.common_utils import UserError
 
 if TYPE_CHECKING:
@@ -73,14 +72,9 @@ def describe_run(
     return {
         "pre_model 的权重": base_fingerprint[:16],
         "每步样本数（batch_size × gradient_accumulation_steps × 进程数）": str(samples_per_step),
-        **{name: _digest(path) for name, path in files.items()},
+        **{name: file_digest(Path(path))[:16] for name, path in files.items()},
         **{name: str(config[name]) for name in BINDING_KNOBS},
     }
-
-
-def _digest(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def collect(accelerator: Accelerator, optimizer: Any, state: RunState, run: dict[str, str]) -> dict[str, Any]:

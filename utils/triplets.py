@@ -17,6 +17,14 @@ class Triplet(NamedTuple):
     subject: str
 
 
+class Combination(NamedTuple):
+    """A predicate with the types of its subject and object."""
+
+    predicate: str
+    subject_type: str
+    object_type: str
+
+
 KEYS = Triplet._fields
 _FENCE_START, _FENCE_END = "```json\n", "\n```"
 
@@ -50,6 +58,26 @@ def parse_target(text: str) -> list[Triplet]:
             raise ValueError("三元组的字段应当都是字符串")
         triplets.append(Triplet(**item))
     return triplets
+
+
+def combination_of(triplet: Triplet) -> Combination:
+    """Return the predicate of a triplet with its types."""
+    return Combination(triplet.predicate, triplet.subject_type, triplet.object_type)
+
+
+def combinations_in(targets: Iterable[str]) -> frozenset[Combination]:
+    """Collect the combinations of training answers.
+
+    Classification answers have none, nor have broken ones (the data linter reports those).
+    """
+    return frozenset(combination_of(triplet) for target in targets for triplet in _read_target(target))
+
+
+def _read_target(target: str) -> list[Triplet]:
+    try:
+        return parse_target(target) if is_triplet_target(target) else []
+    except ValueError:
+        return []
 
 
 def is_triplet_target(text: str) -> bool:
