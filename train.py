@@ -199,7 +199,7 @@ class Trainer:
         )
         for line in [*self.train_data.report(), *self.dev_data.report()] if self.is_main else []:
             log(line)
-        self.schema = Schema.from_targets(example.target for example in self.train_data.examples)
+        self.schema = Schema(self.train_data.combinations)
 
         loader, self.sampler = build_dataloader(
             self.train_data.dataset,

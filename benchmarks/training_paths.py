@@ -83,6 +83,7 @@ def project_config(args: argparse.Namespace, pre_model: Path, scratch: Path, **k
         "train_path": str(lines),
         "dev_path": str(lines),
         "save_dir": str(scratch / "run"),
+        "token_cache_dir": str(scratch / "cache"),
         "load_in_4bit": not args.no_4bit,
         "fp16": not args.fp32,
         "tensorboard": False,

@@ -23,7 +23,7 @@ def train_command(root: Path, base: Path, directory: Path, save_dir: Path, epoch
         "pre_model": base, "train_path": directory / "train.jsonl", "dev_path": directory / "dev.jsonl",
         "save_dir": save_dir, "epochs": epochs, "device": "cpu", "learning_rate": 1e-2, "logging_steps": 3,
         "save_freq": 1, "save_total_limit": 2, "eval_steps": 3, "eval_samples": 2, "max_source_seq_len": 96,
-        "max_target_seq_len": 48, "tensorboard": "false",
+        "max_target_seq_len": 48, "tensorboard": "false", "token_cache_dir": directory / "cache",
     }  # fmt: skip
     words = [word for name, value in knobs.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "train.py", *words]

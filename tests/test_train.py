@@ -55,6 +55,7 @@ def arguments(random_base: Path, data: dict[str, str], tmp_path: Path) -> Comman
 
     def build(**knobs: object) -> list[str]:
         options = {**data, **SHORT, "--pre_model": str(random_base), "--save_dir": str(tmp_path / "run")}
+        options["--token_cache_dir"] = str(tmp_path / "cache")
         options |= {f"--{name}": str(value).lower() for name, value in knobs.items()}
         return [word for option in options.items() for word in option]
 
