@@ -194,6 +194,8 @@ def check_model(config: ProjectConfig) -> Iterator[Result]:
     size = sum(shard.stat().st_size for shard in shards)
     # Half precision, one copy of the embedding. (The published index states the size of an older release.)
     expected = 2 * sizes.parameter_count()
+    if hasattr(sizes, "quantization_config"):  # a 4-bit copy: half a byte for each weight of a linear layer
+        expected -= model_shape(config).linear_parameters * 3 // 2
     detail = f"{model_dir}，{sizes.num_layers} 层，{len(shards)} 个权重文件共 {size / 1e6:,.0f} MB"
     longest = config.max_source_seq_len + config.max_target_seq_len
     if damaged or size < expected:

@@ -123,13 +123,18 @@ def load_model(config: ProjectConfig, accelerator: Accelerator, checkpoint_every
 
     Raises:
         CheckpointError: the model directory is damaged.
-        UserError: the LoRA knobs do not fit the model.
+        UserError: the LoRA knobs do not fit the model, or FSDP is to split it.
     """
     from chatglm import checkpoint_layers, load_base_model
     from utils.adapter import attach_lora
     from utils.device import weight_dtype
     from utils.memory import read_memory
 
+    if accelerator.distributed_type == "FSDP":
+        raise UserError(
+            "还不支持用 FSDP 训练：评估与保存需要完整的权重。请改用 accelerate launch --multi_gpu，"
+            "每块 GPU 放一份 4-bit 的基座。"
+        )
     model, tokenizer = load_base_model(
         config.pre_model,
         load_in_4bit=config.load_in_4bit,

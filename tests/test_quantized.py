@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from chatglm import ChatGLMModel, CheckpointError, linear4bit, load_base_model, quantized
 from chatglm.quantized import save_quantized
+from glm_config import ProjectConfig
+from test_training import FAILED, PASSED, check_model
 from utils.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_files
 from utils.checkpoint import find_damage
 
@@ -256,6 +258,15 @@ def test_only_a_4bit_model_without_adapter_is_saved(random_base: Path, tmp_path:
     with pytest.raises(ValueError, match="without an adapter"):
         save_quantized(peft_model, tokenizer, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_check_passes_it(copy: Path) -> None:
+    config = ProjectConfig()
+    config.pre_model = str(copy)
+    rows = {row.item: row for row in check_model(config)}
+    assert rows["模型"].status == rows["分词器"].status == PASSED
+    change_file(copy, lambda state: state.pop("transformer.word_embeddings.weight"))
+    assert next(iter(check_model(config))).status == FAILED
 
 
 # ---- the command
