@@ -123,21 +123,17 @@ def load_model(config: ProjectConfig, accelerator: Accelerator, checkpoint_every
 
     Raises:
         CheckpointError: the model directory is damaged.
-        UserError: the LoRA knobs do not fit the model, or FSDP is to split it.
+        UserError: the LoRA knobs do not fit the model.
     """
     from chatglm import checkpoint_layers, load_base_model
     from utils.adapter import attach_lora
-    from utils.device import weight_dtype
+    from utils.device import quant_storage, weight_dtype
     from utils.memory import read_memory
 
-    if accelerator.distributed_type == "FSDP":
-        raise UserError(
-            "还不支持用 FSDP 训练：评估与保存需要完整的权重。请改用 accelerate launch --multi_gpu，"
-            "每块 GPU 放一份 4-bit 的基座。"
-        )
     model, tokenizer = load_base_model(
         config.pre_model,
         load_in_4bit=config.load_in_4bit,
+        quant_storage=quant_storage(accelerator),
         dtype=weight_dtype(accelerator),
         device=accelerator.device,
     )
@@ -399,16 +395,19 @@ class Trainer:
         """
         from accelerate.utils import broadcast_object_list
 
+        from utils.fsdp import whole_weights
+
         config, state, started = self.config, self.state, time.monotonic()
         state.evaluation_due = True
         self.model.eval()
-        values = {"dev_loss": self.dev_loss()}
-        if config.eval_samples and self.is_main:
-            values |= triplet_scores(self.extract_dev(config.eval_samples))
-        score = [values.get("triplet_f1", 0.0)] if config.best_metric == "triplet_f1" else []
-        score.append(-values["dev_loss"])
-        better = all(map(math.isfinite, score)) and score > state.best_score
-        better = self.is_main and better and self.files.save_best(values)
+        with whole_weights(self.model):
+            values = {"dev_loss": self.dev_loss()}
+            if config.eval_samples and self.is_main:
+                values |= triplet_scores(self.extract_dev(config.eval_samples))
+            score = [values.get("triplet_f1", 0.0)] if config.best_metric == "triplet_f1" else []
+            score.append(-values["dev_loss"])
+            better = all(map(math.isfinite, score)) and score > state.best_score
+            better = self.is_main and better and self.files.save_best(values)
         score, better = broadcast_object_list([score, better])
         self.model.train()
         state.evaluation_due = False
@@ -452,9 +451,11 @@ class Trainer:
         from accelerate.utils import broadcast_object_list
 
         from utils import run_state
+        from utils.fsdp import whole_weights
 
         content = run_state.collect(self.accelerator, self.optimizer, self.state, self.run)
-        saved = self.is_main and self.files.save_checkpoint(self.state.global_step, content)
+        with whole_weights(self.model):
+            saved = self.is_main and self.files.save_checkpoint(self.state.global_step, content)
         (saved,) = broadcast_object_list([saved])
         return saved
 
@@ -627,6 +628,7 @@ class Trainer:
     def _finish(self) -> int:
         """Evaluate the best adapter on all of dev, write the report, and say where things are."""
         from utils.adapter import load_adapter_weights
+        from utils.fsdp import whole_weights
 
         best = self.save_dir / "model_best"
         if not self.state.best_score:
@@ -635,9 +637,10 @@ class Trainer:
             )
         load_adapter_weights(self.accelerator.unwrap_model(self.model), best)
         self.model.eval()
-        dev_loss = self.dev_loss()
-        if self.is_main:
-            evaluation = self.extract_dev(limit=None)
+        with whole_weights(self.model):
+            dev_loss = self.dev_loss()
+            evaluation = self.extract_dev(limit=None) if self.is_main else None
+        if evaluation is not None:
             values = {"dev_loss": dev_loss, **triplet_scores(evaluation)}
             self.metrics.write("final", self.state.global_step, values)
             report = json.dumps({"dev_loss": dev_loss, **evaluation.to_dict()}, ensure_ascii=False, indent=2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.checkpoint import MANIFEST_FILE, find_damage
 from utils.common_utils import UserError
+from utils.fsdp import split_like
 from utils.prompt import PROMPT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ def load_adapter_weights(model: PeftModel, directory: Path) -> None:
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
         raise UserError(f"适配器 {directory} 的权重里有 NaN 或无穷大（例如 {broken[0]}），不能使用。")
+    ours = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+    named = {name.replace(f".{model.active_adapter}.", "."): parameter for name, parameter in ours.items()}
+    weights = {name: split_like(tensor, named.get(name, tensor)) for name, tensor in weights.items()}
     try:
         result = set_peft_model_state_dict(model, weights)
     except RuntimeError as error:  # torch's, listing every shape that differs
@@ -108,7 +112,9 @@ def write_adapter_files(
     model: PeftModel, directory: Path, meta: AdapterMeta, config: dict[str, Any], schema: dict[str, Any]
 ) -> None:
     """Write an adapter's files into an existing directory (without the base model's embedding)."""
-    model.save_pretrained(str(directory), save_embedding_layers=False)
+    # Given by name, because `state_dict()` of a model that FSDP splits has only this process's share.
+    weights = {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+    model.save_pretrained(str(directory), state_dict=weights, save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # peft's model card, full of blanks to fill in
     contents = {CONFIG_FILE: config, SCHEMA_FILE: schema, META_FILE: dataclasses.asdict(meta)}
     for name, content in contents.items():

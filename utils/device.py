@@ -69,3 +69,13 @@ def weight_dtype(accelerator: Accelerator) -> torch.dtype:
 
     dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16, "no": torch.float32}
     return dtypes[accelerator.mixed_precision]
+
+
+def quant_storage(accelerator: Accelerator) -> torch.dtype:
+    """Return the type that the bytes of 4-bit weights are declared as.
+
+    FSDP splits floating types only, and leaves alone only what already has the type it computes in.
+    """
+    import torch
+
+    return weight_dtype(accelerator) if accelerator.distributed_type == "FSDP" else torch.uint8

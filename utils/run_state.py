@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.checkpoint import STATE_FILE, file_digest, load_state, random_state, restore_random_state
 from utils.common_utils import UserError
+from utils.fsdp import gather, split_like
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -83,7 +84,7 @@ def collect(accelerator: Accelerator, optimizer: Any, state: RunState, run: dict
 
     return {
         "state": dataclasses.asdict(state),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": gather(optimizer.state_dict()),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
         "random_states": gather_object([random_state()]),
         "run": run,
@@ -127,7 +128,11 @@ def read(directory: Path, run: dict[str, str]) -> dict[str, Any]:
 
 def restore(accelerator: Accelerator, optimizer: Any, content: dict[str, Any]) -> RunState:
     """Put optimiser, scaler and random generators where `read` found them, and return the counters."""
-    optimizer.load_state_dict(content["optimizer"])
+    saved = content["optimizer"]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in saved["state"].items():  # split as FSDP, if there is one, splits the weights
+        saved["state"][index] = {key: split_like(value, trained[index]) for key, value in values.items()}
+    optimizer.load_state_dict(saved)
     if accelerator.scaler and content["scaler"]:
         accelerator.scaler.load_state_dict(content["scaler"])
     states = content["random_states"]
