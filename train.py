@@ -310,6 +310,9 @@ class Trainer:
         lengths = [len(sample.input_ids) for sample in samples]
         hidden_size = self.accelerator.unwrap_model(self.model).config.hidden_size
         passes = plan_passes(lengths, self.tokens_per_pass, hidden_size)
+        if self.accelerator.distributed_type == "FSDP":  # all processes have to take part in every pass
+            counts = self.accelerator.gather(torch.tensor([len(passes)], device=self.accelerator.device))
+            passes = plan_passes(lengths, self.tokens_per_pass, hidden_size, at_least=int(counts.max()))
         while True:
             largest = max(each.tokens for each in passes)
             try:

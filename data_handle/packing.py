@@ -39,13 +39,16 @@ class Pass(NamedTuple):
         return len(self.rows) * self.row_length
 
 
-def plan_passes(lengths: Sequence[int], tokens_per_pass: int, hidden_size: int) -> list[Pass]:
+def plan_passes(
+    lengths: Sequence[int], tokens_per_pass: int, hidden_size: int, at_least: int = 1
+) -> list[Pass]:
     """Split samples into the fewest passes within a number of tokens, each laid out to cost least.
 
     Args:
         lengths: tokens of each sample.
         tokens_per_pass: the most tokens of a pass; or those of the longest sample, if they are more.
         hidden_size: of the model; attention weighs more in a narrow one.
+        at_least: passes, if there are as many samples.
 
     Returns:
         The passes; no sample is in two, none is left out.
@@ -54,7 +57,8 @@ def plan_passes(lengths: Sequence[int], tokens_per_pass: int, hidden_size: int) 
         return []
     limit = max(tokens_per_pass, _whole_row(max(lengths)))
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    for count in range(math.ceil(sum(lengths) / limit), len(lengths) + 1):
+    fewest = min(max(at_least, math.ceil(sum(lengths) / limit)), len(lengths))
+    for count in range(fewest, len(lengths) + 1):
         groups: list[list[int]] = [[] for _ in range(count)]
         sizes = [0] * count
         for index in order:  # the longest that is left to the pass that has least

@@ -50,7 +50,8 @@ def arguments(root: Path, random_base: Path, tmp_path: Path) -> Callable[..., li
     lines = (root / "data" / "mixed_train_dataset.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "train.jsonl").write_text("\n".join(lines[:16]) + "\n", encoding="utf-8")
     (tmp_path / "dev.jsonl").write_text("\n".join(lines[16:19]) + "\n", encoding="utf-8")  # an odd number
-    places = {f"{kind}_path": tmp_path / f"{kind}.jsonl" for kind in ("train", "dev")}
+    places: dict[str, object] = {"token_cache_dir": tmp_path / "cache"}
+    places |= {f"{kind}_path": tmp_path / f"{kind}.jsonl" for kind in ("train", "dev")}
 
     def build(name: str, **knobs: object) -> list[str]:
         options = KNOBS | places | {"pre_model": random_base, "save_dir": tmp_path / name} | knobs
@@ -88,6 +89,7 @@ def test_two_processes_train_as_one(root: Path, arguments: Callable[..., list[st
             torch.testing.assert_close(other[key], tensor, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.soak
 def test_half_precision(root: Path, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """With weights, packed bytes and gathers in bf16, as on a GPU: the same curve but for rounding."""
     alone(root, arguments("one", gradient_accumulation_steps=4, fp16="true"))

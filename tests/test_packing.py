@@ -68,6 +68,11 @@ def test_rows_are_long_in_a_wide_model_and_short_in_a_narrow_one() -> None:
     assert plan_passes([], 1000, hidden_size=8) == []
 
 
+def test_more_passes_on_request() -> None:
+    assert [each.rows for each in plan_passes([30, 10, 10], 1000, 64, at_least=2)] == [[[0]], [[1], [2]]]
+    assert len(plan_passes([30, 10, 10], 1000, 64, at_least=9)) == 3
+
+
 def test_a_packed_row_by_hand(model: ChatGLMForConditionalGeneration) -> None:
     config = model.config
     gmask, mask, sop, pad = (
