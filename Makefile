@@ -1,12 +1,13 @@
-# 一条命令看全流程：make demo；测试：make test；代码检查：make lint；可靠性长测：make soak
+# 一条命令看全流程：make demo；测试：make test；代码检查：make lint；可靠性长测：make soak；测速：make bench
 #
 # 可改的变量：PYTHON（建环境用的解释器）、VENV（环境目录）、PIP_ARGS（传给 pip install 的参数，例如换镜像）、
-# ARGS（传给 pytest 的参数，例如 ARGS="-k config"）。
+# ARGS（传给 pytest 的参数，例如 ARGS="-k config"）、BENCH（传给训练测速的参数，例如 BENCH="--model block"）。
 
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
+BENCH ?= --model tiny
 ARGS ?=
 PY := "$(VENV)/bin/python"
 
@@ -19,13 +20,14 @@ export OMP_WAIT_POLICY = PASSIVE
 SENTENCE := 《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint soak env env-dev
+.PHONY: help demo test lint soak bench env env-dev
 
 help:
 	@echo "make demo   在 CPU 上微调内置小模型，并抽取一句话里的三元组"
 	@echo "make test   运行全部测试"
 	@echo "make lint   检查代码风格与类型"
 	@echo "make soak   长时间的可靠性测试：反复杀死训练、损坏检查点、敌意文件、模糊输入"
+	@echo "make bench  测量训练的速度与内存、分词缓存、抽取的速度（抽取用 make demo 得到的适配器）"
 
 # 建好环境，装好 $(1) 里的软件包；内容没变就什么也不做
 define install
@@ -74,6 +76,12 @@ test: env-dev
 
 soak: env-dev
 	$(PY) -m pytest -m soak tests/soak $(ARGS)
+
+bench: env
+	$(PY) benchmarks/bench_training.py $(BENCH)
+	$(PY) benchmarks/bench_memory.py $(BENCH)
+	$(PY) benchmarks/bench_data.py
+	$(PY) benchmarks/bench_inference.py
 
 lint: env-dev
 	$(PY) -m ruff check .
