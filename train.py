@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
 OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
-  1. 减少批次大小：--batch_size 1，评估时 --eval_batch_size 1
+  1. 调小预算，让每次前向少算一些：--vram_budget_gb 比现在小几 GB
   2. 减少序列长度：--max_source_seq_len 200 --max_target_seq_len 100
-  3. 减少 LoRA rank：--lora_rank 4
-  4. 确认 --load_in_4bit、--gradient_checkpointing 和 --fp16 都是 true
+  3. 评估时显存不足：--eval_batch_size 1
+  4. 确认 --load_in_4bit、--fp16 是 true，--gradient_checkpointing 是 auto 或 true
 已保存的检查点不受影响，可加 --resume_from_checkpoint auto 继续。"""
 
 
@@ -98,13 +98,15 @@ def make_plan(config: ProjectConfig, accelerator: Accelerator) -> MemoryPlan:
         UserError: it does not fit.
     """
     from chatglm import load_config, resolve_model_dir
+    from chatglm.loading import checkpoint_shards
     from utils.memory import memory_budget
     from utils.memory_plan import TrainingSettings, plan_memory, shape_of
 
-    device = accelerator.device
+    device, model_dir = accelerator.device, resolve_model_dir(config.pre_model)
+    largest = max(shard.stat().st_size for shard in checkpoint_shards(model_dir))
     plan = plan_memory(
-        shape_of(load_config(resolve_model_dir(config.pre_model))),
-        TrainingSettings.of(config.to_dict(), on_cuda=device.type == "cuda"),
+        shape_of(load_config(model_dir)),
+        TrainingSettings.of(config.to_dict(), device.type == "cuda", largest),
         config.gradient_checkpointing,
         memory_budget(device, config.vram_budget_gb),
     )
@@ -719,6 +721,8 @@ def main(argv: list[str] | None = None) -> int:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(OUT_OF_MEMORY_ADVICE) from error
     except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # on the CPU
+            raise UserError(OUT_OF_MEMORY_ADVICE) from error
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(

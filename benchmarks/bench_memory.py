@@ -30,6 +30,7 @@ from benchmarks.training_paths import (
     scratch_directory,
 )
 from chatglm import load_config, load_tokenizer
+from chatglm.loading import checkpoint_shards
 from data_handle.data_loader import load_data
 from data_handle.data_preprocess import Features
 from data_handle.packing import plan_passes
@@ -122,9 +123,10 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
     sizes = load_config(args.pre_model)
     passes = plan_passes(lengths, ours.trainer.tokens_per_pass, sizes.hidden_size)
     largest = max(passes, key=lambda each: each.tokens)
+    largest_shard = max(shard.stat().st_size for shard in checkpoint_shards(args.pre_model))
     predicted = memory_parts(
         shape_of(sizes),
-        TrainingSettings.of(config.to_dict(), on_cuda=device.type == "cuda")._replace(eval_batch_size=0),
+        TrainingSettings.of(config.to_dict() | {"eval_batch_size": 0}, device.type == "cuda", largest_shard),
         ours.trainer.checkpoint_every,
         largest.tokens,
         sum(window[index].num_targets for row in largest.rows for index in row),
@@ -133,7 +135,7 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
         "peak": max(loading, peak) - start,
         "loading": loading - start,
         "step": peak - before,
-        "predicted": sum(predicted.values()) - predicted["运行库"],
+        "predicted": sum(predicted.values()) - (predicted["运行库"] if device.type == "cuda" else 0),
         "tokens": largest.tokens,
     }
 

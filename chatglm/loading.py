@@ -351,12 +351,11 @@ def _assign(
     """Replace the meta parameter `name` by the tensor, cast and moved, or quantised on the device."""
     module_name, _, attribute = name.rpartition(".")
     module = model.get_submodule(module_name)
-    tensor = tensor.to(dtype)
     if hasattr(getattr(module, attribute), "quant_state"):  # the empty weight of a Linear4bit
-        parameter: nn.Parameter = quantize(tensor, module, device)
+        parameter: nn.Parameter = quantize(tensor.to(dtype), module, device)
     else:
         # A copy, so that no parameter keeps a whole memory-mapped shard alive.
-        parameter = nn.Parameter(tensor.to(device, copy=True), requires_grad=True)
+        parameter = nn.Parameter(tensor.to(device, dtype, copy=True), requires_grad=True)
     setattr(module, attribute, parameter)
 
 

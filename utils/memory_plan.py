@@ -75,6 +75,7 @@ class TrainingSettings(NamedTuple):
         samples_per_window: of one process in one optimiser step.
         max_sample_tokens, max_target_tokens: length limits of a sample and of its answer.
         eval_batch_size: sentences that are answered together.
+        shard_bytes: the largest weight file; on the CPU it is part of the process while it is read.
     """
 
     lora_rank: int
@@ -87,9 +88,10 @@ class TrainingSettings(NamedTuple):
     max_sample_tokens: int
     max_target_tokens: int
     eval_batch_size: int
+    shard_bytes: int = 0
 
     @classmethod
-    def of(cls, knobs: Mapping[str, Any], on_cuda: bool) -> TrainingSettings:
+    def of(cls, knobs: Mapping[str, Any], on_cuda: bool, shard_bytes: int = 0) -> TrainingSettings:
         """Read them from the knobs of a config (`ProjectConfig.to_dict`)."""
         return cls(
             lora_rank=knobs["lora_rank"],
@@ -102,6 +104,7 @@ class TrainingSettings(NamedTuple):
             max_sample_tokens=knobs["max_source_seq_len"] + knobs["max_target_seq_len"],
             max_target_tokens=knobs["max_target_seq_len"],
             eval_batch_size=knobs["eval_batch_size"],
+            shard_bytes=0 if on_cuda else shard_bytes,
         )
 
     @property
@@ -228,7 +231,7 @@ def memory_parts(
     return {
         "权重": weights,
         "LoRA 与优化器": LORA_BYTES * lora_weights,
-        "激活与临时缓冲": max(training, generation),
+        "激活与临时缓冲": max(training, generation, settings.shard_bytes),
         "运行库": CUDA_CONTEXT if settings.on_cuda else CPU_RUNTIME,
     }
 
