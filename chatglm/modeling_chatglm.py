@@ -165,14 +165,27 @@ class GLU(nn.Module):
         return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden_states), approximate="tanh"))
 
 
+class LayerNorm(nn.LayerNorm):
+    """A layer norm that answers in the type of its input, as the published model does in half precision.
+
+    CUDA's autocast would answer in fp32, and so make the hidden states, the projections that 4-bit layers
+    give back in their input's type, and all that is kept of them for the backward pass twice as large. The
+    kernel itself takes mean and variance in fp32 either way.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input)
+
+
 class GLMBlock(GradientCheckpointingLayer):
     """Attention and MLP, each around a scaled residual that starts from the layer norm's output."""
 
     def __init__(self, config: ChatGLMConfig, layer_id: int):
         super().__init__()
-        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.input_layernorm = LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.attention = SelfAttention(config, layer_id)
-        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.post_attention_layernorm = LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.mlp = GLU(config)
 
     def forward(
@@ -213,7 +226,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         super().__init__(config)
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(GLMBlock(config, layer_id) for layer_id in range(config.num_layers))
-        self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.final_layernorm = LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.gradient_checkpointing = False
         self.post_init()
 

@@ -106,6 +106,15 @@ def test_memory_grows_with_what_it_depends_on(change: dict[str, Any]) -> None:
     assert peak(settings(**change)) > peak(README)
 
 
+def test_on_the_cpu_a_large_weight_file_counts_while_it_is_read() -> None:
+    knobs = README._replace(on_cuda=False)
+    small = ModelShape(2, 4096, 16384, 130528, 32)
+    without, with_file = (
+        memory_parts(small, knobs._replace(shard_bytes=size), 0, 384, 128) for size in (0, 3 * GB)
+    )
+    assert with_file["激活与临时缓冲"] == 3 * GB + 16 * 4096 * 16384 > without["激活与临时缓冲"]
+
+
 def saved_bytes(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> int:
     """Bytes of all storages that autograd keeps for the backward pass, weights aside."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

@@ -196,6 +196,37 @@ def test_checkpointing_changes_no_gradient(random_base: Path) -> None:
         torch.testing.assert_close(checkpointed[name], gradient)
 
 
+def test_half_precision_throughout_keeps_the_gradient(root: Path) -> None:
+    """fp16 weights, layer norms and hidden states, with a scaled loss: within 2 % of the fp32 gradient."""
+
+    def gradient(dtype: torch.dtype, scale: float) -> torch.Tensor:
+        base, tokenizer = load_base_model(
+            root / "models" / "chatglm-tiny", load_in_4bit=False, dtype=dtype, device="cpu"
+        )
+        torch.manual_seed(0)
+        names = ["query_key_value", "dense_4h_to_h"]
+        model = attach_lora(base, rank=4, alpha=8, dropout=0.0, target_modules=names).train()
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in trainable:
+            torch.nn.init.normal_(parameter, std=0.02)
+        ids = tokenizer.encode_plain("《雨夜》由张三执导，李四主演。")
+        labels = [-100] * (len(ids) + 2) + ids
+        ids = [*ids, tokenizer.gmask_token_id, tokenizer.bos_token_id, *ids]
+        kept = []
+        hook = base.transformer.layers[1].register_forward_pre_hook(
+            lambda _, inputs: kept.append(inputs[0].dtype)
+        )
+        with torch.autocast("cpu", torch.float16, enabled=dtype == torch.float16):
+            loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        hook.remove()
+        assert kept == [dtype]
+        (loss * scale).backward()
+        return torch.cat([parameter.grad.flatten().double() / scale for parameter in trainable])
+
+    exact, half = gradient(torch.float32, 1.0), gradient(torch.float16, 1024.0)
+    assert (half - exact).norm() < 0.02 * exact.norm()
+
+
 @pytest.mark.gpu
 def test_4bit_training_step_on_cuda_in_fp16(random_base: Path) -> None:
     base, _ = load_base_model(random_base, device="cuda")

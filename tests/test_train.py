@@ -288,9 +288,18 @@ def test_a_large_model_without_a_gpu(
         train.main(words[:position] + words[position + 2 :])
 
 
-def test_out_of_memory_gives_advice(arguments: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_gives_advice(
+    arguments: Command, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     def fail(self, window):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(train.Trainer, "train_window", fail)
     with pytest.raises(UserError, match=r"显存（内存）不足.*"):

@@ -18,7 +18,7 @@ GB = 2**30
 NF4_BYTES = 0.516  # per weight: 4 bits, and the doubly quantised scale of each block of 64
 LORA_BYTES = 16  # per adapter weight in fp32: itself, its gradient, Adam's two moments
 CUDA_CONTEXT = GB  # CUDA context, kernels, and what the allocator can't use
-CPU_RUNTIME = GB // 2  # the libraries themselves; buffers of the matrix products
+CPU_RUNTIME = GB // 8  # what the libraries take once they compute
 HEAD_ROWS, HEAD_LOGITS = 128, 2**20  # chatglm.loss: rows of logits held at a time, at least these
 # A pass of so many tokens keeps the device busy: one with more is hardly faster per token, one with fewer
 # pays too often for turning 4-bit weights back into half precision.
@@ -113,11 +113,6 @@ class TrainingSettings(NamedTuple):
         return 2 if self.half else 4
 
     @property
-    def residual_bytes(self) -> int:
-        """Bytes of a value between layers: CUDA's autocast takes layer norms and what follows in fp32."""
-        return 4 if self.on_cuda else self.value_bytes
-
-    @property
     def lora_names(self) -> set[str]:
         """The last parts of the adapter's module names."""
         return {module.rpartition(".")[2] for module in self.lora_target_modules}
@@ -132,8 +127,8 @@ def lora_parameters(shape: ModelShape, rank: int, target_modules: Iterable[str])
 
 def layer_bytes_per_token(shape: ModelShape, settings: TrainingSettings) -> int:
     """Return what the backward pass of one layer, not checkpointed, keeps of a token."""
-    value, residual, hidden = settings.value_bytes, settings.residual_bytes, shape.hidden_size
-    norms = 2 * (residual * hidden + 8)  # inputs, and fp32 mean and deviation
+    value, hidden = settings.value_bytes, shape.hidden_size
+    norms = 2 * (value * hidden + 8)  # inputs, and fp32 mean and deviation
     head_dim = hidden // shape.num_attention_heads
     rotary = 4 * value * head_dim if settings.half else 0  # cos and sin, cast for query and key
     # the projection (alive through its view, the value), rotated query and key, output, fp32 log-sum-exp
@@ -200,7 +195,7 @@ def memory_parts(
     Returns:
         Bytes by Chinese name of the part.
     """
-    value, residual = settings.value_bytes, settings.residual_bytes
+    value = settings.value_bytes
     hidden, inner, layers = shape.hidden_size, shape.inner_hidden_size, shape.num_layers
     linear_bytes = NF4_BYTES if settings.load_in_4bit else value
     lora_weights = lora_parameters(shape, settings.lora_rank, settings.lora_target_modules)
@@ -209,29 +204,32 @@ def memory_parts(
 
     per_layer = layer_bytes_per_token(shape, settings)
     checkpointed = math.ceil(layers / checkpoint_every) if checkpoint_every else 0
-    kept = (layers - checkpointed) * per_layer + checkpointed * residual * hidden
+    kept = (layers - checkpointed) * per_layer + checkpointed * value * hidden
     if checkpointed:
         kept += per_layer  # of the layer that is being computed again
-    kept += 2 * residual * hidden  # embedding, final norm
+    kept += 2 * value * hidden  # embedding, final norm
     # In the backward pass of an MLP: gradients of both its sides, fp32 copies for LoRA.
-    passing = 2 * value * inner + 2 * residual * hidden
+    passing = 2 * value * inner + 2 * value * hidden
     if "dense_4h_to_h" in settings.lora_names:
         passing += 8 * inner
     elif settings.lora_names:
         passing += 8 * hidden
     dequantized = value * max(rows * columns for rows, columns in shape.linear_shapes.values())
     rows = min(target_tokens, max(HEAD_ROWS, HEAD_LOGITS // shape.vocab_size))
-    head = rows * shape.vocab_size * (4 + 2 * value) + target_tokens * hidden * (value + residual)
+    head = rows * shape.vocab_size * (4 + 2 * value) + target_tokens * hidden * 2 * value
     layer = passing * tokens + (2 * dequantized if settings.load_in_4bit else 0)
     mask = (1 + value) * tokens * tokens  # bool, and as it is added to the scores
     training = kept * tokens + mask + max(head, layer)
     # Keys and values of every layer, while answers are generated, and the logits of every sentence.
     longest = settings.max_sample_tokens
     generation = settings.eval_batch_size * (2 * value * hidden * layers * longest + 8 * shape.vocab_size)
+    loading = settings.shard_bytes
+    if loading and settings.load_in_4bit:  # bitsandbytes quantises on the CPU in four copies of 4 bytes
+        loading += 16 * max(rows * columns for rows, columns in shape.linear_shapes.values())
     return {
         "权重": weights,
         "LoRA 与优化器": LORA_BYTES * lora_weights,
-        "激活与临时缓冲": max(training, generation, settings.shard_bytes),
+        "激活与临时缓冲": max(training, generation, loading),
         "运行库": CUDA_CONTEXT if settings.on_cuda else CPU_RUNTIME,
     }
 

@@ -1,0 +1,36 @@
+"""The benchmarks of training run, on the smallest sizes, and end in a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def result(root: Path, script: str, *arguments: str) -> dict:
+    command = [sys.executable, f"benchmarks/{script}", "--model", "tiny", *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_training_against_the_recipe(root: Path) -> None:
+    figures = result(root, "bench_training.py", "--steps", "1")
+    assert figures["ratio"] == pytest.approx(
+        figures["samples_per_s"] / figures["recipe_samples_per_s"], rel=0.01
+    )
+    assert figures["ratio"] > 1
+    assert {"peak_bytes", "recipe_peak_bytes", "device", "versions"} <= figures.keys()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
+def test_memory_of_one_case(root: Path, tmp_path: Path) -> None:
+    figures = result(
+        root, "bench_memory.py", "--case", "all", "--scratch", str(tmp_path),
+        "--pre_model", str(root / "models" / "chatglm-tiny"),
+    )  # fmt: skip
+    assert 0 < figures["step"] <= figures["peak"]
+    assert figures["tokens"] > 0
