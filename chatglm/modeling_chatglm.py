@@ -173,9 +173,9 @@ class LayerNorm(nn.LayerNorm):
     kernel itself takes mean and variance in fp32 either way.
     """
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input)
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            return super().forward(hidden_states)
 
 
 class GLMBlock(GradientCheckpointingLayer):
