@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from random import Random
 
-from corpus import quantities
+from corpus import quantities, words
 from corpus.fillers import GENRES, JOBS, free_clause
 
 _CHAT = tuple(
@@ -73,4 +73,18 @@ def noise(rng: Random, text: str) -> str:
         text = text.replace("，", rng.choice((" ", "， ", " ，")))
     elif roll < 0.08:
         text = text.replace("《", rng.choice(("", "〈", "『"))).replace("》", rng.choice(("", "〉", "』")))
+    return text
+
+
+def crowd(rng: Random, text: str, names: list[str]) -> str:
+    """Put a word right before or behind some names, so that their borders have to be told without a mark."""
+    for name in dict.fromkeys(names):
+        if text.count(name) != 1 or rng.random() > 0.3:
+            continue
+        before, _, after = text.partition(name)
+        if rng.random() < 0.35:
+            before += rng.choice(JOBS) if not before.endswith(("《", "“", "·")) else ""
+        elif not after.startswith(("》", "”", "·")):
+            after = rng.choice(words.pool(rng.choice(("v", "v", "a", "t")))) + after
+        text = before + name + after
     return text

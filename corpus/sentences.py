@@ -11,7 +11,7 @@ from corpus import draw, phrases_other, phrases_people, phrases_works, quantitie
 from corpus.fillers import CLASSIFIERS, DEEDS, FILLERS, GENRES, JOBS, MAKERS, free_clause
 from corpus.grammar import Filler, Kind, Teller, choose, parse_kinds
 from corpus.records import KINDS, draw_record
-from corpus.registers import noise, register
+from corpus.registers import crowd, noise, register
 from corpus.schema import TYPES
 from utils.triplets import Triplet
 
@@ -89,7 +89,8 @@ class Writer:
             extra_triplets, extra_mentions = [], []
         triplets = [triplet for teller in tellers for triplet in teller.triplets] + extra_triplets
         mentions = [mention for teller in tellers for mention in teller.mentions] + extra_mentions
-        text = noise(rng, text)
+        people = [text for text, entity_type in mentions if entity_type.endswith("人物")]
+        text = noise(rng, crowd(rng, text, people))
         return Sentence(text, self._in_order(text, triplets), mentions, name)
 
     # ---- plans ----

@@ -182,7 +182,8 @@ class Progress:
     def __init__(self, work_dir: Path, state: dict[str, float]):
         """Args:
         work_dir: where curve.jsonl is written.
-        state: steps, tokens, target tokens, next chunk and seconds; kept in checkpoints.
+        state: steps, tokens, target tokens, next chunk, seconds, and the seconds at which the schedule began;
+            kept in checkpoints.
         """
         self.curve = work_dir / "curve.jsonl"
         self.state = state
@@ -248,14 +249,16 @@ def train(args: argparse.Namespace) -> None:
     held_out = HeldOut.from_file(DEV_FILE)
     model = new_model(tokenizer).to(device)
     optimizers = make_optimizers(model, args.optimizer, args.learning_rate)
-    state: dict[str, float] = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0}
+    state: dict[str, float] = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0, "begun": 0.0}
     checkpoint = args.work_dir / "checkpoint.pt"
     if checkpoint.is_file():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
         for each, value in zip(optimizers, saved["optimizers"], strict=True):
             each.load_state_dict(value)
-        state = saved["state"]
+        state |= saved["state"]
+        if args.again:
+            state["begun"] = state["seconds"]
         log(f"从第 {state['step']} 步继续")
     log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M 参数，设备 {device}")
 
@@ -270,7 +273,8 @@ def train(args: argparse.Namespace) -> None:
     saved_at = time.monotonic()
     parameters = list(model.parameters())
     for chunk, batch in stream(tokenizer, model.config, held_out, args, int(state["chunk"]), ranks):
-        factor = learning_rate_factor(int(state["step"]), state["seconds"] / budget, args.warmup_steps)
+        progress_of_time = (state["seconds"] - state["begun"]) / budget
+        factor = learning_rate_factor(int(state["step"]), progress_of_time, args.warmup_steps)
         for each in optimizers:
             for group in each.param_groups:
                 group["lr"] = group["peak"] * factor
@@ -288,7 +292,7 @@ def train(args: argparse.Namespace) -> None:
             each.zero_grad()
         next_chunk = math.ceil(mean_chunk) + ranks.size
         progress.step(next_chunk, tokens * ranks.size, targets * ranks.size, mean_loss, seconds)
-        done = state["seconds"] >= budget
+        done = state["seconds"] - state["begun"] >= budget
         if ranks.rank == 0 and state["step"] % args.log_steps == 0:
             progress.write(factor)
         if ranks.rank == 0 and (done or time.monotonic() - saved_at > args.save_minutes * 60):
@@ -348,6 +352,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--export", type=Path, default=None, metavar="DIR", help="不训练，只把最新检查点写成模型目录"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="从检查点起另开一程：学习率重新从最高处降到 0（SGDR）"
     )
     parser.add_argument("--seed", type=int, default=1, help="语料和初始化的随机种子")
     parser.add_argument("--threads", type=int, default=1, help="每个进程的 CPU 线程数")

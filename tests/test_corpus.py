@@ -14,6 +14,7 @@ import pytest
 from corpus.fillers import FILLERS
 from corpus.grammar import Kind, Phrase, Record, Teller, choose, join_list, parse_kinds, slots
 from corpus.heldout import HeldOut, skeleton
+from corpus.registers import crowd
 from corpus.reviews import TOPICS, review
 from corpus.schema import COMPANY_TYPES, TYPES
 from corpus.sentences import Writer, kinds
@@ -363,3 +364,16 @@ def test_kinds_of_subjects_are_those_that_have_facts():
     from corpus.records import KINDS
 
     assert set(KINDS) == set(kinds()) and all(isinstance(kind, Kind) for kind in kinds().values())
+
+
+def test_names_are_crowded_by_words_but_stay_whole():
+    rng = random.Random(0)
+    text, names = (
+        "《雨夜》由张三执导，李四主演，片中“王五”和阿里·汗都没有出现。",
+        ["张三", "李四", "王五", "阿里·汗"],
+    )
+    crowded = [crowd(rng, text, names) for _ in range(400)]
+    assert all(name in changed for changed in crowded for name in names)
+    assert 0.5 < sum(changed != text for changed in crowded) / len(crowded) < 0.95
+    assert all("“王五”" in changed for changed in crowded)  # a name in quotation marks ends with them
+    assert crowd(rng, "张三和张三", ["张三"]) == "张三和张三"  # which one is meant can't be told

@@ -250,6 +250,13 @@ def test_a_run_saves_resumes_and_exports(tmp_path):
     resumed = json.loads((work / "curve.jsonl").read_text(encoding="utf-8").splitlines()[len(lines)])
     assert resumed["step"] == lines[-1]["step"] + 1 and resumed["chunk"] == lines[-1]["chunk"] + 1
 
+    third = run(*options, "--minutes", "0.05", "--again")
+    assert third.returncode == 0, third.stderr
+    lines = [json.loads(line) for line in (work / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
+    begun = next(index for index, line in enumerate(lines) if line["begun"] > 0)
+    assert lines[begun]["begun"] == lines[begun - 1]["seconds"]
+    assert lines[begun]["lr"] > lines[begun - 1]["lr"]  # the schedule begins anew
+
     assert run("--work_dir", str(work), "--export", str(output)).returncode == 0
     model = ChatGLMForConditionalGeneration.from_pretrained(str(output), dtype=torch.float32)
     saved = torch.load(work / "checkpoint.pt", weights_only=True)["model"]
