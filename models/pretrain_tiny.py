@@ -37,7 +37,7 @@ from models.tiny_model import new_model
 from utils.common_utils import UserError, log, run_main, set_seed
 
 MODEL_DIR = Path(__file__).parent / "chatglm-tiny"
-COPYING_CHUNKS = 30  # chunks over which the share of copying falls from 30 % to its usual 3 %
+COPYING_CHUNKS = 30  # chunks over which the share of copying falls from 30 % to its usual 4 %
 ROW_LENGTHS = (256, 512)  # tokens of a packed row; what fits into neither is left out
 CHUNK = 2048  # samples drawn and packed together
 

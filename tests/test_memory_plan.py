@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from chatglm import checkpoint_layers, load_base_model
+from chatglm.loss import chunk_rows
 from data_handle.data_preprocess import Features
 from data_handle.packing import pack
 from utils.adapter import attach_lora
 from utils.common_utils import UserError
 from utils.memory_plan import (
     GB,
+    HEAD_LOGITS,
+    HEAD_ROWS,
     ModelShape,
     TrainingSettings,
     layer_bytes_per_token,
@@ -113,6 +116,12 @@ def test_on_the_cpu_a_large_weight_file_counts_while_it_is_read() -> None:
         memory_parts(small, knobs._replace(shard_bytes=size), 0, 384, 128) for size in (0, 3 * GB)
     )
     assert with_file["激活与临时缓冲"] == 3 * GB + 16 * 4096 * 16384 > without["激活与临时缓冲"]
+
+
+def test_the_plan_holds_as_many_rows_of_logits_as_the_loss() -> None:
+    """The numbers stand twice, because `utils` imports no other package."""
+    for vocab_size in (64, 6080, 130528):
+        assert max(HEAD_ROWS, HEAD_LOGITS // vocab_size) == chunk_rows(vocab_size)
 
 
 def saved_bytes(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> int:
