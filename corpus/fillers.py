@@ -8,10 +8,16 @@ from random import Random
 
 from corpus import draw, facts, organisations, persons, places, quantities, species, titles, words
 from corpus.grammar import Filler
+from corpus.schema import TYPES
 
 JOBS = tuple(
     "演员 导演 歌手 作家 诗人 画家 教授 医生 律师 记者 企业家 政治家 物理学家 数学家 编剧 主持人 模特 运动员 球员 教练 军人 将军 设计师 工程师 摄影师 "
     "作曲家 钢琴家 书法家 翻译家 历史学家 经济学家 化学家 舞蹈家 漫画家 评论家 商人 厨师 警察 飞行员 博士 研究员 院士 音乐人 制作人 总裁 网络红人".split()
+)
+# Endings of dictionary nouns that mostly name what a person is, and what may stand before them.
+_JOB_ENDINGS = tuple("家员师手长工生者匠商兵将官民星友夫汉侠")
+_JOB_PREFIXES = tuple(
+    "青年 年轻 资深 老 女 男 前 著名 农村 民间 业余 天才 新人 首席 职业 草根 退役 归国 乡村 高级 台湾 北京".split()
 )
 GENRES = tuple(
     "爱情片 动作片 喜剧片 悬疑片 科幻片 战争片 古装剧 都市剧 谍战剧 家庭伦理剧 青春剧 武侠剧 偶像剧 恐怖片 惊悚片 文艺片 历史剧 励志剧 动画片 警匪片 "
@@ -40,6 +46,12 @@ DEEDS = {
 MAKERS = ("导演", "编剧", "作者", "歌手", "作曲", "主持人", "创始人", "董事长", "校长")
 
 
+def job(rng: Random) -> str:
+    """Draw what a person is: a common occupation, or any noun of the dictionary that ends like one."""
+    noun = rng.choice(JOBS if draw.chance(rng, 0.5) else words.endings("n", _JOB_ENDINGS, 2))
+    return (rng.choice(_JOB_PREFIXES) if draw.chance(rng, 0.15) else "") + noun
+
+
 def _word(*tags: str) -> Filler:
     return lambda rng: rng.choice(words.pool(rng.choice(tags)))
 
@@ -48,7 +60,8 @@ def free_clause(rng: Random) -> str:
     """Draw a clause of unrelated words, for company."""
 
     def noun() -> str:
-        return rng.choice(words.pool("n"))
+        # the name of a relation alone states nothing
+        return rng.choice(tuple(TYPES) if draw.chance(rng, 0.08) else words.pool("n"))
 
     def verb() -> str:
         return rng.choice(words.pool("v"))
@@ -84,7 +97,7 @@ FILLERS: dict[str, tuple[str, Filler]] = {
     "scenery": ("景点", places.scenery), "money": ("Number", quantities.money), "brand": ("", lambda rng: draw.any_characters(rng, 2, 4)),
     "n": ("", lambda rng: str(rng.randint(1, 12))), "num": ("", lambda rng: quantities.number(rng, 10, 3000)),
     "noun": ("", _word("n")), "verb": ("", _word("v")), "adj": ("", _word("a")), "idiom": ("", _word("i")),
-    "word": ("", free_clause), "job": ("", lambda rng: rng.choice(JOBS)), "genre": ("", lambda rng: rng.choice(GENRES)),
+    "word": ("", free_clause), "job": ("", job), "genre": ("", lambda rng: rng.choice(GENRES)),
     "award": ("奖项", lambda rng: rng.choice(facts.AWARDS)), "latin": ("", species.latin), "nick": ("", persons.stage_name),
     "courtesy": ("", persons.courtesy_name), "letter": ("", lambda rng: rng.choice(("A", "B", "O", "AB"))),
     "major": ("", lambda rng: organisations.discipline(rng).removesuffix("专业")),

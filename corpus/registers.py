@@ -7,7 +7,7 @@ from __future__ import annotations
 from random import Random
 
 from corpus import quantities, words
-from corpus.fillers import GENRES, JOBS, free_clause
+from corpus.fillers import GENRES, free_clause, job
 
 _CHAT = tuple(
     "听说 刚看完， 我记得 话说 昨晚查了一下， 朋友说 大家都知道， 有人知道吗， 哈哈， 其实 没想到 不得不说， 请问".split()
@@ -65,7 +65,7 @@ def register(rng: Random, text: str) -> str:
 
 def noise(rng: Random, text: str) -> str:
     """Add what real text has: half-width punctuation, stray blanks, other quotation marks or none."""
-    text = text.replace("{genre}", rng.choice(GENRES)).replace("{job}", rng.choice(JOBS))
+    text = text.replace("{genre}", rng.choice(GENRES)).replace("{job}", job(rng))
     roll = rng.random()
     if roll < 0.05:
         text = text.replace("，", ",").replace("：", ":").replace("（", "(").replace("）", ")")
@@ -76,15 +76,24 @@ def noise(rng: Random, text: str) -> str:
     return text
 
 
+_ADVERBS = tuple("也又曾已还只才都就便再却仍将正专常竟亦从在把对和给被是当任写说")
+_JOINTS = tuple("、和与及以等/（(")  # before these nothing is put in: a list goes on, or a bracket opens
+
+
 def crowd(rng: Random, text: str, names: list[str]) -> str:
-    """Put a word right before or behind some names, so that their borders have to be told without a mark."""
+    """Put words right before or behind some names, so that their borders have to be told without a mark."""
     for name in dict.fromkeys(names):
         if text.count(name) != 1 or rng.random() > 0.3:
             continue
         before, _, after = text.partition(name)
-        if rng.random() < 0.35:
-            before += rng.choice(JOBS) if not before.endswith(("《", "“", "·")) else ""
+        roll = rng.random()
+        if roll < 0.1 and not before.endswith(("《", "“", "·")):
+            before += rng.choice(("一位叫", "一个叫", "名叫", "叫"))
+            after = f"的{job(rng)}{after}"
+        elif roll < 0.45 or after.startswith(_JOINTS):
+            before += job(rng) if not before.endswith(("《", "“", "·")) else ""
         elif not after.startswith(("》", "”", "·")):
-            after = rng.choice(words.pool(rng.choice(("v", "v", "a", "t")))) + after
+            single = rng.random() < 0.35
+            after = rng.choice(_ADVERBS if single else words.pool(rng.choice("vvat"))) + after
         text = before + name + after
     return text

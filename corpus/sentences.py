@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from corpus import draw, phrases_other, phrases_people, phrases_works, quantities, words
-from corpus.fillers import CLASSIFIERS, DEEDS, FILLERS, GENRES, JOBS, MAKERS, free_clause
+from corpus.fillers import CLASSIFIERS, DEEDS, FILLERS, GENRES, MAKERS, free_clause, job
 from corpus.grammar import Filler, Kind, Teller, choose, parse_kinds
 from corpus.records import KINDS, draw_record
 from corpus.registers import crowd, noise, register
@@ -89,7 +89,8 @@ class Writer:
             extra_triplets, extra_mentions = [], []
         triplets = [triplet for teller in tellers for triplet in teller.triplets] + extra_triplets
         mentions = [mention for teller in tellers for mention in teller.mentions] + extra_mentions
-        people = [text for text, entity_type in mentions if entity_type.endswith("人物")]
+        named = [pair for t in triplets for pair in ((t.subject, t.subject_type), (t.object, t.object_type))]
+        people = [text for text, entity_type in (*named, *mentions) if entity_type.endswith("人物")]
         text = noise(rng, crowd(rng, text, people))
         return Sentence(text, self._in_order(text, triplets), mentions, name)
 
@@ -186,7 +187,7 @@ class Writer:
             )
             clauses.insert(
                 rng.randint(0, 1),
-                head.replace("{genre}", rng.choice(GENRES)).replace("{job}", rng.choice(JOBS))
+                head.replace("{genre}", rng.choice(GENRES)).replace("{job}", job(rng))
                 + teller.tell(phrase),
             )
         return Sentence(noise(rng, register(rng, "，".join(clauses))), [], teller.mentions, "nothing")
