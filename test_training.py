@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import sys
@@ -110,15 +111,22 @@ def check_memory(config: ProjectConfig) -> Iterator[Result]:
     """The memory plan of the run fits the device."""
     import torch
 
+    from chatglm import CheckpointError, resolve_model_dir
+    from chatglm.loading import checkpoint_shards
     from utils.memory import memory_budget
 
+    largest = 0  # weight file; another check tells of missing ones
+    with contextlib.suppress(CheckpointError):
+        largest = max(
+            shard.stat().st_size for shard in checkpoint_shards(resolve_model_dir(config.pre_model))
+        )
     shape, device = model_shape(config), training_device(config)
     here = torch.cuda.is_available() if device.type == "cuda" else True
     needs_gpu = shape.parameters > CPU_PARAMETER_LIMIT and config.device is None
     unchecked = not here or (device.type == "cpu" and needs_gpu)
     on_cuda = device.type == "cuda" or needs_gpu
     budget = int(config.vram_budget_gb * GB) if unchecked else memory_budget(device, config.vram_budget_gb)
-    settings = TrainingSettings.of(config.to_dict(), on_cuda)
+    settings = TrainingSettings.of(config.to_dict(), on_cuda, largest)
     plan = plan_memory(shape, settings, config.gradient_checkpointing, budget)
     item = "显存" if on_cuda else "内存"
     if unchecked:

@@ -43,6 +43,9 @@ OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
 已保存的检查点不受影响，可加 --resume_from_checkpoint auto 继续。"""
 
 
+RETURN_ABOVE = 2 * 2**30  # bytes of a plan for the CPU, above which freed memory is returned after each pass
+
+
 class EvaluationAbortedError(KeyboardInterrupt):
     """The user asked to stop during an evaluation; the step before it is complete.
 
@@ -186,6 +189,7 @@ class Trainer:
         set_seed(config.seed)
         plan = make_plan(config, accelerator)
         self.tokens_per_pass, self.checkpoint_every = plan.tokens_per_pass, plan.checkpoint_every
+        self.returns_memory = accelerator.device.type == "cpu" and plan.peak > RETURN_ABOVE
         model, self.tokenizer = load_model(config, accelerator, plan.checkpoint_every)
         self.base_fingerprint = model.get_base_model().base_fingerprint
 
@@ -334,8 +338,10 @@ class Trainer:
 
     def _run_passes(self, samples: list[Features], passes: list[Pass], target_tokens: int) -> torch.Tensor:
         import torch
+        from peft.helpers import disable_input_dtype_casting
 
         from data_handle.packing import pack
+        from utils.memory import return_freed_memory
 
         accelerator, model_config = self.accelerator, self.accelerator.unwrap_model(self.model).config
         loss = torch.zeros((), device=accelerator.device)
@@ -345,12 +351,19 @@ class Trainer:
             batch = pack(rows, one_pass.row_length, model_config)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             share = count / max(target_tokens, 1)
-            with contextlib.nullcontext() if micro_step == len(passes) else accelerator.no_sync(self.model):
+            syncing = (
+                contextlib.nullcontext() if micro_step == len(passes) else accelerator.no_sync(self.model)
+            )
+            # Autocast casts for LoRA's products; PEFT would make an fp32 copy of each input first.
+            uncopied = disable_input_dtype_casting(self.model, active=accelerator.mixed_precision != "no")
+            with syncing, uncopied:  # checkpointed layers are computed again in the backward pass
                 with accelerator.autocast():
                     pass_loss = self.model(**batch).loss * share
                 # DDP averages the gradients of the processes, where their sum is wanted.
                 accelerator.backward(pass_loss * accelerator.num_processes)
             loss += pass_loss.detach()
+            if self.returns_memory:
+                return_freed_memory()
         return loss
 
     # ---- evaluation

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from utils.common_utils import UserError, log, run_main  # noqa: E402
-from utils.table import pad  # noqa: E402
 
 DATA = ROOT / "data" / "mixed_train_dataset.jsonl"
 EMBEDDED = ROOT / "models" / "chatglm-tiny"
@@ -113,6 +111,10 @@ def watch_memory(done: threading.Event, peaks: dict[str, int]) -> None:
 
 def report(args: argparse.Namespace, results: dict[tuple[str, str], dict[str, Any]]) -> None:
     """Print the table and the line of JSON."""
+    import torch
+
+    from benchmarks.measure import show
+
     rows = [("", "行", "token", "秒", "峰值内存（MB）", "其中主进程（MB）")]
     for (name, start), values in results.items():
         lines = args.lines if name == "all" else args.lines // 4
@@ -126,12 +128,9 @@ def report(args: argparse.Namespace, results: dict[tuple[str, str], dict[str, An
                 f"{values['own'] / 2**20:.0f}",
             )
         )
-    for row in rows:
-        print("  ".join(pad(cell, 18, right=index > 0) for index, cell in enumerate(row)).rstrip())
     first, quarter = results["all", "first"], results["quarter", "first"]
     result = {
         "model": args.model,
-        "device": args.device,
         "lines": args.lines,
         "first_seconds": round(first["seconds"], 3),
         "second_seconds": round(results["all", "second"]["seconds"], 3),
@@ -139,9 +138,8 @@ def report(args: argparse.Namespace, results: dict[tuple[str, str], dict[str, An
         "peak_bytes_quarter": quarter["all"],
         "second_peak_bytes": results["all", "second"]["all"],
         "second_peak_bytes_quarter": results["quarter", "second"]["all"],
-        "versions": {name: version(name) for name in ("numpy", "sentencepiece", "torch", "transformers")},
     }
-    print(json.dumps(result))
+    show(rows, result, torch.device(args.device))
 
 
 if __name__ == "__main__":

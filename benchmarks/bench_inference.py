@@ -10,7 +10,6 @@ medians are reported, and the last line is a JSON object.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -25,6 +24,7 @@ from transformers import GenerationConfig
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.measure import show  # noqa: E402
 from chatglm import (  # noqa: E402
     ChatGLMConfig,
     ChatGLMForConditionalGeneration,
@@ -229,17 +229,14 @@ def report(args: argparse.Namespace, single: Sequence[Pair], batched: Sequence[P
         ("前向次数 / token", f"{passes / tokens:.1%}", "100.0%", f"{tokens / passes:.2f}"),
         ("约束占用的时间（单句 / 批次）", f"{share['single']:.1%} / {share['batched']:.1%}", "", ""),
     ]
-    for row in rows:
-        print(" | ".join(row))
     result = {
         "model": args.model,
-        "device": args.device,
         "passes_per_token": round(passes / tokens, 4),
         "latency_ratio": round(latency, 3),
         "throughput_ratio": round(throughput, 3),
         "constraint_share": round(max(share.values()), 4),
     }
-    print(json.dumps(result))
+    show(rows, result, torch.device(args.device))
 
 
 if __name__ == "__main__":

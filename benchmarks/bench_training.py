@@ -37,6 +37,9 @@ def main() -> int:
     add_arguments(parser)
     parser.add_argument("--steps", type=int, default=5, help="steps of either side that are timed")
     parser.add_argument("--checkpointing", default="auto", choices=("auto", "true", "false"))
+    parser.add_argument(
+        "--tokens_per_pass", type=int, help="most tokens of a pass, as a smaller budget would give"
+    )
     args = parser.parse_args()
     quiet_libraries()
     set_seed(0)
@@ -48,6 +51,8 @@ def main() -> int:
             args, model_directory(args, scratch), scratch, gradient_checkpointing=checkpointing
         )
         ours, recipe = ProjectPath(config), RecipePath(config)
+        if args.tokens_per_pass:
+            ours.trainer.tokens_per_pass = args.tokens_per_pass
         windows = list(islice(ours.windows(), args.steps + 1))
 
         def timed(path: ProjectPath | RecipePath, index: int) -> float:

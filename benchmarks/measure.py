@@ -16,7 +16,7 @@ import torch
 from utils.memory import GB
 from utils.table import display_width, pad
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "sentencepiece", "numpy")
 
 
 def peak_during(device: torch.device, run: Callable[[], object]) -> tuple[int, int]:

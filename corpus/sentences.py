@@ -187,8 +187,7 @@ class Writer:
             )
             clauses.insert(
                 rng.randint(0, 1),
-                head.replace("{genre}", rng.choice(GENRES)).replace("{job}", job(rng))
-                + teller.tell(phrase),
+                head.replace("{genre}", rng.choice(GENRES)).replace("{job}", job(rng)) + teller.tell(phrase),
             )
         return Sentence(noise(rng, register(rng, "，".join(clauses))), [], teller.mentions, "nothing")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.helpers import disable_input_dtype_casting
 
 from chatglm import checkpoint_layers, load_base_model
 from chatglm.loss import chunk_rows
@@ -158,7 +159,8 @@ def test_the_predicted_activations_are_those_that_autograd_keeps(
     model = attach_lora(base, rank=4, alpha=8, dropout=dropout, target_modules=list(names)).train()
     ids = [*range(20, 200), tokenizer.gmask_token_id, tokenizer.bos_token_id, *range(20, 80)]
     batch = pack([[Features(ids, [-100] * len(ids))]], len(ids), base.config)
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+    casts = disable_input_dtype_casting(model, active=half)  # as in training
+    with casts, torch.autocast("cpu", torch.bfloat16, enabled=half):
         measured = saved_bytes(model, batch)
     shape, of = (
         shape_of(base.config),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,18 @@ def memory_budget(device: torch.device, limit_gb: float) -> int:
 
         free = psutil.virtual_memory().available
     return min(free, int(limit_gb * GB))
+
+
+def return_freed_memory() -> None:
+    """Hand back to the system what the C library keeps of freed memory (glibc; elsewhere nothing happens).
+
+    It keeps what is freed for later, in pieces that the next pass, of another shape, may not fit into.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        return
+    trim(0)
 
 
 def _peak_resident() -> int:

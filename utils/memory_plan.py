@@ -139,7 +139,7 @@ def layer_bytes_per_token(shape: ModelShape, settings: TrainingSettings) -> int:
         width = shape.linear_shapes[name][0]
         kept += value * (width + settings.lora_rank)  # the inputs of A and B
         if settings.lora_dropout:
-            kept += width if settings.on_cuda else 4 * width  # the mask: bool on CUDA, fp32 on the CPU
+            kept += width if settings.on_cuda else value * width  # the mask: bool on CUDA
     return kept
 
 
@@ -208,12 +208,12 @@ def memory_parts(
     if checkpointed:
         kept += per_layer  # of the layer that is being computed again
     kept += 2 * value * hidden  # embedding, final norm
-    # In the backward pass of an MLP: gradients of both its sides, fp32 copies for LoRA.
+    # In the backward pass of an MLP: gradients of both its sides, and those that come through LoRA.
     passing = 2 * value * inner + 2 * value * hidden
     if "dense_4h_to_h" in settings.lora_names:
-        passing += 8 * inner
+        passing += 2 * value * inner
     elif settings.lora_names:
-        passing += 8 * hidden
+        passing += 2 * value * hidden
     dequantized = value * max(rows * columns for rows, columns in shape.linear_shapes.values())
     rows = min(target_tokens, max(HEAD_ROWS, HEAD_LOGITS // shape.vocab_size))
     head = rows * shape.vocab_size * (4 + 2 * value) + target_tokens * hidden * 2 * value
