@@ -124,14 +124,17 @@ def make_optimizers(model: nn.Module, optimizer: str, learning_rate: float) -> l
             torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.01),
             torch.optim.AdamW(others, lr=learning_rate, **adam),
         ]
-    for each in optimizers:
-        for group in each.param_groups:
-            group["peak"] = group["lr"]
     return optimizers
 
 
 def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float:
-    """Return the part of the peak rate to use: linear warm-up by steps, then cosine decay by time to zero."""
+    """Return the part of the peak rate to use: linear warm-up by steps, then cosine decay by time to zero.
+
+    Args:
+        step: counted from where the schedule began.
+        progress: part of its time that has passed.
+        warmup_steps: steps of the warm-up.
+    """
     return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
@@ -182,8 +185,8 @@ class Progress:
     def __init__(self, work_dir: Path, state: dict[str, float]):
         """Args:
         work_dir: where curve.jsonl is written.
-        state: steps, tokens, target tokens, next chunk, seconds, and the seconds at which the schedule began;
-            kept in checkpoints.
+        state: steps, tokens, target tokens, next chunk, seconds, the seconds and the step at which the
+            schedule began, and the seconds it shall last; kept in checkpoints.
         """
         self.curve = work_dir / "curve.jsonl"
         self.state = state
@@ -249,7 +252,10 @@ def train(args: argparse.Namespace) -> None:
     held_out = HeldOut.from_file(DEV_FILE)
     model = new_model(tokenizer).to(device)
     optimizers = make_optimizers(model, args.optimizer, args.learning_rate)
-    state: dict[str, float] = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0, "begun": 0.0}
+    peaks = [[group["lr"] for group in each.param_groups] for each in optimizers]  # a checkpoint has others
+    budget = args.minutes * 60
+    state: dict[str, float] = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0}
+    state |= {"begun": 0.0, "begun_step": 0, "budget": 0.0}
     checkpoint = args.work_dir / "checkpoint.pt"
     if checkpoint.is_file():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -257,8 +263,8 @@ def train(args: argparse.Namespace) -> None:
         for each, value in zip(optimizers, saved["optimizers"], strict=True):
             each.load_state_dict(value)
         state |= saved["state"]
-        if args.again:
-            state["begun"] = state["seconds"]
+        if args.again and state["seconds"] - state["begun"] >= state["budget"]:
+            state |= {"begun": state["seconds"], "begun_step": state["step"]}
         log(f"从第 {state['step']} 步继续")
     log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M 参数，设备 {device}")
 
@@ -266,7 +272,7 @@ def train(args: argparse.Namespace) -> None:
     if args.compile:
         for layer in model.transformer.layers:
             layer.compile(dynamic=False)
-    budget = args.minutes * 60
+    state["budget"] = budget
     progress = Progress(args.work_dir, state)
     if ranks.rank == 0:
         truncate_curve(progress.curve, int(state["step"]))
@@ -274,10 +280,11 @@ def train(args: argparse.Namespace) -> None:
     parameters = list(model.parameters())
     for chunk, batch in stream(tokenizer, model.config, held_out, args, int(state["chunk"]), ranks):
         progress_of_time = (state["seconds"] - state["begun"]) / budget
-        factor = learning_rate_factor(int(state["step"]), progress_of_time, args.warmup_steps)
-        for each in optimizers:
-            for group in each.param_groups:
-                group["lr"] = group["peak"] * factor
+        step = int(state["step"] - state["begun_step"])
+        factor = learning_rate_factor(step, progress_of_time, args.warmup_steps)
+        for each, rates in zip(optimizers, peaks, strict=True):
+            for group, peak in zip(each.param_groups, rates, strict=True):
+                group["lr"] = peak * factor
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             loss = model(**batch, use_cache=False).loss
@@ -354,7 +361,9 @@ def main() -> None:
         "--export", type=Path, default=None, metavar="DIR", help="不训练，只把最新检查点写成模型目录"
     )
     parser.add_argument(
-        "--again", action="store_true", help="从检查点起另开一程：学习率重新从最高处降到 0（SGDR）"
+        "--again",
+        action="store_true",
+        help="从检查点起另开一程（SGDR）：学习率重新升降一次；没走完的一程会先接着走完",
     )
     parser.add_argument("--seed", type=int, default=1, help="语料和初始化的随机种子")
     parser.add_argument("--threads", type=int, default=1, help="每个进程的 CPU 线程数")

@@ -250,12 +250,15 @@ def test_a_run_saves_resumes_and_exports(tmp_path):
     resumed = json.loads((work / "curve.jsonl").read_text(encoding="utf-8").splitlines()[len(lines)])
     assert resumed["step"] == lines[-1]["step"] + 1 and resumed["chunk"] == lines[-1]["chunk"] + 1
 
-    third = run(*options, "--minutes", "0.05", "--again")
+    third = run(*options, "--minutes", "0.05", "--again", "--learning_rate", "1e-4", "--warmup_steps", "1")
     assert third.returncode == 0, third.stderr
     lines = [json.loads(line) for line in (work / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
     begun = next(index for index, line in enumerate(lines) if line["begun"] > 0)
     assert lines[begun]["begun"] == lines[begun - 1]["seconds"]
     assert lines[begun]["lr"] > lines[begun - 1]["lr"]  # the schedule begins anew
+    optimizers = torch.load(work / "checkpoint.pt", weights_only=True)["optimizers"]
+    rates = [group["lr"] for each in optimizers for group in each["param_groups"]]
+    assert max(rates) <= 10 * 1e-4  # at the rate that was asked for, not at the checkpoint's
 
     assert run("--work_dir", str(work), "--export", str(output)).returncode == 0
     model = ChatGLMForConditionalGeneration.from_pretrained(str(output), dtype=torch.float32)
