@@ -55,9 +55,8 @@ class _MappedItems(Sequence[T]):
     def __init__(self, directory: Path, rows: range | None = None) -> None:
         self._directory = directory
         index = np.memmap(directory / self.index_file, np.int64, "r")
-        self._index = np.asarray(index).reshape(
-            -1, self.columns
-        )  # a plain view: memmap's own slices are slow
+        # A plain view: memmap's own slices are slow.
+        self._index = np.asarray(index).reshape(-1, self.columns)
         self._data = np.asarray(np.memmap(directory / self.data_file, self.data_type, "r"))
         self._rows = range(len(self._index)) if rows is None else rows
 
@@ -70,7 +69,10 @@ class _MappedItems(Sequence[T]):
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         if isinstance(index, slice):
-            return type(self)(self._directory, self._rows[index])
+            view = object.__new__(type(self))
+            view.__dict__ |= self.__dict__  # the same map: the files themselves may be gone by now
+            view._rows = self._rows[index]
+            return view
         return self._make(*self._index[self._rows[index]].tolist())
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -79,7 +79,7 @@ def test_what_is_asked_for_is_done() -> None:
 
 def test_what_cannot_fit_is_refused_with_what_to_change() -> None:
     with pytest.raises(UserError, match=r"6\.2B.*384.*预算是 4\.0 GB") as caught:
-        plan_memory(CHATGLM_6B, settings(load_in_4bit=False), False, 4 * GB)
+        plan_memory(CHATGLM_6B, settings(load_in_4bit=False, eval_batch_size=1), False, 4 * GB)
     for remedy in (
         "--load_in_4bit",
         "--gradient_checkpointing auto",
@@ -91,6 +91,12 @@ def test_what_cannot_fit_is_refused_with_what_to_change() -> None:
         plan_memory(CHATGLM_6B, README, "auto", 4 * GB)
     assert "--load_in_4bit" not in str(caught.value)
     assert "--gradient_checkpointing" not in str(caught.value)
+
+
+def test_what_helps_most_comes_first_and_really_helps() -> None:
+    with pytest.raises(UserError, match=r"1\. 减少评估批次：--eval_batch_size 1（预计需要 5\.\d GB）"):
+        plan_memory(CHATGLM_6B, README, "auto", int(5.5 * GB))  # it is the answers on dev that don't fit
+    plan_memory(CHATGLM_6B, settings(eval_batch_size=1), "auto", int(5.5 * GB))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,16 @@ def test_workers_get_the_place_of_the_cache_not_its_content(
         pickled = pickle.dumps(items)
         assert len(pickled) < 1000
         assert list(pickle.loads(pickled)) == list(items)
+
+
+def test_a_cache_that_is_deleted_serves_on(
+    data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path
+) -> None:
+    loaded = load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "c")
+    before = list(loaded.dataset.features)
+    shutil.rmtree(tmp_path / "c")
+    assert list(loaded.dataset.features[1::2]) == before[1::2]
+    assert [example.target for example in loaded.examples[:3]]
 
 
 def test_the_key_follows_content_tokenizer_and_limits(

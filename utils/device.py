@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from utils.common_utils import UserError, log
@@ -49,13 +50,15 @@ def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerat
         bf16: bf16 autocast. With neither, everything is fp32.
     """
     import torch
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if device and not on_cpu and "LOCAL_RANK" not in os.environ:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     precision = "bf16" if bf16 or (fp16 and on_cpu) else "fp16" if fp16 else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu)
+    # The first process answers the whole of dev while the others wait: longer than NCCL's 10 minutes.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[patience])
     if accelerator.is_main_process:
         note = "（CPU 上 FP16 极慢，已自动改用 BF16）" if fp16 and on_cpu else ""
         processes = f"，{accelerator.num_processes} 个进程" if accelerator.num_processes > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import NamedTuple
 
 import torch
@@ -50,13 +51,16 @@ def read_memory(device: torch.device) -> MemoryReading:
 
 
 def memory_budget(device: torch.device, limit_gb: float) -> int:
-    """Return the bytes that a run may use: what is free on its device, at most `limit_gb` GB."""
+    """Return the bytes that one process may use: what is free on its device, at most `limit_gb` GB.
+
+    On the CPU the processes of this machine share what is free.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
     else:
         import psutil
 
-        free = psutil.virtual_memory().available
+        free = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(free, int(limit_gb * GB))
 
 

@@ -276,22 +276,29 @@ def plan_memory(
 
 
 def _refusal(shape: ModelShape, settings: TrainingSettings, need: int, budget: int, every: int) -> str:
-    """Say that not even one sample fits, and what would help, most first."""
+    """Say that not even one sample fits, and what would help and how far, most first."""
+    target = settings.max_target_tokens // 2
+    source = settings.max_sample_tokens // 2 - target
+    shorter = settings._replace(max_sample_tokens=source + target, max_target_tokens=target)
+    changes = [
+        ("开启 4-bit：--load_in_4bit true", settings._replace(load_in_4bit=True), every),
+        ("开启梯度检查点：--gradient_checkpointing auto", settings, 1),
+        ("开启混合精度：--fp16 true", settings._replace(half=True), every),
+        (f"减少序列长度：--max_source_seq_len {source} --max_target_seq_len {target}", shorter, every),
+        ("减少评估批次：--eval_batch_size 1", settings._replace(eval_batch_size=1), every),
+    ]
     remedies = []
-    if not settings.load_in_4bit:
-        remedies.append("开启 4-bit：--load_in_4bit true")
-    if every != 1:
-        remedies.append("开启梯度检查点：--gradient_checkpointing auto")
-    if not settings.half:
-        remedies.append("开启混合精度：--fp16 true")
-    remedies.append("减少序列长度：--max_source_seq_len 200 --max_target_seq_len 100")
-    if settings.eval_batch_size > 1:
-        remedies.append("减少评估批次：--eval_batch_size 1")
-    remedies.append("腾出显存（内存）：nvidia-smi、top 可查看被谁占用")
-    remedies.append(f"有富余时调大预算：--vram_budget_gb {math.ceil(need / GB)}")
-    lines = "\n".join(f"  {number}. {remedy}" for number, remedy in enumerate(remedies, start=1))
+    for text, changed, checkpoint_every in changes:
+        tokens, targets = changed.max_sample_tokens, changed.max_target_tokens
+        needed = sum(memory_parts(shape, changed, checkpoint_every, tokens, targets).values())
+        if needed < need:
+            remedies.append((needed, f"{text}（预计需要 {needed / GB:.1f} GB）"))
+    lines = [text for _, text in sorted(remedies)]
+    lines.append("腾出显存（内存）：nvidia-smi、top 可查看被谁占用")
+    lines.append(f"有富余时调大预算：--vram_budget_gb {math.ceil(need / GB)}")
+    numbered = "\n".join(f"  {number}. {line}" for number, line in enumerate(lines, start=1))
     return (
         f"显存（内存）放不下：{shape.parameters / 1e9:.1f}B 参数的模型、"
         f"一条 {settings.max_sample_tokens} 个 token 的样本预计需要 {need / GB:.1f} GB，"
-        f"预算是 {budget / GB:.1f} GB。可以：\n{lines}"
+        f"预算是 {budget / GB:.1f} GB。可以：\n{numbered}"
     )
