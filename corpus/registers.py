@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 from corpus import quantities, words
@@ -63,10 +64,18 @@ def register(rng: Random, text: str) -> str:
     return text + ("。" if ending < 0.86 else rng.choice(("", "！", "", "[1]。", "……", "~", ".")))
 
 
-def noise(rng: Random, text: str) -> str:
-    """Add what real text has: half-width punctuation, stray blanks, other quotation marks or none."""
+def noise(rng: Random, text: str, values: Iterable[str] = ()) -> str:
+    """Add what real text has: half-width punctuation, stray blanks, other quotation marks or none.
+
+    Args:
+        rng: source of chance.
+        text: a sentence.
+        values: must stay findable in it; with punctuation among them the text's stays as it is.
+    """
     text = text.replace("{genre}", rng.choice(GENRES)).replace("{job}", job(rng))
     roll = rng.random()
+    if any(mark in value for value in values for mark in "，：（）《》"):
+        return text
     if roll < 0.05:
         text = text.replace("，", ",").replace("：", ":").replace("（", "(").replace("）", ")")
     elif roll < 0.07:

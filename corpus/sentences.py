@@ -91,7 +91,7 @@ class Writer:
         mentions = [mention for teller in tellers for mention in teller.mentions] + extra_mentions
         named = [pair for t in triplets for pair in ((t.subject, t.subject_type), (t.object, t.object_type))]
         people = [text for text, entity_type in (*named, *mentions) if entity_type.endswith("人物")]
-        text = noise(rng, crowd(rng, text, people))
+        text = noise(rng, crowd(rng, text, people), (value for value, _ in named))
         return Sentence(text, self._in_order(text, triplets), mentions, name)
 
     # ---- plans ----

@@ -14,7 +14,7 @@ import pytest
 from corpus.fillers import FILLERS
 from corpus.grammar import Kind, Phrase, Record, Teller, choose, join_list, parse_kinds, slots
 from corpus.heldout import HeldOut, skeleton
-from corpus.registers import crowd
+from corpus.registers import crowd, noise
 from corpus.reviews import TOPICS, review
 from corpus.schema import COMPANY_TYPES, TYPES
 from corpus.sentences import Writer, kinds
@@ -377,3 +377,9 @@ def test_names_are_crowded_by_words_but_stay_whole():
     assert 0.5 < sum(changed != text for changed in crowded) / len(crowded) < 0.95
     assert all("“王五”" in changed for changed in crowded)  # a name in quotation marks ends with them
     assert crowd(rng, "张三和张三", ["张三"]) == "张三和张三"  # which one is meant can't be told
+
+
+def test_noise_leaves_a_value_with_punctuation_findable():
+    text = "《雨夜（上）》由张三执导，李四主演。"
+    assert {noise(random.Random(seed), text, ["雨夜（上）"]) for seed in range(100)} == {text}
+    assert len({noise(random.Random(seed), text) for seed in range(100)}) > 1
