@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from safetensors.torch import load_file
 
 import train
 from glm_config import ProjectConfig
+from utils import memory
 from utils.common_utils import UserError
 
 SHORT = {"--max_source_seq_len": "96", "--max_target_seq_len": "80", "--eval_samples": "2", "--device": "cpu"}
@@ -113,6 +115,33 @@ def test_the_split_into_passes_does_not_matter(arguments: Command, tmp_path: Pat
     assert curves[0][0] != pytest.approx(curves[0][-1], abs=1e-3)
     for name, tensor in adapters[0].items():
         torch.testing.assert_close(tensor, adapters[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_lora_gets_its_inputs_in_half_precision_and_freed_memory_is_returned(
+    arguments: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT would hand it fp32 copies; layers that are computed again must see the same."""
+    types, returned = [], []
+    run_passes = train.Trainer._run_passes
+
+    def watched(self: train.Trainer, *args: Any) -> torch.Tensor:
+        modules = dict(self.model.named_modules())
+        inner = [module for name, module in modules.items() if name.endswith("lora_A.default")]
+        hooks = [
+            each.register_forward_pre_hook(lambda _, args: types.append(args[0].dtype)) for each in inner
+        ]
+        loss = run_passes(self, *args)
+        for hook in hooks:
+            hook.remove()
+        assert inner and all(getattr(each, "cast_input_dtype_enabled", True) for each in modules.values())
+        return loss
+
+    monkeypatch.setattr(train.Trainer, "_run_passes", watched)
+    monkeypatch.setattr(train, "RETURN_ABOVE", 0)
+    monkeypatch.setattr(memory, "return_freed_memory", lambda: returned.append(True))
+    assert train.main(arguments(gradient_checkpointing=True, max_steps=2)) == 0
+    assert set(types) == {torch.bfloat16}
+    assert len(returned) == 2
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
