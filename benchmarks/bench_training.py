@@ -93,6 +93,8 @@ def main() -> int:
         "recipe_samples_per_s": round(theirs, 4),
         "peak_bytes": peaks[0],
         "recipe_peak_bytes": peaks[1],
+        "tokens_per_pass": ours.trainer.tokens_per_pass,
+        "checkpoint_every": ours.trainer.checkpoint_every,
         "fp32": args.fp32,
         "load_in_4bit": not args.no_4bit,
         "tokens_per_sample": round(statistics.mean(tokens), 1),
