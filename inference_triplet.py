@@ -10,8 +10,9 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from extraction.arguments import build_parser, refuse_contradictions
 from utils.common_utils import UserError, log, quiet_libraries, run_main
@@ -277,35 +278,51 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
     Raises:
         UserError: the file can't be read.
     """
-    from data_handle.reader import BadLine, iter_objects
+    from data_handle.reader import BOM, BadLine, iter_objects_in, open_data
     from extraction.files import Record
 
     try:
-        if text_field or path.suffix.lower() in JSON_SUFFIXES or _starts_with_json(path):
-            name = text_field or "text"
-            for item in iter_objects(path):
-                if isinstance(item, BadLine):
-                    yield Record({"line": item.line_number, "text": ""}, item.reason)
-                else:
-                    fields = item[1]
-                    problem = text_problem(fields[name], name) if name in fields else f"缺少字段 {name}"
-                    yield Record({**fields, "text": fields.get(name, "")}, problem)
-            return
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
-            for line in file:
-                if line.strip():
-                    sentence = line.rstrip("\r\n")
+        with open_data(path) as file:  # once: a pipe can't be opened again
+            is_json = text_field is not None or path.suffix.lower() in JSON_SUFFIXES
+            blank, first = 0, b""  # blank lines passed over, and what stands behind them
+            if not is_json:
+                first = file.readline()
+                while first and not first.removeprefix(BOM).strip():
+                    blank, first = blank + 1, file.readline()
+                is_json = _is_json_object(first)
+            if is_json:
+                name = text_field or "text"
+                for item in iter_objects_in(_Joined(first, file), path, line_number=blank):
+                    if isinstance(item, BadLine):
+                        yield Record({"line": item.line_number, "text": ""}, item.reason)
+                    else:
+                        fields = item[1]
+                        problem = text_problem(fields[name], name) if name in fields else f"缺少字段 {name}"
+                        yield Record({**fields, "text": fields.get(name, "")}, problem)
+                return
+            for line in chain([first.removeprefix(BOM)], file):
+                sentence = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+                if sentence.strip():
                     yield Record({"text": sentence}, text_problem(sentence))
     except OSError as error:
         raise UserError(f"读不了输入文件 {path}（{error.strerror}），请检查路径和权限。") from error
 
 
-def _starts_with_json(path: Path) -> bool:
-    """Tell whether the first line that is not blank is a JSON object."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = next((line for line in file if line.strip()), "")
+class _Joined:
+    """A line that was read of a file already, and the rest of the file."""
+
+    def __init__(self, line: bytes, rest: BinaryIO) -> None:
+        self._line = io.BytesIO(line)
+        self._rest = rest
+
+    def readline(self, size: int = -1, /) -> bytes:
+        return self._line.readline(size) or self._rest.readline(size)
+
+
+def _is_json_object(line: bytes) -> bool:
+    """Tell whether a line is a JSON object."""
     try:
-        return isinstance(json.loads(first), dict)
+        return isinstance(json.loads(line.decode("utf-8-sig", "replace")), dict)
     except (ValueError, RecursionError):
         return False
 

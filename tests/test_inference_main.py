@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,6 +286,32 @@ def test_format_of_an_input_file(tmp_path: Path, name: str, content: str, texts:
     assert [record.fields["text"] for record in read_records(tmp_path / name)] == texts
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["第 {} 句。", '{{"id": {0}, "text": "第 {0} 句。"}}'],
+    ids=["plain", "json"],
+)
+def test_an_input_that_is_a_pipe(tmp_path: Path, line: str) -> None:
+    """A pipe can be read once only: nothing of it may be lost to a look at its format."""
+    pipe, count = tmp_path / "pipe", 10_000
+    content = ("\ufeff\n \n" + "".join(line.format(number) + "\n" for number in range(count))).encode()
+    assert len(content) > 2 * 65536  # what a pipe holds
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[content], daemon=True)
+    writer.start()
+    records = list(read_records(pipe))
+    writer.join(timeout=10)
+    assert [record.fields["text"] for record in records] == [f"第 {number} 句。" for number in range(count)]
+    assert all(record.problem is None for record in records)
+    assert not writer.is_alive()
+
+
+def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.write_text('\n\n{"text": "甲"}\n\nnot json\n', encoding="utf-8")
+    assert [record.fields for record in read_records(source)] == [{"text": "甲"}, {"line": 5, "text": ""}]
+
+
 def test_interrupted_file(
     run: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
@@ -316,7 +344,7 @@ def test_files_that_cannot_be_used(
 ) -> None:
     source = tmp_path / "in.txt"
     source.write_text(RAIN, encoding="utf-8")
-    with pytest.raises(UserError, match=r"读不了输入文件 .*none.txt"):
+    with pytest.raises(UserError, match=r"找不到数据文件 .*none.txt"):
         run("--input", tmp_path / "none.txt", "--output", tmp_path / "out")
     with pytest.raises(UserError, match="--output 与 --input 是同一个文件"):
         run("--input", source, "--output", tmp_path / "." / "in.txt")
