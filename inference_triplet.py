@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -332,10 +333,14 @@ def extract_file(args: argparse.Namespace) -> int:
 
     Under `accelerate launch`, each process works on a share of the lines; the first one joins the results.
     """
+    from extraction.files import check_output
     from extraction.shards import Shards
 
+    if args.input.is_fifo() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(f"--input {args.input} 是管道，只能读一次：多进程抽取请先存成文件。")
     if args.output.exists() and args.input.exists() and args.output.samefile(args.input):
         raise UserError("--output 与 --input 是同一个文件，请换一个 --output。")
+    check_output(args.output)
     config, directory = read_config(args)
     window = WINDOW_BATCHES * config.eval_batch_size
     shards = Shards.of_this_process(args.output, window)
@@ -352,6 +357,8 @@ def extract_file(args: argparse.Namespace) -> int:
     if shards.rank == 0:
         total = summary.resumed + summary.written
         log(f"共 {total} 行（其中 {summary.resumed} 行是上次完成的），结果在 {args.output}。")
+        if summary.resumed:
+            log("上次完成的行没有重新抽取；要换用别的选项，或重试带 error 字段的行，请另用一个 --output。")
         if summary.written:
             log(f"本次平均 {summary.written / (time.perf_counter() - start):.2f} 句/秒（含加载模型）。")
         if summary.failed:
@@ -367,11 +374,17 @@ def write_shard(
     from extraction.files import FileSummary, write_results
 
     extractor: TripletExtractor | None = None
+    shown = 0  # lines of the current window that progress has counted
+
+    def show_progress(count: int) -> None:
+        nonlocal shown
+        shown += count
+        progress.advance(count)
 
     def extract(sentences: list[str]) -> list[Extraction]:
         nonlocal extractor  # loaded when first needed: a job that is done already needs none
         extractor = extractor or load_extractor(args, config, directory)
-        return extractor.extract(sentences)
+        return extractor.extract(sentences, on_progress=show_progress)
 
     def render(extraction: Extraction) -> list[dict[str, Any]]:
         return extraction.to_list(args.scores, args.spans)
@@ -380,7 +393,8 @@ def write_shard(
     records = shards.mine(read_records(args.input, args.text_field))
     try:
         for count in write_results(records, shards.path, extract, shards.window, summary, render):
-            progress.advance(count)
+            progress.advance(count - shown)  # lines without a sentence, or done in an earlier run
+            shown = 0
     except KeyboardInterrupt:
         log(f"\n{shards.path} 已有 {summary.resumed + summary.written} 行结果，重新运行同一命令即可继续。")
         raise
