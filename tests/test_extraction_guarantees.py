@@ -103,10 +103,10 @@ def check_answer(extractor: TripletExtractor, sentence: str, answer: Answer) -> 
     tokenizer, constraint = extractor.tokenizer, extractor.constraint
     assert constraint is not None
     assert not set(answer.token_ids) & set(tokenizer.all_special_ids)
-    vocabulary = vocabulary_of(tokenizer, extractor.model.config.vocab_size)
-    text = b"".join(vocabulary.token_bytes[token] for token in answer.token_ids).decode("utf-8", "strict")
     if answer.truncated:
-        return  # in the middle of anything
+        return  # in the middle of anything, even of a character
+    vocabulary = vocabulary_of(tokenizer, extractor.model.config.vocab_size)
+    text = b"".join(vocabulary.token_bytes[token] for token in answer.token_ids).decode()
     text = text.lstrip(" ")  # SentencePiece's, before the first word
     assert text.startswith("```json\n[")
     text = text.removeprefix("```json\n")
