@@ -570,6 +570,8 @@ def test_debug_lets_the_reason_of_a_failure_through(
         (["--output", "a"], "--input 与 --output 要一起使用"),
         (["--text", "甲", "--output", "a"], "--input 与 --output 要一起使用"),
         (["--report", "a"], "--report 只能与 --evaluate 一起使用"),
+        (["--evaluate", "a", "--scores"], "--evaluate 不输出三元组，不能与 --scores 同时使用"),
+        (["--evaluate", "a", "--spans"], "--evaluate 不输出三元组，不能与 --spans 同时使用"),
         (["--adapter", "a", "--no-adapter"], "--adapter 与 --no-adapter 不能同时使用"),
         (["--device", "gpu"], "--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 'gpu'"),
         (["--batch_size", "0"], "--batch_size 应为正整数"),
