@@ -26,7 +26,7 @@ help:
 	@echo "make demo   在 CPU 上微调内置小模型，并抽取一句话里的三元组"
 	@echo "make test   运行全部测试"
 	@echo "make lint   检查代码风格与类型"
-	@echo "make soak   长时间的可靠性测试：反复杀死训练、损坏检查点、敌意文件、模糊输入"
+	@echo "make soak   长时间的可靠性测试：反复杀死训练、损坏检查点、敌意文件、模糊输入、约束下的抽取"
 	@echo "make bench  测量训练的速度与内存、分词缓存、抽取的速度（抽取用 make demo 得到的适配器）"
 
 # 建好环境，装好 $(1) 里的软件包；内容没变就什么也不做
@@ -75,7 +75,7 @@ test: env-dev
 	$(PY) -m pytest $(ARGS)
 
 soak: env-dev
-	$(PY) -m pytest -m soak tests/soak $(ARGS)
+	$(PY) -m pytest -m soak tests $(ARGS)
 
 bench: env
 	$(PY) benchmarks/bench_training.py $(BENCH)

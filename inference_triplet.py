@@ -7,11 +7,13 @@ import contextlib
 import io
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from extraction.arguments import build_parser, refuse_contradictions
 from utils.common_utils import UserError, log, quiet_libraries, run_main
@@ -277,35 +279,51 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
     Raises:
         UserError: the file can't be read.
     """
-    from data_handle.reader import BadLine, iter_objects
+    from data_handle.reader import BOM, BadLine, iter_objects_in, open_data
     from extraction.files import Record
 
     try:
-        if text_field or path.suffix.lower() in JSON_SUFFIXES or _starts_with_json(path):
-            name = text_field or "text"
-            for item in iter_objects(path):
-                if isinstance(item, BadLine):
-                    yield Record({"line": item.line_number, "text": ""}, item.reason)
-                else:
-                    fields = item[1]
-                    problem = text_problem(fields[name], name) if name in fields else f"缺少字段 {name}"
-                    yield Record({**fields, "text": fields.get(name, "")}, problem)
-            return
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
-            for line in file:
-                if line.strip():
-                    sentence = line.rstrip("\r\n")
+        with open_data(path) as file:  # once: a pipe can't be opened again
+            is_json = text_field is not None or path.suffix.lower() in JSON_SUFFIXES
+            blank, first = 0, b""  # blank lines passed over, and what stands behind them
+            if not is_json:
+                first = file.readline()
+                while first and not first.removeprefix(BOM).strip():
+                    blank, first = blank + 1, file.readline()
+                is_json = _is_json_object(first)
+            if is_json:
+                name = text_field or "text"
+                for item in iter_objects_in(_Joined(first, file), path, line_number=blank):
+                    if isinstance(item, BadLine):
+                        yield Record({"line": item.line_number, "text": ""}, item.reason)
+                    else:
+                        fields = item[1]
+                        problem = text_problem(fields[name], name) if name in fields else f"缺少字段 {name}"
+                        yield Record({**fields, "text": fields.get(name, "")}, problem)
+                return
+            for line in chain([first.removeprefix(BOM)], file):
+                sentence = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+                if sentence.strip():
                     yield Record({"text": sentence}, text_problem(sentence))
     except OSError as error:
         raise UserError(f"读不了输入文件 {path}（{error.strerror}），请检查路径和权限。") from error
 
 
-def _starts_with_json(path: Path) -> bool:
-    """Tell whether the first line that is not blank is a JSON object."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = next((line for line in file if line.strip()), "")
+class _Joined:
+    """A line that was read of a file already, and the rest of the file."""
+
+    def __init__(self, line: bytes, rest: BinaryIO) -> None:
+        self._line = io.BytesIO(line)
+        self._rest = rest
+
+    def readline(self, size: int = -1, /) -> bytes:
+        return self._line.readline(size) or self._rest.readline(size)
+
+
+def _is_json_object(line: bytes) -> bool:
+    """Tell whether a line is a JSON object."""
     try:
-        return isinstance(json.loads(first), dict)
+        return isinstance(json.loads(line.decode("utf-8-sig", "replace")), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -315,10 +333,14 @@ def extract_file(args: argparse.Namespace) -> int:
 
     Under `accelerate launch`, each process works on a share of the lines; the first one joins the results.
     """
+    from extraction.files import check_output
     from extraction.shards import Shards
 
+    if args.input.is_fifo() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(f"--input {args.input} 是管道，只能读一次：多进程抽取请先存成文件。")
     if args.output.exists() and args.input.exists() and args.output.samefile(args.input):
         raise UserError("--output 与 --input 是同一个文件，请换一个 --output。")
+    check_output(args.output)
     config, directory = read_config(args)
     window = WINDOW_BATCHES * config.eval_batch_size
     shards = Shards.of_this_process(args.output, window)
@@ -335,6 +357,8 @@ def extract_file(args: argparse.Namespace) -> int:
     if shards.rank == 0:
         total = summary.resumed + summary.written
         log(f"共 {total} 行（其中 {summary.resumed} 行是上次完成的），结果在 {args.output}。")
+        if summary.resumed:
+            log("上次完成的行没有重新抽取；要换用别的选项，或重试带 error 字段的行，请另用一个 --output。")
         if summary.written:
             log(f"本次平均 {summary.written / (time.perf_counter() - start):.2f} 句/秒（含加载模型）。")
         if summary.failed:
@@ -350,11 +374,17 @@ def write_shard(
     from extraction.files import FileSummary, write_results
 
     extractor: TripletExtractor | None = None
+    shown = 0  # lines of the current window that progress has counted
+
+    def show_progress(count: int) -> None:
+        nonlocal shown
+        shown += count
+        progress.advance(count)
 
     def extract(sentences: list[str]) -> list[Extraction]:
         nonlocal extractor  # loaded when first needed: a job that is done already needs none
         extractor = extractor or load_extractor(args, config, directory)
-        return extractor.extract(sentences)
+        return extractor.extract(sentences, on_progress=show_progress)
 
     def render(extraction: Extraction) -> list[dict[str, Any]]:
         return extraction.to_list(args.scores, args.spans)
@@ -363,7 +393,8 @@ def write_shard(
     records = shards.mine(read_records(args.input, args.text_field))
     try:
         for count in write_results(records, shards.path, extract, shards.window, summary, render):
-            progress.advance(count)
+            progress.advance(count - shown)  # lines without a sentence, or done in an earlier run
+            shown = 0
     except KeyboardInterrupt:
         log(f"\n{shards.path} 已有 {summary.resumed + summary.written} 行结果，重新运行同一命令即可继续。")
         raise

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from utils.common_utils import UserError
 
 MAX_LINE_BYTES = 1 << 20
 FIELDS = ("context", "target")
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _JSON_TYPES = {
     dict: "对象",
     list: "列表",
@@ -22,6 +22,12 @@ _JSON_TYPES = {
     bool: "布尔值",
     type(None): " null",
 }
+
+
+class LineSource(Protocol):
+    """What is read of a binary file: a line, or so many bytes of a longer one; no bytes at the end."""
+
+    def readline(self, size: int, /) -> bytes: ...
 
 
 class Example(NamedTuple):
@@ -114,20 +120,33 @@ def iter_objects(
     Raises:
         UserError: the file is missing, no plain file, or unreadable.
     """
-    with _open(path) as file:
-        line_number = 0
-        while raw := file.readline(max_line_bytes + 1):
-            line_number += 1
-            raw = raw.removeprefix(_BOM)  # at the start of the file, or where files were joined
-            if len(raw) > max_line_bytes and not raw.endswith(b"\n"):
-                size = len(raw) + _skip_line(file)
-                reason = f"这一行有 {size:,} 字节，超过上限 {max_line_bytes:,} 字节"
-                yield BadLine(str(path), line_number, reason)
-            elif raw.strip():
-                try:
-                    yield line_number, _parse(raw)
-                except ValueError as error:
-                    yield BadLine(str(path), line_number, str(error))
+    with open_data(path) as file:
+        yield from iter_objects_in(file, path, max_line_bytes)
+
+
+def iter_objects_in(
+    file: LineSource, path: str | Path, max_line_bytes: int = MAX_LINE_BYTES, line_number: int = 0
+) -> Iterator[tuple[int, dict[str, Any]] | BadLine]:
+    """Yield the lines of an open file as `iter_objects` does.
+
+    Args:
+        file: where the lines come from.
+        path: what bad lines are said to be of.
+        max_line_bytes: see there.
+        line_number: lines of the file that have been read already.
+    """
+    while raw := file.readline(max_line_bytes + 1):
+        line_number += 1
+        raw = raw.removeprefix(BOM)  # at the start of the file, or where files were joined
+        if len(raw) > max_line_bytes and not raw.endswith(b"\n"):
+            size = len(raw) + _skip_line(file)
+            reason = f"这一行有 {size:,} 字节，超过上限 {max_line_bytes:,} 字节"
+            yield BadLine(str(path), line_number, reason)
+        elif raw.strip():
+            try:
+                yield line_number, _parse(raw)
+            except ValueError as error:
+                yield BadLine(str(path), line_number, str(error))
 
 
 def text_problem(record: dict[str, Any], name: str) -> str | None:
@@ -159,7 +178,12 @@ def describe_bad_lines(bad_lines: Sequence[BadLine], limit: int = 50) -> list[st
     return lines
 
 
-def _open(path: str | Path) -> BinaryIO:
+def open_data(path: str | Path) -> BinaryIO:
+    """Open a file, or a pipe, to read its bytes.
+
+    Raises:
+        UserError: it is missing, something else, or unreadable.
+    """
     path = Path(path)
     try:
         if path.is_dir():
@@ -173,7 +197,7 @@ def _open(path: str | Path) -> BinaryIO:
         raise UserError(f"读不了数据文件 {path}（{error.strerror}）：请检查路径和权限。") from error
 
 
-def _skip_line(file: BinaryIO) -> int:
+def _skip_line(file: LineSource) -> int:
     """Read on to the end of the line without keeping it; return the bytes passed."""
     skipped = 0
     while chunk := file.readline(1 << 16):

@@ -78,6 +78,9 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
                 raise UserError(f"--free-decoding 不加约束，不能与 {option} 同时使用。")
     if args.report is not None and args.evaluate is None:
         raise UserError("--report 只能与 --evaluate 一起使用。")
+    for name in ("scores", "spans"):
+        if args.evaluate is not None and getattr(args, name):
+            raise UserError(f"--evaluate 不输出三元组，不能与 --{name} 同时使用。")
     if args.adapter is not None and args.no_adapter:
         raise UserError("--adapter 与 --no-adapter 不能同时使用。")
     if args.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", args.device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +32,20 @@ class FileSummary:
     resumed: int = 0
     written: int = 0
     failed: int = 0
+
+
+def check_output(path: Path) -> None:
+    """Make sure, before a model is loaded for it, that a file of results can be written.
+
+    Raises:
+        UserError: it can't.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"写不了输出文件 {path}：目录 {path.parent} 不存在，请先建好或改正路径。")
+    if path.exists() and not path.is_file():
+        raise UserError(f"写不了输出文件 {path}：它不是普通文件，请换一个 --output。")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"写不了输出文件 {path}：没有写权限，请检查权限或换一个 --output。")
 
 
 def write_results(

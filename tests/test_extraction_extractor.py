@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -22,12 +23,14 @@ from extraction_samples import (
 
 from extraction.evaluation import evaluate
 from extraction.extractor import Extraction, TripletExtractor
+from extraction.grammar import Constraint
 from extraction.parsing import AnswerStatus
 from utils.common_utils import UserError
 from utils.prompt import build_prompt
 from utils.triplets import format_target
 
 __all__ = ["tiny_run"]  # a fixture
+CONSTRAINTS = [pytest.param(None, id="free"), pytest.param(Constraint(), id="constrained")]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def extractor(loaded: tuple[Any, Any]) -> TripletExtractor:
 
 
 class Interceptor:
-    """A model whose `generate` fails for batches that `fails` picks."""
+    """A model that fails for batches that `fails` picks: in `generate`, or in a pass under a constraint."""
 
     def __init__(self, model: Any, fails: Any) -> None:
         self._model = model
@@ -55,6 +58,11 @@ class Interceptor:
         self.batches.append(len(input_ids))
         self._fails(input_ids)
         return self._model.generate(input_ids=input_ids, **options)
+
+    def __call__(self, input_ids: torch.Tensor, **options: Any) -> Any:
+        self.batches.append(len(input_ids))
+        self._fails(input_ids)
+        return self._model(input_ids=input_ids, **options)
 
 
 def test_answers_become_triplets(extractor: TripletExtractor) -> None:
@@ -133,8 +141,9 @@ def test_a_prompt_that_cannot_be_encoded_costs_only_itself(extractor: TripletExt
     assert other.problem == f"生成失败：{other.error}"
 
 
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_a_failing_sentence_costs_only_itself(
-    loaded: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+    loaded: tuple[Any, Any], caplog: pytest.LogCaptureFixture, constraint: Constraint | None
 ) -> None:
     model, tokenizer = loaded
     film_ids, novel_ids, nonsense_ids = (
@@ -147,16 +156,26 @@ def test_a_failing_sentence_costs_only_itself(
             raise RuntimeError("坏了")
 
     spy = Interceptor(model, fail)
-    extractor = TripletExtractor(spy, tokenizer, max_source_seq_len=64, max_new_tokens=48, batch_size=3)
-    film, nonsense, novel = extractor.extract([FILM, NONSENSE, NOVEL])
+    extractor = TripletExtractor(
+        spy, tokenizer, max_source_seq_len=64, max_new_tokens=48, batch_size=3, constraint=constraint
+    )
+    progress: list[int] = []
+    film, nonsense, novel = extractor.extract([FILM, NONSENSE, NOVEL], on_progress=progress.append)
     assert (film.triplets, novel.triplets) == (FILM_TRIPLETS, NOVEL_TRIPLETS)
     assert nonsense == Extraction(error="RuntimeError: 坏了")
-    assert spy.batches == [3, 1, 1, 1]
-    assert "一批 3 句生成失败（坏了），改为逐句生成。" in caplog.text
+    assert spy.batches[0] == 3
+    assert set(spy.batches[1:]) == {1}
+    assert len(spy.batches) == 4 or constraint
+    assert sum(progress) == 3
+    assert re.search("一批( 3 )?句子?生成失败（坏了），改为逐句生成。", caplog.text)
 
 
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_out_of_memory_splits_the_batch_then_propagates(
-    loaded: tuple[Any, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    loaded: tuple[Any, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    constraint: Constraint | None,
 ) -> None:
     model, tokenizer = loaded
     limit = 1
@@ -169,7 +188,9 @@ def test_out_of_memory_splits_the_batch_then_propagates(
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     spy = Interceptor(model, fail)
-    extractor = TripletExtractor(spy, tokenizer, max_source_seq_len=64, max_new_tokens=48, batch_size=2)
+    extractor = TripletExtractor(
+        spy, tokenizer, max_source_seq_len=64, max_new_tokens=48, batch_size=2, constraint=constraint
+    )
     assert [item.triplets for item in extractor.extract([FILM, NOVEL])] == [FILM_TRIPLETS, NOVEL_TRIPLETS]
     assert "内存不足" in caplog.text
     assert emptied == [True]
@@ -178,14 +199,21 @@ def test_out_of_memory_splits_the_batch_then_propagates(
         extractor.extract([FILM, NOVEL])
 
 
-def test_keyboard_interrupt_propagates_and_the_mode_is_restored(loaded: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_keyboard_interrupt_propagates_and_the_mode_is_restored(
+    loaded: tuple[Any, Any], constraint: Constraint | None
+) -> None:
     model, tokenizer = loaded
 
     def interrupt(input_ids: torch.Tensor) -> None:
         raise KeyboardInterrupt
 
     extractor = TripletExtractor(
-        Interceptor(model, interrupt), tokenizer, max_source_seq_len=64, max_new_tokens=4
+        Interceptor(model, interrupt),
+        tokenizer,
+        max_source_seq_len=64,
+        max_new_tokens=4,
+        constraint=constraint,
     )
     model.train()
     with pytest.raises(KeyboardInterrupt):

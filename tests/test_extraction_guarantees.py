@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
+import extraction.extractor as extractor_module
 from chatglm import load_base_model
+from extraction.decoding import Answer, ConstrainedDecoder
 from extraction.extractor import Extraction, TripletExtractor
 from extraction.grammar import Constraint
-from extraction.parsing import AnswerStatus
 from extraction.schema import Combination, Schema
-from utils.triplets import Triplet, parse_target
+from extraction.source_text import normalise
+from extraction.vocabulary import vocabulary_of
+from utils.triplets import Triplet, combination_of
 
 SCHEMA = Schema(
     frozenset(
@@ -75,11 +79,61 @@ def random_sentence(rng: random.Random) -> str:
     return "".join(parts)
 
 
+class Recorder(ConstrainedDecoder):
+    """Keeps what the model wrote: extractions hold only what was read from it."""
+
+    written: ClassVar[list[tuple[str, Answer]]] = []  # (part of a) sentence, answer
+
+    def decode(self, prompts: Sequence[list[int]], sentences: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+        for index, answer in super().decode(prompts, sentences):
+            self.written.append((sentences[index], answer))
+            yield index, answer
+
+
+@pytest.fixture(autouse=True)
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Answer]]:
+    """The answers of this test, as they are decoded."""
+    monkeypatch.setattr(extractor_module, "ConstrainedDecoder", Recorder)
+    monkeypatch.setattr(Recorder, "written", [])
+    return Recorder.written
+
+
+def check_answer(extractor: TripletExtractor, sentence: str, answer: Answer) -> None:
+    """Check the very tokens of an answer."""
+    tokenizer, constraint = extractor.tokenizer, extractor.constraint
+    assert constraint is not None
+    assert not set(answer.token_ids) & set(tokenizer.all_special_ids)
+    if answer.truncated:
+        return  # in the middle of anything, even of a character
+    vocabulary = vocabulary_of(tokenizer, extractor.model.config.vocab_size)
+    text = b"".join(vocabulary.token_bytes[token] for token in answer.token_ids).decode()
+    text = text.lstrip(" ")  # SentencePiece's, before the first word
+    assert text.startswith("```json\n[")
+    text = text.removeprefix("```json\n")
+    if ended := text.endswith("]\n```"):
+        text = text.removesuffix("\n```")
+    else:  # the model repeated itself, and was stopped by the token that ends a triplet
+        end = text.rindex('"}') + 2
+        assert ', {"'.startswith(text[end:])
+        text = text[:end] + "]"
+    items = json.loads(text)
+    assert all(list(item) == list(Triplet._fields) for item in items)
+    triplets = [Triplet(**item) for item in items]
+    assert answer.triplets == list(dict.fromkeys(triplets))
+    if not ended:
+        assert set(triplets[-2:]) <= set(triplets[:-2])
+    source = normalise(sentence, tokenizer)
+    names = {tuple(normalise(name, tokenizer) for name in c) for c in SCHEMA.combinations}
+    for triplet in triplets:
+        assert constraint.schema is None or combination_of(triplet) in names, triplet
+        for value in (triplet.object, triplet.subject):
+            assert value.strip(" ")
+            assert constraint.free_values or value in source, (sentence, triplet)
+
+
 def check(sentence: str, extraction: Extraction) -> None:
     assert extraction.error is None, (sentence, extraction.error)
-    assert extraction.status is AnswerStatus.OK
     assert extraction.problem is None
-    assert parse_target(extraction.raw) == extraction.triplets
     assert len(set(extraction.triplets)) == len(extraction.triplets)
     for triplet, spans in zip(extraction.triplets, extraction.spans, strict=True):
         assert triplet in SCHEMA, triplet
@@ -111,32 +165,41 @@ def make_extractor(model: tuple[Any, Any], **options: Any) -> TripletExtractor:
     return TripletExtractor(*model, batch_size=8, **options)
 
 
-def test_hostile_sentences(random_model: tuple[Any, Any]) -> None:
+def test_hostile_sentences(random_model: tuple[Any, Any], written: list[tuple[str, Answer]]) -> None:
     extractor = make_extractor(random_model)
     rng = random.Random(0)
     sentences = [*HOSTILE, *(random_sentence(rng) for _ in range(30))]
     extractions = extractor.extract(sentences)
     for sentence, extraction in zip(sentences, extractions, strict=True):
         check(sentence, extraction)
+    assert len(written) >= len(sentences)
+    for sentence, answer in written:
+        check_answer(extractor, sentence, answer)
+    assert sum(not answer.truncated for _, answer in written) > 20
     assert sum(len(extraction.triplets) for extraction in extractions) > 20
     assert extractions[0].triplets == []
 
 
-def test_one_possible_triplet(random_model: tuple[Any, Any]) -> None:
+def test_one_possible_triplet(random_model: tuple[Any, Any], written: list[tuple[str, Answer]]) -> None:
     """Once all that can be said is said, the answer ends."""
     schema = Schema(frozenset({Combination("导演", "影视作品", "人物")}))
-    extraction = make_extractor(random_model, constraint=Constraint(schema)).extract_one("甲")
+    extractor = make_extractor(random_model, constraint=Constraint(schema), max_new_tokens=300)
+    extraction = extractor.extract_one("甲")
+    check_answer(extractor, *written[0])
+    assert not extraction.truncated
     assert extraction.triplets in ([], [Triplet("导演", "人物", "影视作品", "甲", "甲")])
-    assert extraction.status is AnswerStatus.OK
 
 
 @pytest.mark.parametrize("constraint", [Constraint(None), Constraint(SCHEMA, True), Constraint(None, True)])
-def test_without_parts_of_the_constraint(random_model: tuple[Any, Any], constraint: Constraint) -> None:
+def test_without_parts_of_the_constraint(
+    random_model: tuple[Any, Any], constraint: Constraint, written: list[tuple[str, Answer]]
+) -> None:
     extractor = make_extractor(random_model, constraint=constraint)
     extractions = extractor.extract(list(HOSTILE))
+    for sentence, answer in written:
+        check_answer(extractor, sentence, answer)
     for sentence, extraction in zip(HOSTILE, extractions, strict=True):
         assert extraction.error is None
-        assert extraction.status is AnswerStatus.OK
         assert len(set(extraction.triplets)) == len(extraction.triplets)
         for triplet in extraction.triplets:
             assert constraint.schema is None or triplet in constraint.schema
@@ -172,7 +235,9 @@ def test_min_score_leaves_out(random_model: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.soak
-def test_ten_thousand_hostile_sentences(random_model: tuple[Any, Any]) -> None:
+def test_ten_thousand_hostile_sentences(
+    random_model: tuple[Any, Any], written: list[tuple[str, Answer]]
+) -> None:
     extractor = make_extractor(random_model, max_new_tokens=60)
     extractor.batch_size = 32
     rng = random.Random(1)
@@ -182,4 +247,7 @@ def test_ten_thousand_hostile_sentences(random_model: tuple[Any, Any]) -> None:
         for sentence, extraction in zip(sentences, extractor.extract(sentences), strict=True):
             check(sentence, extraction)
             triplets += len(extraction.triplets)
+        for sentence, answer in written:
+            check_answer(extractor, sentence, answer)
+        written.clear()
     assert triplets > 5000

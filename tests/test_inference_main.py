@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ from extraction_samples import (
 )
 
 import inference_triplet
+from extraction.console import Progress
 from extraction.extractor import TripletExtractor
+from extraction.files import check_output
 from inference_triplet import main, parse_arguments, read_records
 from utils.common_utils import UserError
 from utils.prompt import build_prompt
@@ -220,6 +224,7 @@ def test_sentences_in_a_text_file(run: Callable[..., tuple[int, str, str]], tmp_
     assert lines[3] == {"text": RAIN, "triplets": []}
     assert "已完成 4 句" in err
     assert "共 4 行（其中 0 行是上次完成的）" in err
+    assert "没有重新抽取" not in err
     assert "1 行没有得到结果，原因见输出中的 error 字段" in err
 
 
@@ -284,6 +289,32 @@ def test_format_of_an_input_file(tmp_path: Path, name: str, content: str, texts:
     assert [record.fields["text"] for record in read_records(tmp_path / name)] == texts
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["第 {} 句。", '{{"id": {0}, "text": "第 {0} 句。"}}'],
+    ids=["plain", "json"],
+)
+def test_an_input_that_is_a_pipe(tmp_path: Path, line: str) -> None:
+    """A pipe can be read once only: nothing of it may be lost to a look at its format."""
+    pipe, count = tmp_path / "pipe", 10_000
+    content = ("\ufeff\n \n" + "".join(line.format(number) + "\n" for number in range(count))).encode()
+    assert len(content) > 2 * 65536  # what a pipe holds
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[content], daemon=True)
+    writer.start()
+    records = list(read_records(pipe))
+    writer.join(timeout=10)
+    assert [record.fields["text"] for record in records] == [f"第 {number} 句。" for number in range(count)]
+    assert all(record.problem is None for record in records)
+    assert not writer.is_alive()
+
+
+def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.write_text('\n\n{"text": "甲"}\n\nnot json\n', encoding="utf-8")
+    assert [record.fields for record in read_records(source)] == [{"text": "甲"}, {"line": 5, "text": ""}]
+
+
 def test_interrupted_file(
     run: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
@@ -295,10 +326,10 @@ def test_interrupted_file(
     monkeypatch.setattr(inference_triplet, "WINDOW_BATCHES", 1)
     original = TripletExtractor.extract
 
-    def interrupt_at_film(self: TripletExtractor, sentences: list[str]) -> Any:
+    def interrupt_at_film(self: TripletExtractor, sentences: list[str], **options: Any) -> Any:
         if FILM in sentences:
             raise KeyboardInterrupt
-        return original(self, sentences)
+        return original(self, sentences, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(TripletExtractor, "extract", interrupt_at_film)
@@ -308,6 +339,7 @@ def test_interrupted_file(
     code, _, err = run("--input", source, "--output", output)
     assert code == 0
     assert "共 3 行（其中 2 行是上次完成的）" in err
+    assert "上次完成的行没有重新抽取；要换用别的选项，或重试带 error 字段的行，请另用一个 --output" in err
     assert [json.loads(line)["text"] for line in output.open(encoding="utf-8")] == [RAIN, NOVEL, FILM]
 
 
@@ -316,16 +348,65 @@ def test_files_that_cannot_be_used(
 ) -> None:
     source = tmp_path / "in.txt"
     source.write_text(RAIN, encoding="utf-8")
-    with pytest.raises(UserError, match=r"读不了输入文件 .*none.txt"):
+    with pytest.raises(UserError, match=r"找不到数据文件 .*none.txt"):
         run("--input", tmp_path / "none.txt", "--output", tmp_path / "out")
     with pytest.raises(UserError, match="--output 与 --input 是同一个文件"):
         run("--input", source, "--output", tmp_path / "." / "in.txt")
-    with pytest.raises(UserError, match=r"写不了输出文件 .*none/out（No such file or directory）"):
-        run("--input", source, "--output", tmp_path / "none" / "out")
     (tmp_path / "diary").write_text("my diary\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"输出文件 .*diary 的第 1 行与输入对不上"):
         run("--input", source, "--output", tmp_path / "diary")
     assert (tmp_path / "diary").read_text(encoding="utf-8") == "my diary\n"
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    run: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(*args: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(inference_triplet, "load_extractor", load)
+    source = tmp_path / "in.txt"
+    source.write_text(RAIN, encoding="utf-8")
+    with pytest.raises(UserError, match=r"写不了输出文件 .*none/out：目录 .*none 不存在"):
+        run("--input", source, "--output", tmp_path / "none" / "out")
+    with pytest.raises(UserError, match=r"写不了输出文件 .*：它不是普通文件"):
+        run("--input", source, "--output", tmp_path)
+    writable: list[Path] = []  # root may write everything
+    monkeypatch.setattr(os, "access", lambda path, mode: path in writable)
+    for refused, other in ((tmp_path / "out", tmp_path / "out"), (source, tmp_path)):
+        writable[:] = [other]
+        with pytest.raises(UserError, match=r"写不了输出文件 .*：没有写权限"):
+            check_output(refused)
+    writable[:] = [tmp_path]
+    check_output(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipe_and_several_processes(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="是管道，只能读一次"):
+        run("--input", tmp_path / "pipe", "--output", tmp_path / "out")
+
+
+def test_progress_is_shown_within_the_first_window(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Progress, "INTERVAL", 0.0)
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_bytes("".join(f"{s}\n" for s in (RAIN, FILM, NOVEL)).encode() + b"\xff\n")
+    err = run("--input", source, "--output", output)[2]
+    counts = [line.split()[1] for line in err.splitlines() if line.startswith("已完成 ")]
+    assert counts == ["1", "2", "3", "4", "4"]  # the bad line at the window's end, and the last state
+    whole = output.read_bytes()
+    output.write_bytes(whole[: whole.index(b"\n") + 1])
+    err = run("--input", source, "--output", output)[2]
+    assert [line.split()[1] for line in err.splitlines() if line.startswith("已完成 ")] == counts
+    assert output.read_bytes() == whole
 
 
 # --- evaluation
@@ -489,6 +570,8 @@ def test_debug_lets_the_reason_of_a_failure_through(
         (["--output", "a"], "--input 与 --output 要一起使用"),
         (["--text", "甲", "--output", "a"], "--input 与 --output 要一起使用"),
         (["--report", "a"], "--report 只能与 --evaluate 一起使用"),
+        (["--evaluate", "a", "--scores"], "--evaluate 不输出三元组，不能与 --scores 同时使用"),
+        (["--evaluate", "a", "--spans"], "--evaluate 不输出三元组，不能与 --spans 同时使用"),
         (["--adapter", "a", "--no-adapter"], "--adapter 与 --no-adapter 不能同时使用"),
         (["--device", "gpu"], "--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 'gpu'"),
         (["--batch_size", "0"], "--batch_size 应为正整数"),

@@ -30,6 +30,12 @@ def test_make_alone_says_what_there_is(root: Path) -> None:
 
 
 @needs_make
+def test_make_soak_runs_the_long_tests_of_every_file(root: Path) -> None:
+    commands = make(root, "-n", "soak").stdout
+    assert commands.splitlines()[-1].split()[1:] == ["-m", "pytest", "-m", "soak", "tests"]
+
+
+@needs_make
 def test_make_refuses_an_old_python_and_a_missing_one(root: Path, tmp_path: Path) -> None:
     old = tmp_path / "python 3.8"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.8.10" && exit 0\nexit 1\n')
