@@ -2,8 +2,8 @@
 
     python models/learning_curve.py --lines 63 125 250 500 1009 -- --learning_rate 2e-3 …
 
-What follows `--` goes to train.py. Every run takes at least `--steps` optimiser steps of 8 samples, so that
-few lines are seen more often; the adapter with the least loss on dev counts. Writes learning_curve.json
+What follows `--` goes to train.py. Every run takes at least 4 epochs and `--steps` optimiser steps of 8
+samples, so that few lines are seen more often; the adapter with the least loss on dev counts. Writes learning_curve.json
 (results already there are kept) and learning_curve.svg into the model's directory.
 """
 
@@ -26,7 +26,7 @@ from utils.common_utils import UserError, log, run_main, set_seed  # noqa: E402
 
 MODEL_DIR = ROOT / "models" / "chatglm-tiny"
 TRAIN_FILE = ROOT / "data" / "mixed_train_dataset.jsonl"
-SAMPLES_PER_STEP = 8
+SAMPLES_PER_STEP, MIN_EPOCHS = 8, 4
 SEED = 1
 
 
@@ -52,7 +52,7 @@ def fine_tune(model: Path, count: int, steps: int, work_dir: Path, arguments: li
         raise UserError(f"--lines {count}：{TRAIN_FILE} 只有 {len(lines)} 行。")
     data, save_dir = work_dir / f"{model.name}-{count}.jsonl", work_dir / f"{model.name}-{count}"
     data.write_text("".join(random.Random(SEED).sample(lines, count)), encoding="utf-8")
-    epochs = math.ceil(steps / math.ceil(count / SAMPLES_PER_STEP))
+    epochs = max(MIN_EPOCHS, math.ceil(steps / math.ceil(count / SAMPLES_PER_STEP)))
     command = [sys.executable, str(ROOT / "train.py"), "--pre_model", str(model), "--train_path", str(data)]
     command += ["--save_dir", str(save_dir), "--overwrite_output_dir", "--epochs", str(epochs)]
     command += ["--best_metric", "dev_loss", "--eval_samples", "0", "--eval_steps", "0", *arguments]
