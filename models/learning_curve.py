@@ -3,8 +3,8 @@
     python models/learning_curve.py --lines 63 125 250 500 1009 -- --learning_rate 2e-3 …
 
 What follows `--` goes to train.py. Every run takes at least 4 epochs and `--steps` optimiser steps of 8
-samples, so that few lines are seen more often; the adapter with the least loss on dev counts. Writes learning_curve.json
-(results already there are kept) and learning_curve.svg into the model's directory.
+samples, so that few lines are seen more often; the adapter with the least loss on dev counts. Writes
+learning_curve.json (results already there are kept) and learning_curve.svg into the model's directory.
 """
 
 from __future__ import annotations
