@@ -14,6 +14,7 @@ import torch
 from chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer
 from chatglm.modeling_chatglm import apply_rotary, get_position_ids, get_prefix_lm_mask, rotary_embedding
 from corpus.tasks import SHORT_BLANK, Sample
+from utils.common_utils import UserError
 from utils.prompt import build_prompt
 from utils.triplets import Triplet, format_target
 
@@ -30,6 +31,7 @@ def load_script(name):
 
 pretrain = load_script("pretrain_tiny")
 evaluate = load_script("evaluate_tiny")
+learning_curve = load_script("learning_curve")
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +290,27 @@ def test_what_an_interrupted_run_wrote_after_its_checkpoint_is_forgotten(tmp_pat
     curve.write_text('{"step": 20}\n{"step": 40}\n{"step": 60}\n', encoding="utf-8")
     pretrain.truncate_curve(curve, 40)
     assert curve.read_text(encoding="utf-8") == '{"step": 20}\n{"step": 40}\n'
+
+
+def test_the_learning_curve_is_drawn_the_same_from_the_same_figures(tmp_path):
+    results = {"base": {"63": 0.5, "500": 0.7}, "random": {"500": 0.0}}
+    for name in ("a.svg", "b.svg"):
+        learning_curve.draw(results, tmp_path / name)
+    drawn = (tmp_path / "a.svg").read_bytes()
+    assert drawn == (tmp_path / "b.svg").read_bytes() and b"<svg" in drawn
+    learning_curve.draw({"base": {"63": 0.5, "500": 0.8}}, tmp_path / "c.svg")
+    assert drawn != (tmp_path / "c.svg").read_bytes()
+
+
+def test_a_random_base_loads_like_the_shipped_one(tmp_path):
+    model_dir = tmp_path / "random"
+    model_dir.mkdir()
+    learning_curve.write_random_model(model_dir, MODEL_DIR)
+    random_model, shipped = (
+        ChatGLMForConditionalGeneration.from_pretrained(str(path), dtype=torch.float32)
+        for path in (model_dir, MODEL_DIR)
+    )
+    assert random_model.config.to_dict().keys() == shipped.config.to_dict().keys()
+    assert random_model.base_fingerprint != shipped.base_fingerprint
+    with pytest.raises(UserError, match=r"--lines 5000.*1009 行"):
+        learning_curve.fine_tune(model_dir, 5000, 1, tmp_path, [])
