@@ -43,7 +43,7 @@ OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
 已保存的检查点不受影响，可加 --resume_from_checkpoint auto 继续。"""
 
 
-RETURN_ABOVE = 2 * 2**30  # bytes of a plan for the CPU, above which freed memory is returned after each pass
+MAP_ABOVE = 2 * 2**30  # bytes of a plan for the CPU, above which freed memory goes back to the system at once
 
 
 class EvaluationAbortedError(KeyboardInterrupt):
@@ -176,6 +176,7 @@ class Trainer:
         from utils.device import make_accelerator
         from utils.environment import estimate_output_bytes
         from utils.interrupt import StopRequest
+        from utils.memory import map_large_allocations
         from utils.metrics_log import Progress
         from utils.run_files import RunFiles, check_free_space
         from utils.run_state import RunState, describe_run
@@ -189,7 +190,8 @@ class Trainer:
         set_seed(config.seed)
         plan = make_plan(config, accelerator)
         self.tokens_per_pass, self.checkpoint_every = plan.tokens_per_pass, plan.checkpoint_every
-        self.returns_memory = accelerator.device.type == "cpu" and plan.peak > RETURN_ABOVE
+        if accelerator.device.type == "cpu" and plan.peak > MAP_ABOVE:
+            map_large_allocations()
         model, self.tokenizer = load_model(config, accelerator, plan.checkpoint_every)
         self.base_fingerprint = model.get_base_model().base_fingerprint
 
@@ -341,7 +343,6 @@ class Trainer:
         from peft.helpers import disable_input_dtype_casting
 
         from data_handle.packing import pack
-        from utils.memory import return_freed_memory
 
         accelerator, model_config = self.accelerator, self.accelerator.unwrap_model(self.model).config
         loss = torch.zeros((), device=accelerator.device)
@@ -362,8 +363,6 @@ class Trainer:
                 # DDP averages the gradients of the processes, where their sum is wanted.
                 accelerator.backward(pass_loss * accelerator.num_processes)
             loss += pass_loss.detach()
-            if self.returns_memory:
-                return_freed_memory()
         return loss
 
     # ---- evaluation

@@ -117,11 +117,11 @@ def test_the_split_into_passes_does_not_matter(arguments: Command, tmp_path: Pat
         torch.testing.assert_close(tensor, adapters[1][name], rtol=1e-3, atol=1e-5)
 
 
-def test_lora_gets_its_inputs_in_half_precision_and_freed_memory_is_returned(
+def test_lora_gets_its_inputs_in_half_precision_and_a_large_plan_maps_its_memory(
     arguments: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PEFT would hand it fp32 copies; layers that are computed again must see the same."""
-    types, returned = [], []
+    types, mapped = [], []
     run_passes = train.Trainer._run_passes
 
     def watched(self: train.Trainer, *args: Any) -> torch.Tensor:
@@ -137,11 +137,11 @@ def test_lora_gets_its_inputs_in_half_precision_and_freed_memory_is_returned(
         return loss
 
     monkeypatch.setattr(train.Trainer, "_run_passes", watched)
-    monkeypatch.setattr(train, "RETURN_ABOVE", 0)
-    monkeypatch.setattr(memory, "return_freed_memory", lambda: returned.append(True))
+    monkeypatch.setattr(train, "MAP_ABOVE", 0)
+    monkeypatch.setattr(memory, "map_large_allocations", lambda: mapped.append(True))
     assert train.main(arguments(gradient_checkpointing=True, max_steps=2)) == 0
     assert set(types) == {torch.bfloat16}
-    assert len(returned) == 2
+    assert mapped == [True]
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(

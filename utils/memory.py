@@ -64,16 +64,18 @@ def memory_budget(device: torch.device, limit_gb: float) -> int:
     return min(free, int(limit_gb * GB))
 
 
-def return_freed_memory() -> None:
-    """Hand back to the system what the C library keeps of freed memory (glibc; elsewhere nothing happens).
+def map_large_allocations() -> None:
+    """Let each allocation of 1 MB or more go back to the system as soon as it is freed (glibc; else nothing).
 
-    It keeps what is freed for later, in pieces that the next pass, of another shape, may not fit into.
+    It would keep most of them for later otherwise, in pieces that the next tensors often don't fit into: two
+    steps of ChatGLM-6B on the CPU took 12.1 GB instead of 9.0. The mapping costs small models time.
     """
     try:
-        trim = ctypes.CDLL(None).malloc_trim
+        mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
         return
-    trim(0)
+    m_mmap_threshold = -3  # of malloc.h
+    mallopt(m_mmap_threshold, 2**20)
 
 
 def _peak_resident() -> int:
