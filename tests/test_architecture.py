@@ -119,4 +119,6 @@ def test_every_imported_package_is_a_requirement() -> None:
         for name, _ in imported_packages(ast.parse(path.read_text("utf-8")))
     }
     outside = used - {*PACKAGES, *SCRIPTS, "models", "__future__", *sys.stdlib_module_names}
-    assert outside <= names_in("requirements.txt") | {"pytest"}
+    for_development = {"pytest", "matplotlib"}
+    assert for_development <= names_in("requirements-dev.txt")
+    assert outside <= names_in("requirements.txt") | for_development

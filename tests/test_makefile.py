@@ -32,7 +32,8 @@ def test_make_alone_says_what_there_is(root: Path) -> None:
 @needs_make
 def test_make_soak_runs_the_long_tests_of_every_file(root: Path) -> None:
     commands = make(root, "-n", "soak").stdout
-    assert commands.splitlines()[-1].split()[1:] == ["-m", "pytest", "-m", "soak", "tests"]
+    words = [line.split()[1:] for line in commands.splitlines()]
+    assert ["-m", "pytest", "-m", "soak", "tests"] in words
 
 
 @needs_make
