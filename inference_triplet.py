@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -22,6 +22,7 @@ from utils.device import limit_primitive_cache
 if TYPE_CHECKING:
     import torch
 
+    from data_handle.reader import BadLine
     from extraction.extractor import Extraction, TripletExtractor
     from extraction.files import FileSummary, Record
     from extraction.grammar import Constraint
@@ -279,7 +280,7 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
     Raises:
         UserError: the file can't be read.
     """
-    from data_handle.reader import BOM, BadLine, iter_objects_in, open_data
+    from data_handle.reader import BOM, iter_objects_in, open_data
     from extraction.files import Record
 
     try:
@@ -292,14 +293,9 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
                     blank, first = blank + 1, file.readline()
                 is_json = _is_json_object(first)
             if is_json:
-                name = text_field or "text"
-                for item in iter_objects_in(_Joined(first, file), path, line_number=blank):
-                    if isinstance(item, BadLine):
-                        yield Record({"line": item.line_number, "text": ""}, item.reason)
-                    else:
-                        fields = item[1]
-                        problem = text_problem(fields[name], name) if name in fields else f"缺少字段 {name}"
-                        yield Record({**fields, "text": fields.get(name, "")}, problem)
+                yield from _json_records(
+                    iter_objects_in(_Joined(first, file), path, line_number=blank), text_field or "text"
+                )
                 return
             for line in chain([first.removeprefix(BOM)], file):
                 sentence = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
@@ -307,6 +303,20 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
                     yield Record({"text": sentence}, text_problem(sentence))
     except OSError as error:
         raise UserError(f"读不了输入文件 {path}（{error.strerror}），请检查路径和权限。") from error
+
+
+def _json_records(items: Iterable[tuple[int, dict[str, Any]] | BadLine], name: str) -> Iterator[Record]:
+    """Make records of JSON objects with the sentence in a field of that name."""
+    from data_handle.reader import BadLine
+    from extraction.files import Record
+
+    for item in items:
+        if isinstance(item, BadLine):
+            yield Record({"line": item.line_number, "text": ""}, item.reason)
+        else:
+            fields = item[1]
+            problem = text_problem(fields[name], name) if name in fields else f"缺少字段 {name}"
+            yield Record({**fields, "text": fields.get(name, "")}, problem)
 
 
 class _Joined:

@@ -112,14 +112,12 @@ def check_memory(config: ProjectConfig) -> Iterator[Result]:
     import torch
 
     from chatglm import CheckpointError, resolve_model_dir
-    from chatglm.loading import checkpoint_shards
+    from chatglm.loading import largest_shard_bytes
     from utils.memory import memory_budget
 
     largest = 0  # weight file; another check tells of missing ones
     with contextlib.suppress(CheckpointError):
-        largest = max(
-            shard.stat().st_size for shard in checkpoint_shards(resolve_model_dir(config.pre_model))
-        )
+        largest = largest_shard_bytes(resolve_model_dir(config.pre_model))
     shape, device = model_shape(config), training_device(config)
     here = torch.cuda.is_available() if device.type == "cuda" else True
     needs_gpu = shape.parameters > CPU_PARAMETER_LIMIT and config.device is None

@@ -101,15 +101,14 @@ def make_plan(config: ProjectConfig, accelerator: Accelerator) -> MemoryPlan:
         UserError: it does not fit.
     """
     from chatglm import load_config, resolve_model_dir
-    from chatglm.loading import checkpoint_shards
+    from chatglm.loading import largest_shard_bytes
     from utils.memory import memory_budget
     from utils.memory_plan import TrainingSettings, plan_memory, shape_of
 
     device, model_dir = accelerator.device, resolve_model_dir(config.pre_model)
-    largest = max(shard.stat().st_size for shard in checkpoint_shards(model_dir))
     plan = plan_memory(
         shape_of(load_config(model_dir)),
-        TrainingSettings.of(config.to_dict(), device.type == "cuda", largest),
+        TrainingSettings.of(config.to_dict(), device.type == "cuda", largest_shard_bytes(model_dir)),
         config.gradient_checkpointing,
         memory_budget(device, config.vram_budget_gb),
     )
@@ -312,6 +311,7 @@ class Trainer:
             this process's share of the step's mean loss.
         """
         import torch
+        from peft.helpers import disable_input_dtype_casting
 
         from data_handle.packing import plan_passes
 
@@ -323,8 +323,13 @@ class Trainer:
             passes = plan_passes(lengths, self.tokens_per_pass, hidden_size, at_least=int(counts.max()))
         while True:
             largest = max(each.tokens for each in passes)
+            # Autocast casts for LoRA's products; PEFT would make an fp32 copy of each input first.
+            uncopied = disable_input_dtype_casting(
+                self.model, active=self.accelerator.mixed_precision != "no"
+            )
             try:
-                return self._run_passes(samples, passes, target_tokens)
+                with uncopied:  # backward too: there checkpointed layers are computed again
+                    return self._run_passes(samples, passes, target_tokens)
             except torch.OutOfMemoryError:
                 passes = plan_passes(lengths, largest // 2, hidden_size)
                 if self.accelerator.num_processes > 1 or max(each.tokens for each in passes) >= largest:
@@ -340,7 +345,6 @@ class Trainer:
 
     def _run_passes(self, samples: list[Features], passes: list[Pass], target_tokens: int) -> torch.Tensor:
         import torch
-        from peft.helpers import disable_input_dtype_casting
 
         from data_handle.packing import pack
 
@@ -352,12 +356,7 @@ class Trainer:
             batch = pack(rows, one_pass.row_length, model_config)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             share = count / max(target_tokens, 1)
-            syncing = (
-                contextlib.nullcontext() if micro_step == len(passes) else accelerator.no_sync(self.model)
-            )
-            # Autocast casts for LoRA's products; PEFT would make an fp32 copy of each input first.
-            uncopied = disable_input_dtype_casting(self.model, active=accelerator.mixed_precision != "no")
-            with syncing, uncopied:  # checkpointed layers are computed again in the backward pass
+            with contextlib.nullcontext() if micro_step == len(passes) else accelerator.no_sync(self.model):
                 with accelerator.autocast():
                     pass_loss = self.model(**batch).loss * share
                 # DDP averages the gradients of the processes, where their sum is wanted.

@@ -30,7 +30,7 @@ from benchmarks.training_paths import (
     scratch_directory,
 )
 from chatglm import load_config, load_tokenizer
-from chatglm.loading import checkpoint_shards
+from chatglm.loading import largest_shard_bytes
 from data_handle.data_loader import load_data
 from data_handle.data_preprocess import Features
 from data_handle.packing import plan_passes
@@ -123,7 +123,7 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
     sizes = load_config(args.pre_model)
     passes = plan_passes(lengths, ours.trainer.tokens_per_pass, sizes.hidden_size)
     largest = max(passes, key=lambda each: each.tokens)
-    largest_shard = max(shard.stat().st_size for shard in checkpoint_shards(args.pre_model))
+    largest_shard = largest_shard_bytes(args.pre_model)
     predicted = memory_parts(
         shape_of(sizes),
         TrainingSettings.of(config.to_dict() | {"eval_batch_size": 0}, device.type == "cuda", largest_shard),

@@ -153,6 +153,15 @@ def checkpoint_shards(model_dir: Path) -> list[Path]:
     raise CheckpointError(f"模型目录 {model_dir} 里没有权重文件（model.safetensors 或 pytorch_model.bin）。")
 
 
+def largest_shard_bytes(model_dir: Path) -> int:
+    """Return the size of a directory's largest weight file: on the CPU it is in memory while it is read.
+
+    Raises:
+        CheckpointError: see `checkpoint_shards`.
+    """
+    return max(shard.stat().st_size for shard in checkpoint_shards(model_dir))
+
+
 def read_shard(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the (name, tensor) pairs of one weight file, memory-mapped where the format allows it.
 

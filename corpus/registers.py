@@ -95,12 +95,12 @@ def crowd(rng: Random, text: str, names: list[str]) -> str:
         if text.count(name) != 1 or rng.random() > 0.3:
             continue
         before, _, after = text.partition(name)
-        roll = rng.random()
-        if roll < 0.1 and not before.endswith(("《", "“", "·")):
+        roll, bare = rng.random(), not before.endswith(("《", "“", "·"))
+        if roll < 0.1 and bare:
             before += rng.choice(("一位叫", "一个叫", "名叫", "叫"))
             after = f"的{job(rng)}{after}"
         elif roll < 0.45 or after.startswith(_JOINTS):
-            before += job(rng) if not before.endswith(("《", "“", "·")) else ""
+            before += job(rng) if bare else ""
         elif not after.startswith(("》", "”", "·")):
             single = rng.random() < 0.35
             after = rng.choice(_ADVERBS if single else words.pool(rng.choice("vvat"))) + after

@@ -6,15 +6,14 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from extraction.files import FileSummary
+from utils.device import PATIENCE
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=30)  # that a process waits for the slowest
 
 
 @dataclass(frozen=True)

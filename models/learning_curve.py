@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from chatglm import ChatGLMTokenizer  # noqa: E402
-from models.tiny_model import new_model  # noqa: E402
+from models.tiny_model import new_model, save_base  # noqa: E402
 from utils.common_utils import UserError, log, run_main, set_seed  # noqa: E402
 
 MODEL_DIR = ROOT / "models" / "chatglm-tiny"
@@ -33,13 +33,11 @@ SEED = 1
 def write_random_model(directory: Path, tokenizer_dir: Path) -> None:
     """Write the architecture with the weights that pre-training starts from."""
     set_seed(SEED)
-    new_model(ChatGLMTokenizer.from_pretrained(str(tokenizer_dir))).half().save_pretrained(directory)
-    for name in ("ice_text.model", "tokenizer_config.json"):
-        (directory / name).write_bytes((tokenizer_dir / name).read_bytes())
+    save_base(new_model(ChatGLMTokenizer.from_pretrained(str(tokenizer_dir))), directory, tokenizer_dir)
 
 
 def fine_tune(model: Path, count: int, steps: int, work_dir: Path, arguments: list[str]) -> dict[str, float]:
-    """Train on a seeded sample of `count` lines, and measure the last adapter on all of dev.
+    """Train on a seeded sample of `count` lines, and measure the best adapter on all of dev.
 
     Returns:
         What train.py records at the end: `triplet_f1`, `dev_loss` and others.
@@ -108,11 +106,14 @@ def main() -> None:
     args.work_dir.mkdir(parents=True, exist_ok=True)
     figures = args.model / "learning_curve.json"
     results = json.loads(figures.read_text("utf-8")) if figures.is_file() else {}
-    for label, counts in (("pre-trained base", args.lines), ("random initialisation", args.random_lines)):
-        model = args.model
-        if counts and label.startswith("random"):
-            model = args.work_dir / "random"
-            write_random_model(model, args.model)
+    random_model = args.work_dir / "random"
+    if args.random_lines:
+        write_random_model(random_model, args.model)
+    bases = {
+        "pre-trained base": (args.model, args.lines),
+        "random initialisation": (random_model, args.random_lines),
+    }
+    for label, (model, counts) in bases.items():
         for count in counts:
             final = fine_tune(model, count, args.steps, args.work_dir, arguments[split + 1 :])
             results.setdefault(label, {})[str(count)] = round(final["triplet_f1"], 4)

@@ -33,7 +33,7 @@ from corpus.heldout import HeldOut
 from corpus.tasks import SHORT_BLANK, Sample, TaskWriter
 from data_handle.data_preprocess import IGNORE_INDEX, Features
 from data_handle.packing import assign_rows, pack
-from models.tiny_model import new_model
+from models.tiny_model import new_model, save_base
 from utils.common_utils import UserError, log, run_main, set_seed
 
 MODEL_DIR = Path(__file__).parent / "chatglm-tiny"
@@ -253,7 +253,6 @@ def train(args: argparse.Namespace) -> None:
     model = new_model(tokenizer).to(device)
     optimizers = make_optimizers(model, args.optimizer, args.learning_rate)
     peaks = [[group["lr"] for group in each.param_groups] for each in optimizers]  # a checkpoint has others
-    budget = args.minutes * 60
     state: dict[str, float] = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0}
     state |= {"begun": 0.0, "begun_step": 0, "budget": 0.0}
     checkpoint = args.work_dir / "checkpoint.pt"
@@ -272,14 +271,14 @@ def train(args: argparse.Namespace) -> None:
     if args.compile:
         for layer in model.transformer.layers:
             layer.compile(dynamic=False)
-    state["budget"] = budget
+    state["budget"] = args.minutes * 60
     progress = Progress(args.work_dir, state)
     if ranks.rank == 0:
         truncate_curve(progress.curve, int(state["step"]))
     saved_at = time.monotonic()
     parameters = list(model.parameters())
     for chunk, batch in stream(tokenizer, model.config, held_out, args, int(state["chunk"]), ranks):
-        progress_of_time = (state["seconds"] - state["begun"]) / budget
+        progress_of_time = (state["seconds"] - state["begun"]) / state["budget"]
         step = int(state["step"] - state["begun_step"])
         factor = learning_rate_factor(step, progress_of_time, args.warmup_steps)
         for each, rates in zip(optimizers, peaks, strict=True):
@@ -299,7 +298,7 @@ def train(args: argparse.Namespace) -> None:
             each.zero_grad()
         next_chunk = math.ceil(mean_chunk) + ranks.size
         progress.step(next_chunk, tokens * ranks.size, targets * ranks.size, mean_loss, seconds)
-        done = state["seconds"] - state["begun"] >= budget
+        done = state["seconds"] - state["begun"] >= state["budget"]
         if ranks.rank == 0 and state["step"] % args.log_steps == 0:
             progress.write(factor)
         if ranks.rank == 0 and (done or time.monotonic() - saved_at > args.save_minutes * 60):
@@ -339,11 +338,7 @@ def export(work_dir: Path, output: Path) -> None:
     tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
     model = new_model(tokenizer)
     model.load_state_dict(saved["model"])
-    model.half().save_pretrained(output)
-    (output / "model.safetensors").chmod(0o644)  # written as private; a checkout must be readable by all
-    for name in ("ice_text.model", "tokenizer_config.json"):
-        if output.resolve() != MODEL_DIR.resolve():
-            (output / name).write_bytes((MODEL_DIR / name).read_bytes())
+    save_base(model, output, MODEL_DIR)
     (output / "curve.jsonl").write_text(
         (work_dir / "curve.jsonl").read_text(encoding="utf-8"), encoding="utf-8"
     )

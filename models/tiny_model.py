@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -55,6 +56,15 @@ def new_model(tokenizer: ChatGLMTokenizer) -> ChatGLMForConditionalGeneration:
         for index in (0, 1):
             copy_what_followed(first, index, second, index)
     return model
+
+
+def save_base(model: ChatGLMForConditionalGeneration, output: Path, tokenizer_dir: Path) -> None:
+    """Write a model in fp16 as a checkpoint directory, with the tokenizer of another one."""
+    model.half().save_pretrained(output)
+    (output / "model.safetensors").chmod(0o644)  # written as private; a checkout must be readable by all
+    if output.resolve() != tokenizer_dir.resolve():
+        for name in ("ice_text.model", "tokenizer_config.json"):
+            (output / name).write_bytes((tokenizer_dir / name).read_bytes())
 
 
 def look_at_neighbour(

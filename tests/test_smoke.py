@@ -267,7 +267,7 @@ def test_gpu_memory_rows(config: ProjectConfig, gpu: SimpleNamespace, tmp_path: 
     gpu.free = 3e9
     row = only(run_check("内存", config))
     assert row.status == FAILED
-    assert "nvidia-smi" in row.detail and "--max_source_seq_len" in row.detail
+    assert "nvidia-smi" in row.detail and "--max_source_seq_len 128 --max_target_seq_len 64" in row.detail
 
 
 @WITHOUT_GPU

@@ -122,7 +122,7 @@ def test_lora_gets_its_inputs_in_half_precision_and_a_large_plan_maps_its_memory
 ) -> None:
     """PEFT would hand it fp32 copies; layers that are computed again must see the same."""
     types, mapped = [], []
-    run_passes = train.Trainer._run_passes
+    accumulate_gradients = train.Trainer.accumulate_gradients
 
     def watched(self: train.Trainer, *args: Any) -> torch.Tensor:
         modules = dict(self.model.named_modules())
@@ -130,13 +130,13 @@ def test_lora_gets_its_inputs_in_half_precision_and_a_large_plan_maps_its_memory
         hooks = [
             each.register_forward_pre_hook(lambda _, args: types.append(args[0].dtype)) for each in inner
         ]
-        loss = run_passes(self, *args)
+        loss = accumulate_gradients(self, *args)
         for hook in hooks:
             hook.remove()
         assert inner and all(getattr(each, "cast_input_dtype_enabled", True) for each in modules.values())
         return loss
 
-    monkeypatch.setattr(train.Trainer, "_run_passes", watched)
+    monkeypatch.setattr(train.Trainer, "accumulate_gradients", watched)
     monkeypatch.setattr(train, "MAP_ABOVE", 0)
     monkeypatch.setattr(memory, "map_large_allocations", lambda: mapped.append(True))
     assert train.main(arguments(gradient_checkpointing=True, max_steps=2)) == 0

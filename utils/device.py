@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
+# That a process waits for the slowest, such as the first one while it answers the whole of dev: the default
+# of NCCL is 10 minutes.
+PATIENCE = timedelta(days=30)
 _PRECISION_NAMES = {"fp16": "FP16 混合精度", "bf16": "BF16 混合精度", "no": "FP32"}
 
 
@@ -56,8 +59,7 @@ def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerat
     if device and not on_cpu and "LOCAL_RANK" not in os.environ:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     precision = "bf16" if bf16 or (fp16 and on_cpu) else "fp16" if fp16 else "no"
-    # The first process answers the whole of dev while the others wait: longer than NCCL's 10 minutes.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
     accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[patience])
     if accelerator.is_main_process:
         note = "（CPU 上 FP16 极慢，已自动改用 BF16）" if fp16 and on_cpu else ""
