@@ -10,7 +10,13 @@ from corpus.draw import any_characters, chance, one_of, skewed
 
 def chinese_name(rng: Random) -> str:
     """Draw a Chinese personal name of two to four characters."""
-    surname = rng.choice(facts.COMPOUND_SURNAMES) if chance(rng, 0.03) else skewed(rng, facts.SURNAMES)
+    kind = rng.random()
+    if kind < 0.07:
+        surname = rng.choice(facts.COMPOUND_SURNAMES)
+    elif kind < 0.2:
+        surname = rng.choice(facts.RARE_SURNAMES)
+    else:
+        surname = skewed(rng, facts.SURNAMES)
     length = 1 if chance(rng, 0.3) else 2
     if chance(rng, 0.3):
         return surname + any_characters(rng, length, length, 2500)
@@ -25,7 +31,10 @@ def foreign_name(rng: Random) -> str:
         parts.insert(
             rng.randrange(len(parts) + 1), rng.choice("ABCDEFGHJKLMPRSTW") + ("." if chance(rng, 0.5) else "")
         )
-    return rng.choice("·····•・-").join(parts)
+    dot = rng.choice("·····•・-")
+    if len(parts) > 2 and dot != "-" and chance(rng, 0.3):
+        parts[:2] = ["-".join(parts[:2])]  # a double given name
+    return dot.join(parts)
 
 
 def japanese_name(rng: Random) -> str:

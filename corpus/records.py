@@ -125,6 +125,13 @@ KINDS: dict[str, tuple[float, Draw, dict[str, tuple[float, int, Draw]]]] = {
 }  # fmt: skip
 
 
+def _akin(rng: Random, name: str) -> str:
+    """Draw a title that shares its beginning or its end with another one."""
+    title = titles.title(rng)
+    cut = rng.randint(1, len(name))
+    return name[:cut] + title[-rng.randint(1, 4) :] if draw.chance(rng, 0.5) else title[:4] + name[-cut:]
+
+
 def draw_record(rng: Random, kind: Kind, accept: Callable[[str], bool]) -> Record:
     """Draw a subject with facts.
 
@@ -168,9 +175,13 @@ def _tie_up(rng: Random, record: Record, accepted: Callable[[Draw], str]) -> Non
         for predicate in ("作词", "作曲"):
             if predicate in told and "歌手" in told and draw.chance(rng, 0.35):
                 told[predicate] = told["歌手"]
+        if "所属专辑" in told and draw.chance(rng, 0.15):
+            told["所属专辑"] = [accepted(lambda rng: _akin(rng, record.subject))]
     elif name == "film":
         if "导演" in told and "编剧" in told and draw.chance(rng, 0.2):
             told["编剧"] = told["导演"]
+        if "改编自" in told and draw.chance(rng, 0.4):
+            told["改编自"] = [accepted(lambda rng: _akin(rng, record.subject))]
     elif name == "country":
         _, capital, language = next(entry for entry in facts.COUNTRIES if entry[0] == record.subject)
         if "首都" in told:

@@ -1,4 +1,4 @@
-"""Reviews of goods and services, with what they are about and whether they are positive."""
+"""Reviews of goods and services and lines of news, with what they are about, and whether a review is positive."""
 
 # ruff: noqa: E501, SIM905 (lists, one entry after the other)
 
@@ -26,6 +26,41 @@ _BAD = "太差了 很糟糕 让人失望 不行 有问题 一般般 不值这个
 _GOOD_END = "以后还会再来 推荐购买 五星好评 朋友也说好 下次还买 给力 大家可以放心 性价比高".split()
 _BAD_END = "以后再也不来了 要求退货 大家别买 后悔了 客服也不理人 差评 浪费钱 退款中".split()
 TOPICS = tuple(_ASPECTS)
+_NEWS = {
+    "科技": "芯片 算法 卫星 机器人 人工智能 火箭 无人机 软件 新款手机 操作系统 数据中心 量子计算机 传感器 探测器 空间站 浏览器 云计算 基因 实验室 专利",
+    "财经": "股价 利率 央行 汇率 营收 净利润 上市公司 债券 基金 贷款 房价 通胀 融资 股市 关税 出口额 银行 证券 油价 财报 分红",
+    "体育": "决赛 冠军 主场 球队 进球 比分 联赛 教练 世界杯 金牌 马拉松 小组赛 三分球 乒乓球 决胜局 门将 田径 奥运会 转会 客队",
+    "娱乐": "演唱会 新片 影院 票房 综艺 粉丝 红毯 导演 首映 剧组 偶像 专辑 杀青 影后 明星 绯闻 电视剧 颁奖礼 歌手 预告片",
+    "教育": "高考 中小学 招生 教材 学生 课程 大学 校园 老师 学费 考研 幼儿园 分数线 课后 作业 录取 宿舍 奖学金 义务教育 班级",
+    "健康": "医院 疫苗 患者 血压 睡眠 医生 门诊 流感 手术 药品 体检 病毒 糖尿病 营养 护士 减肥 视力 疾病 医保 康复",
+    "天气": "暴雨 台风 气温 降雪 冷空气 大风 预警 雾霾 晴天 高温 雷阵雨 寒潮 降温 湿度 沙尘 气象台 冰雹 多云 零下 洪水",
+}
+NEWS_TOPICS = tuple(_NEWS)
+
+
+def news(rng: Random) -> tuple[str, str]:
+    """Write a line of news.
+
+    Returns:
+        The text, and its topic (one of `NEWS_TOPICS`).
+    """
+    topic = rng.choice(NEWS_TOPICS)
+    own = _NEWS[topic].split()
+
+    def clause() -> str:
+        noun, verb, other = rng.choice(own), rng.choice(words.pool("v")), rng.choice(words.pool("n"))
+        return rng.choice(
+            (
+                f"{rng.choice(words.pool('ns'))}{noun}{verb}{other}",
+                f"{noun}{rng.choice(('将', '已', '正', '再次', '今起', '全面', '首次'))}{verb}",
+                f"{other}{verb}{noun}",
+                f"{noun}{rng.choice(('上涨', '下降', '超过', '达到', '增加了'))}{rng.randint(2, 90)}{rng.choice(('%', '个百分点', '倍', '万'))}",
+                f"{noun}和{rng.choice(own)}{verb}",
+            )
+        )
+
+    text = "，".join(clause() for _ in range(rng.randint(1, 3)))
+    return text + rng.choice(("。", "", "！")), topic
 
 
 def review(rng: Random) -> tuple[str, str, bool]:

@@ -20,7 +20,7 @@ _FAMILY = {"子": ("", ""), "父": ("", ""), "母": ("", "")}
 
 @dataclass
 class Sentence:
-    """A text with all its triplets, in the order of their objects, and further entities by type."""
+    """A text with all its triplets, in the order of their subjects, and further entities by type."""
 
     text: str
     triplets: list[Triplet]
@@ -334,7 +334,7 @@ class Writer:
         return text, [teller]
 
     def _in_order(self, text: str, triplets: list[Triplet]) -> list[Triplet]:
-        """Drop repeated triplets and what noise has made unfindable; order by place of object and subject."""
+        """Drop repeated triplets and what noise has made unfindable; order by subject, then object."""
         kept = [
             triplet
             for triplet in dict.fromkeys(triplets)
@@ -344,8 +344,8 @@ class Writer:
         return sorted(
             kept,
             key=lambda triplet: (
-                text.find(triplet.object),
                 text.find(triplet.subject),
+                text.find(triplet.object),
                 order.index(triplet.predicate),
             ),
         )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -56,6 +57,14 @@ _HEADERS = (
 )  # fmt: skip
 
 
+SUBJECT_TYPES = sorted({subject_type for subject_type, _ in TYPES.values()})
+# what a text may have, and the pattern that finds it
+_WRITTEN = (
+    ("年份", r"\d{4}年|[一二三四五六七八九〇零]{4}年"), ("年份", r"\d{4}年|[一二三四五六七八九〇零]{4}年"),
+    ("数字", r"\d"), ("书名号", "[《》]"), ("英文字母", "[A-Za-z]"), ("括号", "[（(]"),
+)  # fmt: skip
+
+
 def dump(value: object) -> str:
     """Write JSON as the product does."""
     return json.dumps(value, ensure_ascii=False)
@@ -74,9 +83,9 @@ class TaskWriter:
         self.held_out = held_out or HeldOut()
         self.writer = Writer(self.rng, self.held_out.accepts_name)
         table: tuple[tuple[float, Callable[[], Sample]], ...] = (
-            (38, self.five_fields), (14, self.three_fields), (9, self.lines), (8, self.chosen_relations), (7, self.question),
-            (3, self.relation_between), (4, self.entities), (2, self.relations_present), (2, self.subject_type), (4, self.copy),
-            (3, self.fill_short), (1, self.fill_long), (2, self.review_topic), (2, self.review_mood),
+            (55, self.five_fields), (9, self.three_fields), (6, self.lines), (7, self.chosen_relations), (5, self.question),
+            (2, self.relation_between), (3, self.entities), (1, self.relations_present), (2, self.subject_type), (4, self.copy),
+            (3, self.fill_short), (1, self.fill_long), (2, self.review_topic), (2, self.review_mood), (1, self.written), (1, self.news_topic),
         )  # fmt: skip
         self._tasks = [task for _, task in table]
         others = sum(weight for weight, task in table if task != self.copy)
@@ -282,13 +291,26 @@ class TaskWriter:
         )
 
     def subject_type(self) -> Sample:
-        """Name the type of the subject."""
+        """Name the type of the subject, freely or out of a few."""
         sentence, triplet = self._told()
+        if draw.chance(self.rng, 0.5):
+            types = sorted({triplet.subject_type, *self.rng.sample(SUBJECT_TYPES, 4)})
+            listed = "、".join(self.rng.sample(types, len(types)))
+            wording = f"“{triplet.subject}”[是哪类事物|属于哪一种]？[只能选|可选]：{listed}{_END}"
+            return Sample(self.prompt(wording, sentence.text), triplet.subject_type, task="subject_type")
         kinds = list(dict.fromkeys(t.subject_type for t in sentence.triplets if t.subject == triplet.subject))
         wording = (
             f"[{triplet.subject}|句中的“{triplet.subject}”]是什么类[型|别]？[列表形式回答|输出列表]{_END}"
         )
         return Sample(self.prompt(wording, sentence.text, 0.6), dump(kinds), task="subject_type")
+
+    def written(self) -> Sample:
+        """Say whether the text has a year, digits, a title, letters or brackets."""
+        text = self.sentence().text
+        what, pattern = self.rng.choice(_WRITTEN)
+        wording = f"[文中|这段话里][有没有|是否有|有无]{what}？[回答有或没有|答有还是没有]{_END}"
+        answer = "有" if re.search(pattern, text) else "没有"
+        return Sample(self.prompt(wording, text), answer, task="written")
 
     # ---- copying and blanks ----
 
@@ -352,6 +374,14 @@ class TaskWriter:
             topic,
             task="review_topic",
         )
+
+    def news_topic(self) -> Sample:
+        """Name the topic of a line of news, out of a few."""
+        text, topic = reviews.news(self.rng)
+        topics = sorted({topic, *self.rng.sample(reviews.NEWS_TOPICS, 4)})
+        listed = "、".join(self.rng.sample(topics, len(topics)))
+        wording = f"[这条消息属于哪个频道|这条快讯归入哪一栏|报道的内容属于]？[备选|选项]：{listed}{_END}"
+        return Sample(self.prompt(wording, text), topic, task="news_topic")
 
     def review_mood(self) -> Sample:
         """Say whether a review is positive."""

@@ -168,10 +168,13 @@ def test_no_slot_or_choice_is_left_open(sentences):
         )
 
 
-def test_triplets_are_distinct_and_ordered_by_their_objects(sentences):
+def test_triplets_are_distinct_and_ordered_by_subject_and_object(sentences):
     for sentence in sentences:
         assert len(set(sentence.triplets)) == len(sentence.triplets)
-        places = [sentence.text.find(triplet.object) for triplet in sentence.triplets]
+        places = [
+            (sentence.text.find(triplet.subject), sentence.text.find(triplet.object))
+            for triplet in sentence.triplets
+        ]
         assert places == sorted(places)
 
 
@@ -230,6 +233,8 @@ def test_samples_cover_every_task(samples):
             "fill_long",
             "review_topic",
             "review_mood",
+            "news_topic",
+            "written",
         ),
     }
 
