@@ -352,8 +352,7 @@ def extract_file(args: argparse.Namespace) -> int:
         raise UserError("--output 与 --input 是同一个文件，请换一个 --output。")
     check_output(args.output)
     config, directory = read_config(args)
-    window = WINDOW_BATCHES * config.eval_batch_size
-    shards = Shards.of_this_process(args.output, window)
+    shards = Shards.of_this_process(args.output)
     if args.device is None and shards.count > 1 and config.device is None:
         config.device = shards.device()
     start = time.perf_counter()
@@ -386,23 +385,22 @@ def write_shard(
     extractor: TripletExtractor | None = None
     shown = 0  # lines of the current window that progress has counted
 
-    def show_progress(count: int) -> None:
-        nonlocal shown
-        shown += count
-        progress.advance(count)
-
-    def extract(sentences: list[str]) -> list[Extraction]:
-        nonlocal extractor  # loaded when first needed: a job that is done already needs none
+    def extract(sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
+        nonlocal extractor, shown  # loaded when first needed: a job that is done already needs none
         extractor = extractor or load_extractor(args, config, directory)
-        return extractor.extract(sentences, on_progress=show_progress)
+        for result in extractor.stream(sentences):
+            yield result
+            progress.advance(1)
+            shown += 1
 
     def render(extraction: Extraction) -> list[dict[str, Any]]:
         return extraction.to_list(args.scores, args.spans)
 
     summary, progress = FileSummary(), Progress()
+    window = WINDOW_BATCHES * config.eval_batch_size
     records = shards.mine(read_records(args.input, args.text_field))
     try:
-        for count in write_results(records, shards.path, extract, shards.window, summary, render):
+        for count in write_results(records, shards.path, extract, window, summary, render):
             progress.advance(count - shown)  # lines without a sentence, or done in an earlier run
             shown = 0
     except KeyboardInterrupt:

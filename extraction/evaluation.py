@@ -70,12 +70,17 @@ def evaluate(
         extractor: what is evaluated; it gets each line's own prompt.
         contexts, targets: the two fields of the data files. Targets in triplet notation are scored; any
             other is a classification answer and has to be met exactly.
-        on_progress: see `TripletExtractor.extract`.
+        on_progress: called with the number of contexts answered since the last call.
     """
     sentences = [split_context(context)[1] for context in contexts]
-    extractions = extractor.extract(sentences, contexts, on_progress)
+    extractions: dict[int, Extraction] = {}
+    for index, extraction in extractor.stream(sentences, contexts):
+        extractions[index] = extraction
+        if on_progress is not None:
+            on_progress(1)
     evaluation = Evaluation()
-    for sentence, target, extraction in zip(sentences, targets, extractions, strict=True):
+    for index, (sentence, target) in enumerate(zip(sentences, targets, strict=True)):
+        extraction = extractions[index]
         if extraction.error is not None:
             evaluation.failures.append({"sentence": sentence, "error": extraction.error})
         _count(evaluation, sentence, target, extraction)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -147,22 +147,27 @@ class TripletExtractor:
         """Extract the triplets of one sentence."""
         return self.extract([sentence])[0]
 
-    def extract(
-        self,
-        sentences: Sequence[str],
-        prompts: Sequence[str] | None = None,
-        on_progress: Callable[[int], None] | None = None,
-    ) -> list[Extraction]:
+    def extract(self, sentences: Sequence[str], prompts: Sequence[str] | None = None) -> list[Extraction]:
+        """Extract the triplets of sentences; see `stream`.
+
+        Returns:
+            One extraction per sentence, in their order.
+        """
+        extractions = dict(self.stream(sentences, prompts))
+        return [extractions[index] for index in range(len(sentences))]
+
+    def stream(
+        self, sentences: Sequence[str], prompts: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Extraction]]:
         """Extract the triplets of sentences.
 
         Args:
             sentences: the texts.
             prompts: the whole context of each sentence, for instructions other than the default one.
-            on_progress: called after each batch with the number of sentences in it.
 
-        Returns:
-            One extraction per sentence, in their order. A sentence whose generation fails carries its
-            `error`; the others are not affected.
+        Yields:
+            The index of a sentence and its extraction, as they finish. A sentence whose generation fails
+            carries its `error`; the others are not affected.
 
         Raises:
             torch.OutOfMemoryError: even a single sentence does not fit into memory.
@@ -171,18 +176,15 @@ class TripletExtractor:
         prompts = [build_prompt(sentence) for sentence in sentences] if prompts is None else prompts
         if len(prompts) != len(sentences):
             raise ValueError(f"{len(prompts)} prompts for {len(sentences)} sentences")
-        report = on_progress or (lambda count: None)
         constrained = [index for index, prompt in enumerate(prompts) if self._is_constrained(prompt)]
         free = sorted({*range(len(prompts))} - {*constrained})
-        extractions: dict[int, Extraction] = {}
         was_training = self.model.training
         self.model.eval()
         try:
-            self._extract_freely({index: prompts[index] for index in free}, extractions, report)
-            self._extract_constrained({index: prompts[index] for index in constrained}, extractions, report)
+            yield from self._stream_free({index: prompts[index] for index in free})
+            yield from self._stream_constrained({index: prompts[index] for index in constrained})
         finally:
             self.model.train(was_training)
-        return [extractions[index] for index in range(len(prompts))]
 
     def _is_constrained(self, prompt: str) -> bool:
         return self.constraint is not None and asks_for_triplets(prompt)
@@ -209,69 +211,57 @@ class TripletExtractor:
         assert self.constraint is not None
         return AnswerGrammar(self.tokenizer, self.model.config.vocab_size, self.constraint)
 
-    def _extract_constrained(
-        self, prompts: dict[int, str], extractions: dict[int, Extraction], report: Callable[[int], None]
-    ) -> None:
+    def _stream_constrained(self, prompts: dict[int, str]) -> Iterator[tuple[int, Extraction]]:
         pieces: list[_Piece] = []
         for index, prompt in prompts.items():
             try:
                 for offset, text, ids in split_sentence(self.tokenizer, prompt, self.max_source_seq_len):
                     pieces.append(_Piece(index, offset, text, ids))
             except UserError as error:
-                extractions[index] = Extraction(error=str(error))
+                yield index, Extraction(error=str(error))
         pieces.sort(key=lambda piece: len(piece.input_ids))
-        missing: dict[int, int] = defaultdict(int)
-        for piece in pieces:
-            missing[piece.sentence] += 1
-
-        def done(piece: _Piece) -> None:
-            missing[piece.sentence] -= 1
-            if not missing[piece.sentence]:
-                report(1)
-
+        counts = Counter(piece.sentence for piece in pieces)
         parts: dict[int, list[tuple[_Piece, Answer | str]]] = defaultdict(list)
-        for position, answer in self._answer(pieces, done).items():
-            parts[pieces[position].sentence].append((pieces[position], answer))
-        for index, found in parts.items():
-            found.sort(key=lambda part: part[0].offset)
-            extractions[index] = self._merge(found)
+        for piece, answer in self._answer(pieces):
+            found = parts[piece.sentence]
+            found.append((piece, answer))
+            if len(found) == counts[piece.sentence]:
+                found.sort(key=lambda part: part[0].offset)
+                yield piece.sentence, self._merge(parts.pop(piece.sentence))
 
-    def _answer(self, pieces: list[_Piece], done: Callable[[_Piece], None]) -> dict[int, Answer | str]:
-        """Decode pieces; return an answer, or what went wrong, for each of their positions."""
-        answers: dict[int, Answer | str] = {}
-        waiting = list(range(len(pieces)))
+    def _answer(self, waiting: list[_Piece]) -> Iterator[tuple[_Piece, Answer | str]]:
+        """Decode pieces; yield an answer, or what went wrong, for each."""
         while waiting:
+            answered: set[int] = set()
             try:
-                self._decode(pieces, waiting, self.batch_size, answers, done)
+                for place, answer in self._decode(waiting, self.batch_size):
+                    answered.add(place)
+                    yield waiting[place], answer
             except (torch.OutOfMemoryError, MemoryError):
                 logger.warning("一批 %d 句的生成内存不足，改为逐句生成；可调小批次大小。", self.batch_size)
             except Exception as error:
                 logger.debug("generation failed", exc_info=True)
                 logger.warning("一批句子生成失败（%s），改为逐句生成。", error)
             # Outside the handlers: while one runs, the traceback keeps the failed batch's tensors alive.
-            waiting = [position for position in waiting if position not in answers]
+            waiting = [piece for place, piece in enumerate(waiting) if place not in answered]
             if waiting and torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            for position in waiting[: self.batch_size]:  # those that were being decoded
-                try:
-                    self._decode(pieces, [position], 1, answers, done)
-                except (torch.OutOfMemoryError, MemoryError):
-                    raise
-                except Exception as error:
-                    logger.debug("generation failed", exc_info=True)
-                    answers[position] = f"{type(error).__name__}: {error}"
-                    done(pieces[position])
+            for piece in waiting[: self.batch_size]:  # those that were being decoded
+                yield piece, self._answer_alone(piece)
             waiting = waiting[self.batch_size :]
-        return answers
 
-    def _decode(
-        self,
-        pieces: list[_Piece],
-        positions: list[int],
-        batch_size: int,
-        answers: dict[int, Answer | str],
-        done: Callable[[_Piece], None],
-    ) -> None:
+    def _answer_alone(self, piece: _Piece) -> Answer | str:
+        """Decode a piece; return the answer, or what went wrong."""
+        try:
+            return next(answer for _, answer in self._decode([piece], 1))
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            logger.debug("generation failed", exc_info=True)
+            return f"{type(error).__name__}: {error}"
+
+    def _decode(self, pieces: list[_Piece], batch_size: int) -> Iterator[tuple[int, Answer]]:
+        """Decode pieces; yield their places in the list and the answers, as they finish."""
         decoder = ConstrainedDecoder(
             self.model,
             self._grammar,
@@ -280,13 +270,8 @@ class TripletExtractor:
             with_scores=self.with_scores,
             statistics=self.statistics,
         )
-        chosen = [pieces[position] for position in positions]
         with self._autocast():
-            for place, answer in decoder.decode(
-                [piece.input_ids for piece in chosen], [piece.text for piece in chosen]
-            ):
-                answers[positions[place]] = answer
-                done(chosen[place])
+            yield from decoder.decode([piece.input_ids for piece in pieces], [piece.text for piece in pieces])
 
     def _merge(self, parts: list[tuple[_Piece, Answer | str]]) -> Extraction:
         """Join the answers to the pieces of a sentence."""
@@ -315,22 +300,18 @@ class TripletExtractor:
 
     # --- freely
 
-    def _extract_freely(
-        self, prompts: dict[int, str], extractions: dict[int, Extraction], report: Callable[[int], None]
-    ) -> None:
+    def _stream_free(self, prompts: dict[int, str]) -> Iterator[tuple[int, Extraction]]:
         encoded: dict[int, EncodedPrompt] = {}
         for index, prompt in prompts.items():
             try:
                 encoded[index] = encode_prompt(self.tokenizer, prompt, self.max_source_seq_len)
             except UserError as error:
-                extractions[index] = Extraction(error=str(error))
+                yield index, Extraction(error=str(error))
         # Prompts of like length share a batch, so that little of it is padding.
         order = sorted(encoded, key=lambda index: len(encoded[index].input_ids))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            results = self._extract_batch([encoded[index] for index in batch])
-            extractions.update(zip(batch, results, strict=True))
-            report(len(batch))
+            yield from zip(batch, self._extract_batch([encoded[index] for index in batch]), strict=True)
 
     def _extract_batch(self, prompts: list[EncodedPrompt]) -> list[Extraction]:
         """Generate a batch; if that fails, each of its sentences alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,7 +51,7 @@ def check_output(path: Path) -> None:
 def write_results(
     records: Iterable[Record],
     output: Path,
-    extract: Callable[[list[str]], Sequence[Extraction]],
+    extract: Callable[[list[str]], Iterable[tuple[int, Extraction]]],
     window: int,
     summary: FileSummary,
     render: Callable[[Extraction], list[dict[str, Any]]] = Extraction.to_list,
@@ -61,8 +61,10 @@ def write_results(
     Args:
         records: the lines of the input file, in order.
         output: may hold the first lines of the same job, cut off anywhere.
-        extract: called with the sentences of up to `window` records. A restart repeats the calls of an
-            uninterrupted run from its window on, so that batches, and with them the results, are the same.
+        extract: called with the sentences of up to `window` records; gives their results, with their
+            indices, in any order. A line is written as soon as it and all before it are there. A restart
+            repeats the calls of an uninterrupted run from its window on, so that batches, and with them the
+            results, are the same.
         window: records worked on together.
         summary: counts along; still valid when the iteration is broken off.
         render: writes the triplets of an extraction for JSON.
@@ -80,16 +82,13 @@ def write_results(
         while group := list(islice(records, window)):
             heads = [_head(record.fields) for record in group]
             done = existing.match(heads, summary) if writer is None else 0
-            if done < len(group):
-                good = [str(record.fields["text"]) for record in group if record.problem is None]
-                extractions = iter(extract(good) if good else [])
-                results = [_result(record, extractions, render) for record in group]
+            for result in _in_order(group, extract, render, done):
                 writer = writer or existing.continue_writing()
-                for head, result in list(zip(heads, results, strict=True))[done:]:
-                    writer.write(head + b", " + _dump(result)[1:] + b"\n")
-                    writer.flush()
-                    summary.written += 1
-                    summary.failed += "error" in result
+                writer.write(heads[done] + b", " + _dump(result)[1:] + b"\n")
+                writer.flush()
+                summary.written += 1
+                summary.failed += "error" in result
+                done += 1
             yield len(group)
         if writer is None:
             existing.check_end()
@@ -112,15 +111,37 @@ def _head(fields: dict[str, Any]) -> bytes:
     return _dump({name: value for name, value in fields.items() if name not in RESULT_FIELDS})[:-1]
 
 
-def _result(
-    record: Record,
-    extractions: Iterator[Extraction],
+def _in_order(
+    group: list[Record],
+    extract: Callable[[list[str]], Iterable[tuple[int, Extraction]]],
     render: Callable[[Extraction], list[dict[str, Any]]],
-) -> dict[str, Any]:
+    first: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield what the output lines of records add to their input's, from the `first` one on, as it comes."""
+    if first == len(group):
+        return
+    results: dict[int, dict[str, Any]] = {
+        place: {"triplets": [], "error": record.problem}
+        for place, record in enumerate(group)
+        if record.problem is not None
+    }
+    good = [place for place in range(len(group)) if place not in results]
+    extractions = extract([str(group[place].fields["text"]) for place in good]) if good else ()
+
+    def ready() -> Iterator[dict[str, Any]]:
+        nonlocal first
+        while first in results:
+            yield results[first]
+            first += 1
+
+    yield from ready()
+    for number, extraction in extractions:
+        results[good[number]] = _result(extraction, render)
+        yield from ready()
+
+
+def _result(extraction: Extraction, render: Callable[[Extraction], list[dict[str, Any]]]) -> dict[str, Any]:
     """Return the fields that an output line adds to its input's."""
-    if record.problem is not None:
-        return {"triplets": [], "error": record.problem}
-    extraction = next(extractions)
     result: dict[str, Any] = {"triplets": render(extraction)}
     flags = {
         "repaired": extraction.status is AnswerStatus.REPAIRED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from extraction.files import FileSummary
+from utils.common_utils import UserError
 from utils.device import PATIENCE
 
 T = TypeVar("T")
+SHARE = (
+    16  # lines that go to the same process together; whatever the batch size, so that a restart may change it
+)
 
 
 @dataclass(frozen=True)
@@ -22,36 +27,49 @@ class Shards:
 
     Args:
         output: the file that all results end in.
-        window: lines that go to the same process together.
         rank, count: this process and all of them.
     """
 
     output: Path
-    window: int
     rank: int = 0
     count: int = 1
 
     @classmethod
-    def of_this_process(cls, output: Path, window: int) -> Shards:
+    def of_this_process(cls, output: Path) -> Shards:
         """Read from the environment, as launchers set it, which process this is.
 
         With an output that is there already, of this job in one process or finished, all is left to the
         first process, which continues or checks it.
+
+        Raises:
+            UserError: another number of processes has left unfinished results.
         """
         rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        shards = cls(output, window, rank, count)
+        shards = cls(output, rank, count)
+        shards._refuse_others()
         if count > 1:
             from accelerate import PartialState
 
             PartialState(cpu=True, timeout=PATIENCE)  # they meet here, and again when they are done
             if output.exists() and not any(shards._path(rank).exists() for rank in range(count)):
-                return cls(output, window, rank, 1)
+                return cls(output, rank, 1)
         return shards
 
     @property
     def path(self) -> Path:
         """The file that this process writes."""
         return self.output if self.rank == 0 and self.count == 1 else self._path(self.rank)
+
+    def _refuse_others(self) -> None:
+        """Make sure that no files of another number of processes wait to be finished."""
+        pattern = re.compile(re.escape(self.output.name) + r"\.\d+-of-(\d+)")
+        with os.scandir(self.output.parent) as entries:
+            for entry in entries:
+                if (match := pattern.fullmatch(entry.name)) and int(match[1]) != self.count:
+                    raise UserError(
+                        f"{self.output} 有 {match[1]} 个进程没有做完的结果（{entry.name} 等）："
+                        f"请仍用 {match[1]} 个进程继续，或先删除这些文件。"
+                    )
 
     def _path(self, rank: int) -> Path:
         return self.output.with_name(f"{self.output.name}.{rank + 1}-of-{self.count}")
@@ -65,9 +83,9 @@ class Shards:
         return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
     def mine(self, lines: Iterable[T]) -> Iterator[T]:
-        """Yield the lines of this process: every `count`-th window."""
+        """Yield the lines of this process: every `count`-th share."""
         for number, line in enumerate(lines):
-            if number // self.window % self.count == self.rank:
+            if number // SHARE % self.count == self.rank:
                 yield line
 
     def join(self, summary: FileSummary) -> FileSummary:
@@ -94,7 +112,7 @@ class Shards:
         return summary
 
     def _join_files(self) -> None:
-        """Write the windows of all files in turn, then remove the files."""
+        """Write the shares of all files in turn, then remove the files."""
         paths = [self._path(rank) for rank in range(self.count)]
         paths = [path for path in paths if path.exists()]  # a process without lines writes none
         whole = self.output.with_name(f"{self.output.name}.joining")
@@ -104,7 +122,7 @@ class Shards:
                 waiting = deque(files)
                 while waiting:
                     file = waiting.popleft()
-                    if lines := list(islice(file, self.window)):
+                    if lines := list(islice(file, SHARE)):
                         target.writelines(lines)
                         waiting.append(file)
         finally:

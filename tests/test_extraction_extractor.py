@@ -90,11 +90,10 @@ def test_batches_hold_prompts_of_like_length(loaded: tuple[Any, Any]) -> None:
     widths: list[list[int]] = []
     spy = Interceptor(model, lambda ids: widths.append((ids != tokenizer.pad_token_id).sum(-1).tolist()))
     extractor = TripletExtractor(spy, tokenizer, max_source_seq_len=64, max_new_tokens=2, batch_size=2)
-    progress: list[int] = []
-    extractor.extract(["长" * 20, "短", "长" * 21, "短短", "中" * 9], on_progress=progress.append)
+    done = [index for index, _ in extractor.stream(["中" * count for count in (20, 1, 21, 2, 9)])]
     lengths = [length for batch in widths for length in batch]
     assert lengths == sorted(lengths)
-    assert progress == [2, 2, 1]
+    assert done == [1, 3, 4, 0, 2]
 
 
 def test_answers_are_read_to_the_letter(extractor: TripletExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,14 +157,12 @@ def test_a_failing_sentence_costs_only_itself(
     extractor = TripletExtractor(
         spy, tokenizer, max_source_seq_len=64, max_new_tokens=48, batch_size=3, constraint=constraint
     )
-    progress: list[int] = []
-    film, nonsense, novel = extractor.extract([FILM, NONSENSE, NOVEL], on_progress=progress.append)
+    film, nonsense, novel = extractor.extract([FILM, NONSENSE, NOVEL])
     assert (film.triplets, novel.triplets) == (FILM_TRIPLETS, NOVEL_TRIPLETS)
     assert nonsense == Extraction(error="RuntimeError: 坏了")
     assert spy.batches[0] == 3
     assert set(spy.batches[1:]) == {1}
     assert len(spy.batches) == 4 or constraint
-    assert sum(progress) == 3
     batch = "一批句子" if constraint else "一批 3 句"
     assert f"{batch}生成失败（坏了），改为逐句生成。" in caplog.text
 
@@ -280,7 +277,7 @@ def test_evaluation_tells_the_kinds_of_lines_apart(extractor: TripletExtractor) 
     ]
     assert [item["sentence"] for item in result["failures"]] == [FILM]
     assert [item["sentence"] for item in result["unusable"]] == [NOVEL]
-    assert sum(progress) == 6
+    assert sum(progress) == 7
     text = evaluation.describe(max_errors=1)
     assert "分类 2 句，答案一致 1（50.0%）" in text
     assert "多出（娘家的故事第二部，主演，何赛飞）" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,9 +42,10 @@ class Extractor:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    def __call__(self, sentences: list[str]) -> Sequence[Extraction]:
+    def __call__(self, sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
         self.calls.append(sentences)
-        return [self.SPECIAL.get(s) or Extraction([triplet(s)], "…", AnswerStatus.OK) for s in sentences]
+        for index, s in enumerate(sentences):
+            yield index, self.SPECIAL.get(s) or Extraction([triplet(s)], "…", AnswerStatus.OK)
 
 
 def run(output: Path, records: list[Record] = RECORDS, window: int = 3) -> tuple[FileSummary, Extractor]:
@@ -145,13 +146,32 @@ def test_an_input_that_changed_is_refused(whole: Path) -> None:
 
 
 def test_a_failure_before_the_first_result_leaves_no_file(tmp_path: Path) -> None:
-    def fail(sentences: list[str]) -> Sequence[Extraction]:
+    def fail(sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
         raise UserError("找不到模型")
 
     output = tmp_path / "out"
     with pytest.raises(UserError, match="找不到模型"):
         list(write_results(RECORDS, output, fail, 3, FileSummary()))
     assert not output.exists()
+
+
+def test_a_result_is_on_disk_as_soon_as_all_before_it_are(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    written: list[int] = []
+
+    def extract(sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
+        assert sentences == ["甲的“歌”", "乙", "丙", "丁", "戊\n己", "庚"]
+        for index in (1, 0, 3, 2, 4):  # RECORDS[2] has no sentence
+            yield index, Extraction([triplet(sentences[index])], "…", AnswerStatus.OK)
+            written.append(output.read_bytes().count(b"\n") if output.exists() else 0)
+        raise OSError("磁盘已满")
+
+    with pytest.raises(OSError, match="磁盘已满"):
+        list(write_results(RECORDS, output, extract, 7, FileSummary()))
+    assert written == [0, 3, 3, 5, 6]
+    whole = tmp_path / "whole"
+    list(write_results(RECORDS, whole, Extractor(), 7, FileSummary()))
+    assert output.read_bytes().splitlines()[:3] == whole.read_bytes().splitlines()[:3]
 
 
 def test_each_line_is_on_disk_before_the_next_window(tmp_path: Path) -> None:

@@ -11,23 +11,32 @@ from pathlib import Path
 import pytest
 from extraction_samples import FILM, NOVEL, RAIN, TinyRun, tiny_run
 
+import extraction.shards
 from extraction.files import FileSummary
 from extraction.shards import Shards
 from inference_triplet import main
+from utils.common_utils import UserError
 
 __all__ = ["tiny_run"]  # a fixture
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_lines_are_shared_in_windows() -> None:
-    shares = [list(Shards(Path("out"), 2, rank, 3).mine(range(11))) for rank in range(3)]
+@pytest.fixture
+def shares_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction.shards, "SHARE", 2)
+
+
+@pytest.mark.usefixtures("shares_of_two")
+def test_lines_are_shared_out() -> None:
+    shares = [list(Shards(Path("out"), rank, 3).mine(range(11))) for rank in range(3)]
     assert shares == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10]]
-    assert list(Shards(Path("out"), 2).mine(range(5))) == [0, 1, 2, 3, 4]
+    assert list(Shards(Path("out")).mine(range(5))) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("shares_of_two")
 @pytest.mark.parametrize("lines", [0, 1, 5, 12, 13])
 def test_files_are_joined_in_order(tmp_path: Path, lines: int) -> None:
-    shards = [Shards(tmp_path / "out", 2, rank, 3) for rank in range(3)]
+    shards = [Shards(tmp_path / "out", rank, 3) for rank in range(3)]
     for shard in shards:
         if mine := list(shard.mine(range(lines))):
             shard.path.write_text("".join(f"{number}\n" for number in mine))
@@ -37,10 +46,18 @@ def test_files_are_joined_in_order(tmp_path: Path, lines: int) -> None:
 
 
 def test_one_process_writes_the_output_itself(tmp_path: Path) -> None:
-    shards = Shards.of_this_process(tmp_path / "out", 2)
+    (tmp_path / "out2.1-of-2").touch()  # of another output
+    shards = Shards.of_this_process(tmp_path / "out")
     assert shards.path == tmp_path / "out"
     summary = FileSummary(1, 2, 3)
     assert shards.join(summary) is summary
+
+
+def test_unfinished_results_of_other_processes_are_named(tmp_path: Path) -> None:
+    (tmp_path / "out.2-of-3").write_text("…")
+    with pytest.raises(UserError, match=r"有 3 个进程没有做完的结果（out\.2-of-3 等）：请仍用 3 个进程继续"):
+        Shards.of_this_process(tmp_path / "out")
+    assert (tmp_path / "out.2-of-3").read_text() == "…"
 
 
 def test_two_processes_give_the_file_of_one(tiny_run: TinyRun, tmp_path: Path) -> None:

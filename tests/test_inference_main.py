@@ -324,15 +324,15 @@ def test_interrupted_file(
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text(f"{RAIN}\n{NOVEL}\n{FILM}\n", encoding="utf-8")
     monkeypatch.setattr(inference_triplet, "WINDOW_BATCHES", 1)
-    original = TripletExtractor.extract
+    original = TripletExtractor.stream
 
-    def interrupt_at_film(self: TripletExtractor, sentences: list[str], **options: Any) -> Any:
+    def interrupt_at_film(self: TripletExtractor, sentences: list[str]) -> Any:
         if FILM in sentences:
             raise KeyboardInterrupt
-        return original(self, sentences, **options)
+        return original(self, sentences)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TripletExtractor, "extract", interrupt_at_film)
+        patch.setattr(TripletExtractor, "stream", interrupt_at_film)
         with pytest.raises(KeyboardInterrupt):
             run("--input", source, "--output", output)
     assert f"{output} 已有 2 行结果，重新运行同一命令即可继续" in capsys.readouterr().err
