@@ -15,8 +15,10 @@ from extraction.source_text import SourceText, Span, escape, normalise
 from extraction.vocabulary import vocabulary_of
 from utils.triplets import Triplet, format_target
 
-# A JSON string as `json.dumps(…, ensure_ascii=False)` writes it, with something else than blanks in it.
-_FREE = r'/([^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u00[01][0-9a-f])+/ & /(.|\n)*[^ "\\](.|\n)*/'
+# JSON strings as `json.dumps(…, ensure_ascii=False)` writes them: the rest of one from something that is no
+# blank, escaped or not; and any one with something else than blanks in it.
+_SOLID = r'([^ \\]|\\["\\bu])(.|\n)*'
+_FREE = rf'/([^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u00[01][0-9a-f])+/ & /( |\\[fnrt])*{_SOLID}/'
 _EMPTY_ANSWER = format_target([])
 LIST_START = _EMPTY_ANSWER.index("[") + 1  # length of an answer up to its first item
 
@@ -111,7 +113,7 @@ class AnswerGrammar:
         else:
             chunks = json.dumps(source.chunks, ensure_ascii=False)
             lines.append(f'SUBSTRING: %regex {{"substring_chunks": {chunks}}}')
-            lines.append(r"VALUE: SUBSTRING & /[^ ](.|\n)*/")
+            lines.append(f"VALUE: SUBSTRING & /{_SOLID}/")
         return "\n".join(lines) + "\n"
 
     @cached_property

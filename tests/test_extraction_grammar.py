@@ -132,6 +132,25 @@ def test_units_of_hostile_text(tokenizer: Any) -> None:
         assert not SourceText(sentence, vocabulary, tokenizer).has_values
 
 
+@pytest.mark.parametrize("free_values", [False, True])
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        ("甲\n乙", True),
+        ("\n", False),
+        ("\t ", False),
+        ("\\n", True),
+        ('"', True),
+        ("乙", True),
+    ],
+)
+def test_no_value_is_blank(tokenizer: Any, free_values: bool, value: str, accepted: bool) -> None:
+    grammar = grammar_of(tokenizer, free_values=free_values)
+    for fields in ((value, "甲"), ("甲", value)):
+        answer = format_target([Triplet("导演", "人物", "影视作品", *fields)])
+        assert accepts(grammar, '甲\n乙\t "\\n', answer) is accepted
+
+
 def test_tokens_as_bytes(tokenizer: Any) -> None:
     vocabulary = vocabulary_of(tokenizer, 6080)
     assert vocabulary_of(tokenizer, 6080) is vocabulary
