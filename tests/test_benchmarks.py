@@ -1,4 +1,4 @@
-"""The benchmarks of training run, on the smallest sizes, and end in a line of JSON."""
+"""The benchmarks run, on the smallest sizes, and end in a line of JSON."""
 
 from __future__ import annotations
 
@@ -34,3 +34,20 @@ def test_memory_of_one_case(root: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert 0 < figures["step"] <= figures["peak"]
     assert figures["tokens"] > 0
+
+
+def test_inference_against_generate(root: Path, tmp_path: Path) -> None:
+    sizes = ["--sentences", "4", "--single", "2", "--batch_size", "2", "--repeats", "1"]
+    figures = result(root, "bench_inference.py", *sizes, "--adapter", str(tmp_path / "none"))
+    assert 0 < figures["passes_per_token"] < 1
+    assert figures["throughput_ratio"] > 0
+    assert figures["latency_ratio"] > 0
+    assert 0 < figures["constraint_share"] < 1
+
+
+def test_data_twice(root: Path) -> None:
+    figures = result(root, "bench_data.py", "--lines", "300")
+    assert figures["lines"] == 300
+    assert figures["first_seconds"] > 0
+    assert figures["second_seconds"] > 0
+    assert figures["peak_bytes"] > 0
