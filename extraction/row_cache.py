@@ -10,7 +10,7 @@ class RowCache:
 
     Args:
         rows: sentences at most.
-        capacity: tokens of a sentence at most, rejected drafts and padding included.
+        capacity: tokens of a sentence, rejected drafts and padding included; grows if more come.
     """
 
     def __init__(self, rows: int, capacity: int) -> None:
@@ -28,10 +28,19 @@ class RowCache:
             slots: [B, S] int64, the place of each token in its row.
             end: places to attend to, K; larger than any slot.
         """
+        if end > self._shape[1]:
+            self._grow(end + self._shape[1] // 2)
         self._whole = rows == list(range(len(rows)))
         self._rows = torch.tensor(rows, device=slots.device)[:, None]
         self._slots = slots
         self._end = end
+
+    def _grow(self, capacity: int) -> None:
+        more = capacity - self._shape[1]
+        self._shape = self._shape[0], capacity
+        for layer, buffers in enumerate(self._buffers):
+            key, value = (torch.nn.functional.pad(buffer, (0, 0, 0, more)) for buffer in buffers)
+            self._buffers[layer] = key, value
 
     def update(self, key: torch.Tensor, value: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Store the pass's keys and values, [B, N, S, D]; return all of these rows, [B, N, K, D]."""

@@ -23,7 +23,7 @@ from utils.common_utils import log, run_main
 MODEL_DIR = Path(__file__).parent / "chatglm-tiny"
 TASKS = (
     *("five_fields", "three_fields", "lines", "chosen_relations", "question", "relation_between", "entities"),
-    *("relations_present", "subject_type", "copy", "review_topic", "review_mood"),
+    *("relations_present", "subject_type", "copy", "review_topic", "review_mood", "news_topic", "written"),
 )
 
 

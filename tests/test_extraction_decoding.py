@@ -15,7 +15,7 @@ from extraction_samples import ANSWERS, FILM, FILM_TRIPLETS, NOVEL, RAIN, TinyRu
 from chatglm import ChatGLMForConditionalGeneration, ChatGLMTokenizer, load_base_model
 from extraction.decoding import Answer, ConstrainedDecoder
 from extraction.grammar import AnswerGrammar, Constraint
-from extraction.schema import Schema
+from extraction.schema import Combination, Schema
 from utils.prompt import build_prompt, encode_prompt, split_context
 from utils.triplets import format_target
 
@@ -90,6 +90,13 @@ def test_equal_without_parts_of_the_constraint(
     sentences, schema = data
     grammar = grammar_of(*random_model, None if open_schema else schema, free_values)
     check_against_reference(*random_model, grammar, sentences[:3], batch_size=2)
+
+
+def test_names_longer_than_the_budget(memorised: tuple[Any, Any]) -> None:
+    schema = Schema(frozenset({Combination("导演" * 300, "人物", "影视作品")}))
+    grammar = grammar_of(*memorised, schema)
+    decoder = check_against_reference(*memorised, grammar, [FILM, NOVEL, FILM], batch_size=2)
+    assert decoder.statistics.tokens > 2 * 3 * BUDGET
 
 
 def test_trained_model_takes_few_passes(memorised: tuple[Any, Any]) -> None:
