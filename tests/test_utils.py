@@ -236,6 +236,35 @@ def test_memory_of_this_process() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/pod/job\n", {"pod/job": ("max", "5"), "pod": ("900", "500"), "": ("", "")}, [900 - 500 + 70]),
+        ("0::/seen/from/outside\n", {"": ("1000", "300")}, [770]),
+        ("4:cpu,memory:/a\n0::/\n", {"memory": ("800", "100"), "memory/a": ("400", "900")}, [770, 0]),
+        ("0::/\n", {}, []),
+    ],
+)  # fmt: skip
+def test_what_a_container_leaves(
+    tmp_path: Path, membership: str, files: dict[str, tuple[str, str]], expected: list[int]
+) -> None:
+    (tmp_path / "membership").write_text(membership)
+    for group, (limit, used) in files.items():
+        folder = tmp_path / group
+        folder.mkdir(parents=True, exist_ok=True)
+        first_version = group.startswith("memory")
+        (folder / ("memory.limit_in_bytes" if first_version else "memory.max")).write_text(limit + "\n")
+        (folder / ("memory.usage_in_bytes" if first_version else "memory.current")).write_text(used + "\n")
+        (folder / "memory.stat").write_text("anon 9\ninactive_file 60\nactive_file 10\n")
+    assert memory._free_in_cgroups(tmp_path, tmp_path / "membership") == expected
+    assert memory._free_in_cgroups(tmp_path, tmp_path / "missing") == []
+
+
+def test_the_budget_is_what_the_container_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_free_in_cgroups", lambda: [3 * 2**20, 2**20])
+    assert memory.memory_budget(torch.device("cpu"), 20) == 2**20
+
+
 def test_metrics_go_to_both_files(tmp_path: Path) -> None:
     log = metrics_log.MetricsLog(tmp_path / "run", tensorboard=True)
     log.write("train", 3, {"loss": 0.5, "note": "x", "flag": True})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -53,15 +54,51 @@ def read_memory(device: torch.device) -> MemoryReading:
 def memory_budget(device: torch.device, limit_gb: float) -> int:
     """Return the bytes that one process may use: what is free on its device, at most `limit_gb` GB.
 
-    On the CPU the processes of this machine share what is free.
+    On the CPU the processes of this machine, or of this container, share what is free.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
     else:
         import psutil
 
-        free = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        free = min([psutil.virtual_memory().available, *_free_in_cgroups()])
+        free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(free, int(limit_gb * GB))
+
+
+def _free_in_cgroups(
+    root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> list[int]:
+    """Return what each control group of this process (a container's, say) with a memory limit leaves of it.
+
+    Pages of files count as free, they can be dropped. Versions 1 and 2 (kernel.org, cgroup-v2, "Memory").
+    """
+    free = []
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, limit_name, used_name = root, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            top, limit_name, used_name = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        parts = Path(path.lstrip("/")).parts
+        for depth in range(len(parts) + 1):  # a limit of any group above counts too
+            group = top.joinpath(*parts[:depth])
+            try:
+                limit = int((group / limit_name).read_text(encoding="utf-8"))
+                used = int((group / used_name).read_text(encoding="utf-8"))
+                stat = (group / "memory.stat").read_text(encoding="utf-8")
+            except (OSError, ValueError):  # no such group in this container's view, or no limit ("max")
+                continue
+            pages = dict(entry.split() for entry in stat.splitlines())
+            files = sum(int(pages.get(name, 0)) for name in ("inactive_file", "active_file"))
+            free.append(max(0, limit - used + files))
+    return free
 
 
 def map_large_allocations() -> None:
