@@ -312,7 +312,7 @@ def _json_records(items: Iterable[tuple[int, dict[str, Any]] | BadLine], name: s
 
     for item in items:
         if isinstance(item, BadLine):
-            yield Record({"line": item.line_number, "text": ""}, item.reason)
+            yield Record({"line": item.line_number, "text": item.content}, item.reason)
         else:
             fields = item[1]
             problem = text_problem(fields[name], name) if name in fields else f"缺少字段 {name}"

@@ -282,19 +282,17 @@ class Trainer:
         finite = math.isfinite(loss_value) and (math.isfinite(norm) or scaler is not None)
         if finite or scaler is not None:
             self.optimizer.step()
-        if finite:
-            state.nonfinite_in_a_row = 0
-            state.scaler_skips += bool(self.optimizer.step_was_skipped)
-        else:
-            state.nonfinite_in_a_row += 1
-            state.nonfinite_steps += 1
+        skipped = finite and bool(self.optimizer.step_was_skipped)
+        state.scaler_skips += skipped
+        state.nonfinite_steps += not finite
+        state.nonfinite_in_a_row = 0 if finite and not skipped else state.nonfinite_in_a_row + 1
         self.optimizer.zero_grad(set_to_none=True)
         state.global_step += 1
         state.windows_done += 1
         state.tokens_seen += tokens
         state.unlogged_steps += 1
         state.unlogged_loss += loss_value
-        state.unlogged_grad_norm += norm
+        state.unlogged_grad_norm += norm if math.isfinite(norm) else 0.0
         return tokens
 
     def accumulate_gradients(self, samples: list[Features], target_tokens: int) -> torch.Tensor:

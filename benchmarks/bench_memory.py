@@ -36,6 +36,7 @@ from data_handle.data_preprocess import Features
 from data_handle.packing import plan_passes
 from glm_config import ProjectConfig
 from utils.common_utils import log, quiet_libraries, run_main, set_seed
+from utils.memory import map_large_allocations
 from utils.memory_plan import TrainingSettings, memory_parts, shape_of
 
 # name, gradient_checkpointing, whether a pass holds one sample only
@@ -105,6 +106,8 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
     )
     start, _ = peak_during(device, lambda: None)
     if args.case == "recipe":
+        if args.model != "tiny" and device.type == "cpu":
+            map_large_allocations()  # as train.py does for models of this size
         recipe = RecipePath(config)
         window = longest_window(config)
         recipe.step(window[:1])  # the optimiser's state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -45,6 +45,9 @@ class BadLine:
     path: str
     line_number: int
     reason: str
+    content: str = field(
+        default="", repr=False, compare=False
+    )  # as far as it is text; none if it is too long
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line_number}: {self.reason}"
@@ -146,7 +149,8 @@ def iter_objects_in(
             try:
                 yield line_number, _parse(raw)
             except ValueError as error:
-                yield BadLine(str(path), line_number, str(error))
+                content = raw.rstrip(b"\r\n").decode("utf-8", "replace")
+                yield BadLine(str(path), line_number, str(error), content)
 
 
 def text_problem(record: dict[str, Any], name: str) -> str | None:

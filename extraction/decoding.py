@@ -145,7 +145,9 @@ class ConstrainedDecoder:
                 refill = len(rows) <= self.batch_size // 2
                 while refill and waiting and len(rows) + len(new) < self.batch_size:
                     index = waiting.popleft()
+                    started = time.perf_counter()
                     row = self._start(index, prompts[index], sentences[index], pool)
+                    self.statistics.constraint_seconds += time.perf_counter() - started
                     if row.done:
                         yield index, self._finish(row)
                     else:

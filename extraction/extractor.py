@@ -270,8 +270,13 @@ class TripletExtractor:
             with_scores=self.with_scores,
             statistics=self.statistics,
         )
-        with self._autocast():
-            yield from decoder.decode([piece.input_ids for piece in pieces], [piece.text for piece in pieces])
+        answers = decoder.decode([piece.input_ids for piece in pieces], [piece.text for piece in pieces])
+        while True:
+            with self._autocast():  # not while the caller has its turn
+                result = next(answers, None)
+            if result is None:
+                return
+            yield result
 
     def _merge(self, parts: list[tuple[_Piece, Answer | str]]) -> Extraction:
         """Join the answers to the pieces of a sentence."""

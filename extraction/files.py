@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -99,11 +100,24 @@ def write_results(
 
 
 def _dump(fields: dict[str, Any]) -> bytes:
-    """Serialise to UTF-8; lone surrogates, which have no encoding, stay JSON escapes."""
+    """Serialise to UTF-8; lone surrogates, which have no encoding, stay JSON escapes; NaN becomes null."""
     try:
-        return json.dumps(fields, ensure_ascii=False).encode()
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # Python reads NaN and Infinity, which JSON does not have
+        return _dump(_without_nan(fields))
+    try:
+        return text.encode()
     except UnicodeEncodeError:
         return json.dumps(fields).encode()
+
+
+def _without_nan(value: Any) -> Any:
+    """Put None in place of floats that are not finite."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _head(fields: dict[str, Any]) -> bytes:

@@ -11,13 +11,13 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
 from extraction.schema import Combination, Schema
-from extraction.source_text import SourceText, Span, escape, normalise
+from extraction.source_text import NO_BLANK, SourceText, Span, escape, normalise
 from extraction.vocabulary import vocabulary_of
 from utils.triplets import Triplet, format_target
 
 # JSON strings as `json.dumps(…, ensure_ascii=False)` writes them: the rest of one from something that is no
 # blank, escaped or not; and any one with something else than blanks in it.
-_SOLID = r'([^ \\]|\\["\\bu])(.|\n)*'
+_SOLID = rf"({NO_BLANK.pattern})(.|\n)*"
 _FREE = rf'/([^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u00[01][0-9a-f])+/ & /( |\\[fnrt])*{_SOLID}/'
 _EMPTY_ANSWER = format_target([])
 LIST_START = _EMPTY_ANSWER.index("[") + 1  # length of an answer up to its first item

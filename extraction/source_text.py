@@ -30,6 +30,10 @@ class _Unit(NamedTuple):
     end: int
 
 
+# What a value begins with, escaped as in JSON: no blank, and no escaped one.
+NO_BLANK = re.compile(r'[^ \\]|\\["\\bu]')
+
+
 class SourceText:
     """The values that a sentence offers, in the notation of an answer.
 
@@ -60,8 +64,8 @@ class SourceText:
 
     @property
     def has_values(self) -> bool:
-        """Whether there is anything in the sentence that a value can be."""
-        return bool(self.text.strip())
+        """Whether there is anything in the sentence that a value can begin with."""
+        return any(NO_BLANK.match(chunk) for chunk in self.chunks)
 
     def find(self, value: str, after: int = 0) -> Span | None:
         """Return where a value, a run of whole units, stands first in the sentence; None if nowhere.

@@ -295,7 +295,7 @@ def test_a_flipped_bit_is_found(random_base: Path, saved: Path, tmp_path: Path) 
         ({"peft_type": "PREFIX_TUNING"}, "不是 LoRA 的配置"),
         ({"r": "8"}, "不是 LoRA 的配置"),
         ({"r": 10**9}, "r 写的是 1000000000"),
-        ({"target_modules": ["lm_head"]}, "lm_head 在模型中不存在|与当前的 LoRA 模块不符"),
+        ({"target_modules": ["lm_head"]}, "lm_head 不是模型各层的线性层|与当前的 LoRA 模块不符"),
     ],
 )
 def test_a_lora_config_that_is_refused(random_base: Path, copy: Path, changes: dict, message: str) -> None:

@@ -145,6 +145,13 @@ def test_an_input_that_changed_is_refused(whole: Path) -> None:
     assert whole.read_bytes() == content
 
 
+def test_what_is_no_json_becomes_null(tmp_path: Path) -> None:
+    fields = json.loads('{"text": "甲", "a": NaN, "b": [1.5, Infinity, {"c": -1e999}], "d": "\\ud800"}')
+    run(tmp_path / "out", [Record(fields)])
+    (line,) = (tmp_path / "out").read_text("utf-8").splitlines()
+    assert line.startswith('{"text": "\\u7532", "a": null, "b": [1.5, null, {"c": null}], "d": "\\ud800"')
+
+
 def test_a_failure_before_the_first_result_leaves_no_file(tmp_path: Path) -> None:
     def fail(sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
         raise UserError("找不到模型")

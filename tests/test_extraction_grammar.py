@@ -128,7 +128,7 @@ def test_units_of_hostile_text(tokenizer: Any) -> None:
     source = SourceText(' "\\\n\t a<n>b<|blank_5|>𠮷\u200b ', vocabulary, tokenizer)
     assert source.text == '"\\\n\t a\nb     𠮷'
     assert source.escaped == '\\"\\\\\\n\\t a\\nb     𠮷'
-    for sentence in ("", " ", "\u200b", "\u3000 \u3000"):
+    for sentence in ("", " ", "\u200b", "\u3000 \u3000", "\n´", "\t¨", "\n \t"):
         assert not SourceText(sentence, vocabulary, tokenizer).has_values
 
 

@@ -253,9 +253,9 @@ def test_bad_lines_of_a_jsonl_file_are_kept(tmp_path: Path) -> None:
         {"text": 3, "id": 1},
         {"id": 2, "text": ""},
         {"text": " "},
-        {"line": 4, "text": ""},
-        {"line": 6, "text": ""},
-        {"line": 7, "text": ""},
+        {"line": 4, "text": "not json"},
+        {"line": 6, "text": "[1]"},
+        {"line": 7, "text": '{"text": "\ufffd"}'},
         {"text": "a"},
     ]
     problems = [record.problem for record in records]
@@ -312,7 +312,10 @@ def test_an_input_that_is_a_pipe(tmp_path: Path, line: str) -> None:
 def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.write_text('\n\n{"text": "甲"}\n\nnot json\n', encoding="utf-8")
-    assert [record.fields for record in read_records(source)] == [{"text": "甲"}, {"line": 5, "text": ""}]
+    assert [record.fields for record in read_records(source)] == [
+        {"text": "甲"},
+        {"line": 5, "text": "not json"},
+    ]
 
 
 def test_interrupted_file(

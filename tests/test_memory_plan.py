@@ -60,6 +60,21 @@ def test_within_20_gb_the_readme_needs_no_checkpointing_and_one_pass() -> None:
     assert "不用" in plan.table() and "3072" in plan.table()
 
 
+@pytest.mark.parametrize(("tokens", "passes"), [(3072, 1), (3071, 2), (800, 4), (640, 8), (384, 8)])
+def test_the_table_says_how_many_passes_there_are_at_most(tokens: int, passes: int) -> None:
+    plan = plan_memory(CHATGLM_6B, README, "auto", 20 * GB)._replace(tokens_per_pass=tokens)
+    assert f"至多分 {passes} 次" in plan.table()
+
+
+def test_how_weights_are_stored_counts() -> None:
+    on_cpu = settings(on_cuda=False, shard_bytes=2 * GB)
+    plain = memory_parts(CHATGLM_6B, on_cpu, 1, 384, 128)
+    untied = memory_parts(CHATGLM_6B._replace(tied=False), on_cpu, 1, 384, 128)
+    assert untied["权重"] - plain["权重"] == 2 * 130528 * 4096
+    quantized = memory_parts(CHATGLM_6B._replace(quantized=True), on_cpu, 1, 384, 128)
+    assert plain["激活与临时缓冲"] - quantized["激活与临时缓冲"] == 16 * 4096 * 16384
+
+
 def test_less_memory_means_checkpointing_first_and_then_smaller_passes() -> None:
     plans = [plan_memory(CHATGLM_6B, README, "auto", int(gb * GB)) for gb in (20, 8, 7.5, 6.2)]
     checkpointed = [1 / plan.checkpoint_every if plan.checkpoint_every else 0 for plan in plans]

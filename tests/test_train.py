@@ -293,7 +293,7 @@ def test_what_may_change_when_resuming(arguments: Command, tmp_path: Path, data:
     [
         ({"train_path": "absent.jsonl"}, r"找不到数据文件 absent.jsonl.*train_path"),
         ({"pre_model": "absent/model"}, r"找不到模型“absent/model”.*hf download.*models/chatglm-tiny"),
-        ({"lora_target_modules": "q_proj"}, r"q_proj 在模型中不存在.*query_key_value"),
+        ({"lora_target_modules": "q_proj"}, r"q_proj 不是模型各层的线性层.*query_key_value"),
         ({"device": "cuda:7"}, "指定了 --device cuda:7"),
         ({"batch_size": 0}, "batch_size"),
     ],

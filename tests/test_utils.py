@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -277,6 +278,14 @@ def test_metrics_go_to_both_files(tmp_path: Path) -> None:
     events.Reload()
     assert events.Tags()["scalars"] == ["train/loss"]
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(3, 0.5)]
+
+
+def test_metrics_stay_json(tmp_path: Path) -> None:
+    log = metrics_log.MetricsLog(tmp_path, tensorboard=False)
+    log.write("train", 1, {"loss": math.nan, "grad_norm": math.inf, "n": 1})
+    log.close()
+    text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail)["loss"] is None
 
 
 def test_no_directory_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ LORA_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 # Fields of peft's config: what gives LoRA its shape; what is a note only, of no effect here.
 _LORA_SHAPE = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
 _LORA_NOTES = ("base_model_name_or_path", "revision", "peft_version", "task_type", "inference_mode")
+LINEAR_LAYERS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")  # of a block
 FORMAT_VERSION = 1
 
 
@@ -53,18 +54,22 @@ def attach_lora(
     """Freeze a base model and put trainable LoRA layers (fp32) beside its linear layers of these names.
 
     Raises:
-        UserError: no layer has one of the names.
+        UserError: one of the names is none of a linear layer of the blocks.
     """
     from peft import LoraConfig, get_peft_model
 
     lora = LoraConfig(
         task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules
     )
-    unknown = [name for name in target_modules if not _has_layer(model, name)]
+    unknown = [
+        name
+        for name in target_modules
+        if name.rpartition(".")[2] not in LINEAR_LAYERS or not _has_layer(model, name)
+    ]
     if unknown:
         raise UserError(
-            f"lora_target_modules 里的 {'、'.join(unknown)} 在模型中不存在，"
-            "可用的是 query_key_value、dense、dense_h_to_4h、dense_4h_to_h。"
+            f"lora_target_modules 里的 {'、'.join(unknown)} 不是模型各层的线性层，"
+            f"可用的是 {'、'.join(LINEAR_LAYERS)}。"
         )
     return get_peft_model(model, lora)
 

@@ -218,4 +218,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
     np.random.set_state(("MT19937", keys.numpy().astype("uint32"), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        for device, cuda_state in enumerate(
+            state["cuda"][: torch.cuda.device_count()]
+        ):  # there may be fewer now
+            torch.cuda.set_rng_state(cuda_state, device)

@@ -28,13 +28,20 @@ CHECKPOINT_CHOICES = (0, 4, 3, 2, 1)
 
 
 class ModelShape(NamedTuple):
-    """The sizes of a ChatGLM that decide how much memory it takes."""
+    """What of a ChatGLM decides how much memory it takes: sizes, and how its weights are stored.
+
+    Attributes:
+        tied: embedding and head are one matrix.
+        quantized: the linear layers are 4-bit on the disk already.
+    """
 
     num_layers: int
     hidden_size: int
     inner_hidden_size: int
     vocab_size: int
     num_attention_heads: int
+    tied: bool = True
+    quantized: bool = False
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
@@ -54,14 +61,27 @@ class ModelShape(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """All weights but for norms and biases, the tied embedding counted once."""
-        return self.linear_parameters + self.vocab_size * self.hidden_size
+        """All weights but for norms and biases."""
+        return self.linear_parameters + self.embedding_parameters
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Weights of embedding and head, counted once if tied."""
+        return (1 if self.tied else 2) * self.vocab_size * self.hidden_size
 
 
 def shape_of(sizes: Any) -> ModelShape:
     """Return the shape of a `ChatGLMConfig`."""
     inner = sizes.inner_hidden_size or 4 * sizes.hidden_size
-    return ModelShape(sizes.num_layers, sizes.hidden_size, inner, sizes.vocab_size, sizes.num_attention_heads)
+    return ModelShape(
+        sizes.num_layers,
+        sizes.hidden_size,
+        inner,
+        sizes.vocab_size,
+        sizes.num_attention_heads,
+        tied=sizes.tie_word_embeddings,
+        quantized=getattr(sizes, "quantization_config", None) is not None,
+    )
 
 
 class TrainingSettings(NamedTuple):
@@ -151,13 +171,14 @@ class MemoryPlan(NamedTuple):
         budget: bytes that may be used.
         checkpoint_every: every n-th layer is checkpointed; 0 for none, 1 for all.
         tokens_per_pass: the most tokens, padding included, of a training pass.
-        window_tokens: the most that an optimiser step can have.
+        sample_tokens, window_tokens: the most that a sample and an optimiser step can have.
     """
 
     parts: dict[str, int]
     budget: int
     checkpoint_every: int
     tokens_per_pass: int
+    sample_tokens: int
     window_tokens: int
 
     @property
@@ -173,7 +194,8 @@ class MemoryPlan(NamedTuple):
         rows = [(name, f"{size / GB:8.2f} GB") for name, size in self.parts.items()]
         rows += [("预计峰值", f"{self.peak / GB:8.2f} GB"), ("预算", f"{self.budget / GB:8.2f} GB")]
         lines = [f"  {pad(name, 20)}{size}" for name, size in rows]
-        passes = math.ceil(self.window_tokens / self.tokens_per_pass)
+        samples_per_pass = self.tokens_per_pass // self.sample_tokens  # if all are as long
+        passes = math.ceil(self.window_tokens / self.sample_tokens / samples_per_pass)
         lines.append(
             f"  梯度检查点：{checkpointing}；每次前向至多 {self.tokens_per_pass} 个 token，"
             f"一步（至多 {self.window_tokens} 个 token）至多分 {passes} 次"
@@ -200,7 +222,7 @@ def memory_parts(
     linear_bytes = NF4_BYTES if settings.load_in_4bit else value
     lora_weights = lora_parameters(shape, settings.lora_rank, settings.lora_target_modules)
     weights = int(linear_bytes * shape.linear_parameters)
-    weights += value * (shape.vocab_size * hidden + layers * (9 * hidden + inner))  # tied; norms, biases
+    weights += value * (shape.embedding_parameters + layers * (9 * hidden + inner))  # norms, biases
 
     per_layer = layer_bytes_per_token(shape, settings)
     checkpointed = math.ceil(layers / checkpoint_every) if checkpoint_every else 0
@@ -224,7 +246,9 @@ def memory_parts(
     longest = settings.max_sample_tokens
     generation = settings.eval_batch_size * (2 * value * hidden * layers * longest + 8 * shape.vocab_size)
     loading = settings.shard_bytes
-    if loading and settings.load_in_4bit:  # bitsandbytes quantises on the CPU in four copies of 4 bytes
+    if (
+        loading and settings.load_in_4bit and not shape.quantized
+    ):  # bitsandbytes quantises on the CPU in four copies of 4 bytes
         loading += 16 * max(rows * columns for rows, columns in shape.linear_shapes.values())
     return {
         "权重": weights,
@@ -272,7 +296,7 @@ def plan_memory(
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(every, middle) else (low, middle - 1)
-    return MemoryPlan(parts(every, low), budget, every, low, window)
+    return MemoryPlan(parts(every, low), budget, every, low, longest, window)
 
 
 def _refusal(shape: ModelShape, settings: TrainingSettings, need: int, budget: int, every: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -39,8 +40,12 @@ class MetricsLog:
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append one record, for example kind "train" or "eval", at an optimiser step."""
         if self._file is not None:
-            record = {"kind": kind, "step": step, **values}
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            finite = {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in values.items()
+            }  # JSON has no NaN
+            record = {"kind": kind, "step": step, **finite}
+            self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
         if self._writer is not None:
             for name, value in values.items():
