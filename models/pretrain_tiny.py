@@ -33,7 +33,7 @@ from corpus.heldout import HeldOut
 from corpus.tasks import SHORT_BLANK, Sample, TaskWriter
 from data_handle.data_preprocess import IGNORE_INDEX, Features
 from data_handle.packing import assign_rows, pack
-from models.tiny_model import new_model, save_base
+from models.tiny_model import NUM_LAYERS, grow, new_model, save_base
 from utils.common_utils import UserError, log, run_main, set_seed
 
 MODEL_DIR = Path(__file__).parent / "chatglm-tiny"
@@ -258,9 +258,12 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = args.work_dir / "checkpoint.pt"
     if checkpoint.is_file():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(saved["model"])
-        for each, value in zip(optimizers, saved["optimizers"], strict=True):
-            each.load_state_dict(value)
+        if f"transformer.layers.{NUM_LAYERS - 1}.input_layernorm.weight" in saved["model"]:
+            model.load_state_dict(saved["model"])
+            for each, value in zip(optimizers, saved["optimizers"], strict=True):
+                each.load_state_dict(value)
+        else:  # of a model with fewer layers: the optimisers begin anew
+            model.load_state_dict(grow(saved["model"], NUM_LAYERS))
         state |= saved["state"]
         if args.again and state["seconds"] - state["begun"] >= state["budget"]:
             state |= {"begun": state["seconds"], "begun_step": state["step"]}

@@ -10,7 +10,7 @@ from torch import nn
 
 from chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer
 
-HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, INNER_SIZE = 256, 6, 4, 1024
+HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, INNER_SIZE = 256, 10, 4, 1024
 
 
 def new_model(tokenizer: ChatGLMTokenizer) -> ChatGLMForConditionalGeneration:
@@ -56,6 +56,56 @@ def new_model(tokenizer: ChatGLMTokenizer) -> ChatGLMForConditionalGeneration:
         for index in (0, 1):
             copy_what_followed(first, index, second, index)
     return model
+
+
+def grow(state: dict[str, torch.Tensor], num_layers: int) -> dict[str, torch.Tensor]:
+    """Give trained weights more layers that begin as the identity, so that what they compute is unchanged.
+
+    New layers stand behind the middle ones. Each is the layer before it with its two output projections at
+    zero (as in LLaMA Pro, Wu et al. 2024), and with the gain and bias of its layer norms moved into the
+    weights that read them.
+
+    Args:
+        state: weights of a model with fewer layers, as `state_dict()` gives them, fp32.
+        num_layers: wanted; at most twice as many.
+
+    Returns:
+        The weights of the larger model.
+    """
+    prefix = "transformer.layers."
+    depth = 1 + max(int(name.split(".")[2]) for name in state if name.startswith(prefix))
+    layers = [
+        {
+            name.split(".", 3)[3]: value
+            for name, value in state.items()
+            if name.startswith(f"{prefix}{index}.")
+        }
+        for index in range(depth)
+    ]
+    projections = ("attention.dense", "mlp.dense_4h_to_h")
+    new = num_layers - depth
+    first = (depth - new) // 2
+    deeper: list[dict[str, torch.Tensor]] = []
+    for index, layer in enumerate(layers):
+        deeper.append(layer)
+        if first <= index < first + new:
+            copied = {
+                name: torch.zeros_like(value) if name.startswith(projections) else value.clone()
+                for name, value in layer.items()
+            }
+            for norm, reader in (
+                ("input_layernorm", "attention.query_key_value"),
+                ("post_attention_layernorm", "mlp.dense_h_to_4h"),
+            ):
+                copied[f"{reader}.bias"] += copied[f"{reader}.weight"] @ copied[f"{norm}.bias"]
+                copied[f"{reader}.weight"] *= copied[f"{norm}.weight"]
+                copied[f"{norm}.weight"].fill_(1.0)
+                copied[f"{norm}.bias"].zero_()
+            deeper.append(copied)
+    grown = {name: value for name, value in state.items() if not name.startswith(prefix)}
+    for index, layer in enumerate(deeper):
+        grown |= {f"{prefix}{index}.{name}": value for name, value in layer.items()}
+    return grown
 
 
 def save_base(model: ChatGLMForConditionalGeneration, output: Path, tokenizer_dir: Path) -> None:
