@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
@@ -280,7 +279,7 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
     Raises:
         UserError: the file can't be read.
     """
-    from data_handle.reader import BOM, iter_objects_in, open_data
+    from data_handle.reader import BOM, MAX_LINE_BYTES, BadLine, iter_lines_in, iter_objects_in, open_data
     from extraction.files import Record
 
     try:
@@ -288,17 +287,21 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
             is_json = text_field is not None or path.suffix.lower() in JSON_SUFFIXES
             blank, first = 0, b""  # blank lines passed over, and what stands behind them
             if not is_json:
-                first = file.readline()
-                while first and not first.removeprefix(BOM).strip():
-                    blank, first = blank + 1, file.readline()
+                first = file.readline(MAX_LINE_BYTES + 1)
+                while 0 < len(first) <= MAX_LINE_BYTES and not first.removeprefix(BOM).strip():
+                    blank, first = blank + 1, file.readline(MAX_LINE_BYTES + 1)
                 is_json = _is_json_object(first)
+            lines = _Joined(first, file)
             if is_json:
                 yield from _json_records(
-                    iter_objects_in(_Joined(first, file), path, line_number=blank), text_field or "text"
+                    iter_objects_in(lines, path, line_number=blank), text_field or "text"
                 )
                 return
-            for line in chain([first.removeprefix(BOM)], file):
-                sentence = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+            for item in iter_lines_in(lines, path, line_number=blank):
+                if isinstance(item, BadLine):
+                    yield Record({"line": item.line_number, "text": ""}, item.reason)
+                    continue
+                sentence = item[1].decode("utf-8", "surrogateescape").rstrip("\r\n")
                 if sentence.strip():
                     yield Record({"text": sentence}, text_problem(sentence))
     except OSError as error:
@@ -331,7 +334,11 @@ class _Joined:
 
 
 def _is_json_object(line: bytes) -> bool:
-    """Tell whether a line is a JSON object."""
+    """Tell whether a line, or the beginning of one that is too long, is a JSON object."""
+    from data_handle.reader import BOM, MAX_LINE_BYTES
+
+    if len(line) > MAX_LINE_BYTES:
+        return line.removeprefix(BOM).startswith(b"{")
     try:
         return isinstance(json.loads(line.decode("utf-8-sig", "replace")), dict)
     except (ValueError, RecursionError):
@@ -387,7 +394,11 @@ def write_shard(
 
     def extract(sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
         nonlocal extractor, shown  # loaded when first needed: a job that is done already needs none
-        extractor = extractor or load_extractor(args, config, directory)
+        if extractor is None:
+            try:
+                extractor = load_extractor(args, config, directory)
+            except OSError as error:  # not to be taken for trouble with the output
+                raise UserError(f"加载模型失败：{error}。请检查模型和适配器的文件及权限。") from error
         for result in extractor.stream(sentences):
             yield result
             progress.advance(1)

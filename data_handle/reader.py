@@ -138,6 +138,23 @@ def iter_objects_in(
         max_line_bytes: see there.
         line_number: lines of the file that have been read already.
     """
+    for item in iter_lines_in(file, path, max_line_bytes, line_number):
+        if isinstance(item, BadLine):
+            yield item
+            continue
+        number, raw = item
+        try:
+            yield number, _parse(raw)
+        except ValueError as error:
+            content = raw.rstrip(b"\r\n").decode("utf-8", "replace")
+            yield BadLine(str(path), number, str(error), content)
+
+
+def iter_lines_in(
+    file: LineSource, path: str | Path, max_line_bytes: int = MAX_LINE_BYTES, line_number: int = 0
+) -> Iterator[tuple[int, bytes] | BadLine]:
+    """Yield the lines of an open file as (line number, bytes), without blank ones; one over
+    `max_line_bytes` is a `BadLine`. The arguments are those of `iter_objects_in`."""
     while raw := file.readline(max_line_bytes + 1):
         line_number += 1
         raw = raw.removeprefix(BOM)  # at the start of the file, or where files were joined
@@ -146,11 +163,7 @@ def iter_objects_in(
             reason = f"这一行有 {size:,} 字节，超过上限 {max_line_bytes:,} 字节"
             yield BadLine(str(path), line_number, reason)
         elif raw.strip():
-            try:
-                yield line_number, _parse(raw)
-            except ValueError as error:
-                content = raw.rstrip(b"\r\n").decode("utf-8", "replace")
-                yield BadLine(str(path), line_number, str(error), content)
+            yield line_number, raw
 
 
 def text_problem(record: dict[str, Any], name: str) -> str | None:

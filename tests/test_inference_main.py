@@ -318,6 +318,24 @@ def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("form", "long"),
+    [("{}", "甲" * 400_000), ("{}", " " * 1_200_000 + "甲"), ('{{"text": "{}"}}', "甲" * 400_000)],
+    ids=["plain", "blanks", "json"],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_line_over_the_limit_is_a_bad_line(tmp_path: Path, form: str, long: str, first: bool) -> None:
+    source = tmp_path / "in"
+    lines = [form.format(text) for text in ((long, "乙", "丙") if first else ("乙", long, "丙"))]
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    records = list(read_records(source))
+    assert [record.fields["text"] for record in records if record.problem is None] == ["乙", "丙"]
+    (bad,) = [record for record in records if record.problem is not None]
+    assert bad.problem.endswith("超过上限 1,048,576 字节")
+    assert bad.fields == {"line": 1 if first else 2, "text": ""}
+    assert records.index(bad) == bad.fields["line"] - 1
+
+
 def test_interrupted_file(
     run: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
@@ -385,6 +403,19 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     writable[:] = [tmp_path]
     check_output(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_cannot_be_read_is_not_blamed_on_the_output(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*args: object) -> None:
+        raise PermissionError(13, "Permission denied", "model.safetensors")
+
+    monkeypatch.setattr(inference_triplet, "load_extractor", load)
+    source = tmp_path / "in.txt"
+    source.write_text(RAIN, encoding="utf-8")
+    with pytest.raises(UserError, match=r"加载模型失败：.*model\.safetensors"):
+        run("--input", source, "--output", tmp_path / "out")
 
 
 def test_a_pipe_and_several_processes(
