@@ -183,6 +183,7 @@ class Trainer:
         self.config = config
         self.accelerator = accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
         self.is_main = accelerator.is_main_process
+        self.is_split = accelerator.distributed_type == "FSDP"
         self.save_dir = Path(config.save_dir)
         if self.is_main:
             recover_directories(self.save_dir)
@@ -299,47 +300,68 @@ class Trainer:
         """Run forward and backward over samples, in as few passes as memory allows.
 
         Out of memory, the passes are halved and the samples begun again; so it stays for the rest of the run.
-        (With several processes the others would wait for this one's gradients, so there it is an error.)
+        Other processes wait meanwhile (under FSDP they are in the midst of the same pass, so there it is an
+        error).
 
         Args:
             samples: of this process, in one optimiser step.
             target_tokens: labelled tokens of the step, over all processes.
 
         Returns:
-            this process's share of the step's mean loss.
+            this process's share of the step's mean loss. The gradients are those of all processes.
         """
         import torch
         from peft.helpers import disable_input_dtype_casting
 
         from data_handle.packing import plan_passes
 
+        accelerator = self.accelerator
         lengths = [len(sample.input_ids) for sample in samples]
-        hidden_size = self.accelerator.unwrap_model(self.model).config.hidden_size
+        hidden_size = accelerator.unwrap_model(self.model).config.hidden_size
         passes = plan_passes(lengths, self.tokens_per_pass, hidden_size)
-        if self.accelerator.distributed_type == "FSDP":  # all processes have to take part in every pass
-            counts = self.accelerator.gather(torch.tensor([len(passes)], device=self.accelerator.device))
+        if self.is_split:  # all processes have to take part in every pass
+            counts = accelerator.gather(torch.tensor([len(passes)], device=accelerator.device))
             passes = plan_passes(lengths, self.tokens_per_pass, hidden_size, at_least=int(counts.max()))
         while True:
             largest = max(each.tokens for each in passes)
             # Autocast casts for LoRA's products; PEFT would make an fp32 copy of each input first.
-            uncopied = disable_input_dtype_casting(
-                self.model, active=self.accelerator.mixed_precision != "no"
-            )
+            uncopied = disable_input_dtype_casting(self.model, active=accelerator.mixed_precision != "no")
             try:
                 with uncopied:  # backward too: there checkpointed layers are computed again
-                    return self._run_passes(samples, passes, target_tokens)
+                    loss = self._run_passes(samples, passes, target_tokens)
+                break
             except torch.OutOfMemoryError:
                 passes = plan_passes(lengths, largest // 2, hidden_size)
-                if self.accelerator.num_processes > 1 or max(each.tokens for each in passes) >= largest:
+                if self.is_split or max(each.tokens for each in passes) >= largest:
                     raise
             self.optimizer.zero_grad(set_to_none=True)
-            if self.accelerator.device.type == "cuda":
+            if accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.tokens_per_pass = largest // 2
-            self.progress.message(
-                f"显存不足：每次前向由至多 {largest} 个 token 减为 {self.tokens_per_pass} 个，"
+            where = f"进程 {accelerator.process_index} " if accelerator.num_processes > 1 else ""
+            say = self.progress.message if self.is_main else log
+            say(
+                f"{where}显存不足：每次前向由至多 {largest} 个 token 减为 {self.tokens_per_pass} 个，"
                 "重做这一步，什么也没有丢。"
             )
+        if accelerator.num_processes > 1 and not self.is_split:
+            self._sum_gradients()
+        return loss
+
+    def _sum_gradients(self) -> None:
+        """Add up the gradients of all processes, once a step and by hand.
+
+        DDP would do it within the last pass's backward, and what fails there can't be done again by one
+        process alone. LoRA's gradients are so small that nothing is lost by not overlapping the two.
+        """
+        import torch
+
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        own = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+        total = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in own]), "sum")
+        parts = total.split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def _run_passes(self, samples: list[Features], passes: list[Pass], target_tokens: int) -> torch.Tensor:
         import torch
@@ -354,11 +376,12 @@ class Trainer:
             batch = pack(rows, one_pass.row_length, model_config)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             share = count / max(target_tokens, 1)
-            with contextlib.nullcontext() if micro_step == len(passes) else accelerator.no_sync(self.model):
+            synchronised = self.is_split and micro_step == len(passes)
+            with contextlib.nullcontext() if synchronised else accelerator.no_sync(self.model):
                 with accelerator.autocast():
                     pass_loss = self.model(**batch).loss * share
-                # DDP averages the gradients of the processes, where their sum is wanted.
-                accelerator.backward(pass_loss * accelerator.num_processes)
+                # FSDP averages the gradients of the processes, where their sum is wanted.
+                accelerator.backward(pass_loss * (accelerator.num_processes if self.is_split else 1))
             loss += pass_loss.detach()
         return loss
 

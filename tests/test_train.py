@@ -180,8 +180,24 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
         assert all(torch.equal(tensor, adapters[1][key]) for key, tensor in adapters[0].items())
 
 
+OUT_OF_MEMORY_AT_RANK_1 = """
+import sys, torch, train
+run_passes = train.Trainer._run_passes
+def fail(self, samples, passes, target_tokens):
+    loss = run_passes(self, samples, passes, target_tokens)
+    if self.accelerator.process_index == 1 and max(each.tokens for each in passes) > 250:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return loss
+train.Trainer._run_passes = fail
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
 def test_two_processes_train_as_one(root: Path, arguments: Command, tmp_path: Path) -> None:
-    """Two CPU processes with half the accumulation: the same loss curve, and one of everything on disk."""
+    """Two CPU processes with half the accumulation: the same loss curve, and one of everything on disk.
+
+    One of them runs out of memory: it halves its passes and does the step again, the other one waits.
+    """
     common = {"lora_dropout": 0, "learning_rate": 5e-3, "logging_steps": 1, "epochs": 1, "fp16": False}
     alone = arguments(**common, gradient_accumulation_steps=8, save_dir=tmp_path / "one")
     assert train.main(alone) == 0
@@ -197,13 +213,17 @@ def test_two_processes_train_as_one(root: Path, arguments: Command, tmp_path: Pa
         "1",
     ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    script = tmp_path / "out_of_memory.py"
+    script.write_text(OUT_OF_MEMORY_AT_RANK_1, encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, *launch, "train.py", *together],
+        [sys.executable, *launch, str(script), *together],
         cwd=root, env=environment, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stderr.count("开始训练") == 1
+    assert "进程 1 显存不足：" in result.stderr
+    assert "进程 0 显存不足：" not in result.stderr
     curves = [[r["loss"] for r in records(tmp_path / name, "train")] for name in ("one", "two")]
     assert curves[0] == pytest.approx(curves[1], abs=1e-3)
     finals = [records(tmp_path / name, "final") for name in ("one", "two")]
