@@ -171,15 +171,21 @@ def check_4bit(config: ProjectConfig) -> Iterator[Result]:
 
 def check_data(config: ProjectConfig) -> Iterator[Result]:
     """Both data files can be read and hold examples."""
-    from data_handle.data_preprocess import read_jsonl
+    from data_handle.reader import BadLine, check_lines, iter_examples
 
     for item, path in (("训练集", config.train_path), ("验证集", config.dev_path)):
         try:
-            examples, bad_lines = read_jsonl(path, strict=config.strict_data)
+            count, bad_lines = 0, []
+            for line in iter_examples(path):  # without keeping them: the file may be large
+                if isinstance(line, BadLine):
+                    bad_lines.append(line)
+                else:
+                    count += 1
+            check_lines(path, count, bad_lines, config.strict_data)
         except UserError as error:
             yield Result(FAILED, item, str(error), f"检查 {'train_path' if item == '训练集' else 'dev_path'}")
             continue
-        detail = f"{path}，{len(examples)} 条"
+        detail = f"{path}，{count} 条"
         if bad_lines:
             remedy = f"python -m data_handle.data_preprocess {path} 可列出全部"
             detail = f"{detail}，跳过坏数据 {len(bad_lines)} 行，如 {bad_lines[0]}"

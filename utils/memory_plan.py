@@ -18,7 +18,7 @@ GB = 2**30
 NF4_BYTES = 0.516  # per weight: 4 bits, and the doubly quantised scale of each block of 64
 LORA_BYTES = 16  # per adapter weight in fp32: itself, its gradient, Adam's two moments
 CUDA_CONTEXT = GB  # CUDA context, kernels, and what the allocator can't use
-CPU_RUNTIME = GB // 8  # what the libraries take once they compute
+CPU_RUNTIME = 150 * 2**20  # what the libraries take once they compute, and the C library keeps (measured)
 HEAD_ROWS, HEAD_LOGITS = 128, 2**20  # chatglm.loss: rows of logits held at a time, at least these
 # A pass of so many tokens keeps the device busy: one with more is hardly faster per token, one with fewer
 # pays too often for turning 4-bit weights back into half precision.
