@@ -66,20 +66,20 @@ def check_before_loading(config: ProjectConfig) -> None:
     import torch
 
     from chatglm import load_config, resolve_model_dir
-    from utils.checkpoint import find_checkpoint, list_checkpoints
+    from utils.checkpoint import find_checkpoint
     from utils.device import check_device
     from utils.environment import CPU_PARAMETER_LIMIT
+    from utils.run_files import has_results
 
     for name in ("train_path", "dev_path"):
         path = getattr(config, name)
         if not Path(path).is_file():
             raise UserError(f"找不到数据文件 {path}，请检查 {name}（格式见 README 的“数据格式”）。")
     save_dir = Path(config.save_dir)
+    home = None  # of the checkpoint to resume from
     if config.resume_from_checkpoint is not None:
-        find_checkpoint(save_dir, config.resume_from_checkpoint)
-    elif not config.overwrite_output_dir and (
-        list_checkpoints(save_dir) or (save_dir / "model_best").exists()
-    ):
+        home = find_checkpoint(save_dir, config.resume_from_checkpoint).resolve().parent
+    if home != save_dir.resolve() and not config.overwrite_output_dir and has_results(save_dir):
         raise UserError(
             f"{save_dir} 里已有训练结果。继续训练请加 --resume_from_checkpoint auto；"
             "清掉重来请加 --overwrite_output_dir；或用 --save_dir 换一个目录。"
@@ -499,15 +499,23 @@ class Trainer:
     def resume(self, directory: Path) -> None:
         """Put model, optimiser, scaler, random generators and counters where a checkpoint left them.
 
+        A checkpoint of another directory brings the best adapter from there along.
+
         Raises:
             UserError: the checkpoint is damaged, or was made with other data, model or settings.
         """
+        from accelerate.utils import broadcast_object_list
+
         from utils import run_state
         from utils.adapter import load_adapter_weights
 
         content = run_state.read(directory, self.run)
         load_adapter_weights(self.accelerator.unwrap_model(self.model), directory)
         self.state = run_state.restore(self.accelerator, self.optimizer, content)
+        adopted = self.is_main and self.files.adopt_best(directory.parent, self.state.best_step)
+        (adopted,) = broadcast_object_list([adopted])
+        if not adopted:
+            self.state.best_score, self.state.best_step = [], 0
         if self.is_main:
             log(f"从 {directory} 继续：第 {self.state.epoch + 1} 轮，已完成 {self.state.global_step} 步。")
 
@@ -538,6 +546,16 @@ class Trainer:
             )
         self.model.train()
         try:
+            code = self._train_and_finish()
+        finally:
+            self.metrics.close()
+        self.accelerator.end_training()  # not after an error: other processes would have to take part
+        return code
+
+    def _train_and_finish(self) -> int:
+        """Run the loop, then what follows its end or its stop; return the exit code."""
+        config = self.config
+        try:
             with self.progress, contextlib.suppress(EvaluationAbortedError):  # `_stopping` tells of it
                 self._run_loop_safely()
             if self._stopping():
@@ -554,9 +572,6 @@ class Trainer:
         except EvaluationAbortedError:  # in the last evaluation, after everything is saved
             log(f"训练已完成，最后的评估没有做完。要做完它请运行：\n  {resume_command()}")
             return self.stop.exit_code
-        finally:
-            self.metrics.close()
-            self.accelerator.end_training()
 
     def _run_loop_safely(self) -> None:
         """Run the loop; should it fail (out of memory, a killed data worker), save what is done first."""
@@ -664,11 +679,18 @@ class Trainer:
 
     def _finish(self) -> int:
         """Evaluate the best adapter on all of dev, write the report, and say where things are."""
+        from accelerate.utils import broadcast_object_list
+
         from utils.adapter import load_adapter_weights
         from utils.fsdp import whole_weights
 
         best = self.save_dir / "model_best"
         if not self.state.best_score:
+            (reason,) = broadcast_object_list([self.files.unsaved.get("最佳模型")])
+            if reason is not None:
+                raise UserError(
+                    f"最佳模型一次也没有保存成功（{reason}）；请腾出空间后运行：\n  {resume_command()}"
+                )
             raise UserError(
                 "没有一次评估得到有限的结果，因此没有最佳模型；请调低 --learning_rate 后重新训练。"
             )
@@ -681,7 +703,7 @@ class Trainer:
             values = {"dev_loss": dev_loss, **triplet_scores(evaluation)}
             self.metrics.write("final", self.state.global_step, values)
             report = json.dumps({"dev_loss": dev_loss, **evaluation.to_dict()}, ensure_ascii=False, indent=2)
-            (self.save_dir / "eval_report.json").write_text(report + "\n", encoding="utf-8")
+            self.files.save_report(report + "\n")
             log(f"最佳适配器（第 {self.state.best_step} 步）在全部验证集上：{describe_scores(values)}")
             log(evaluation.report.to_table())
             log(f"适配器：{best}；评估报告：{self.save_dir / 'eval_report.json'}")
@@ -721,7 +743,11 @@ def describe_scores(values: dict[str, float]) -> str:
 
 
 def resume_command() -> str:
-    """Return the command that continues this run: the present one, but for what says how to start."""
+    """Return the command that continues this run: the present one, but for what says how to start.
+
+    A launcher of several processes does not pass its own words on; what stands for them is for the user to
+    put in.
+    """
     kept: list[str] = []
     dropping = False
     for word in sys.argv:
@@ -729,7 +755,9 @@ def resume_command() -> str:
             dropping = word.startswith(("--overwrite_output_dir", "--resume_from_checkpoint"))
         if not dropping:
             kept.append(word)
-    return shlex.join(["python", *kept, "--resume_from_checkpoint", "auto"])
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    launcher = "accelerate launch（同样的选项） " if several else "python "
+    return launcher + shlex.join([*kept, "--resume_from_checkpoint", "auto"])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -758,8 +786,8 @@ def main(argv: list[str] | None = None) -> int:
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            "数据加载的工作进程被系统终止了（多半是内存不足），已完成的步骤存进了检查点；"
-            "请用 --dataloader_num_workers 0 --resume_from_checkpoint auto 继续。"
+            "数据加载的工作进程被系统终止了（多半是内存不足）；请加上 --dataloader_num_workers 0，"
+            "有检查点时再加 --resume_from_checkpoint auto 接着训练。"
         ) from error
 
 

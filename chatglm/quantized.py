@@ -121,7 +121,10 @@ def main() -> None:
             raise UserError(f"{model_dir} 已经是量化过的模型，请用 --pre_model 指定原来的半精度权重。")
         log(f"正在读取并量化 {model_dir} …")
         dtype = getattr(torch, arguments.dtype)
-        model, tokenizer = load_base_model(model_dir, dtype=dtype, device=arguments.device)
+        try:
+            model, tokenizer = load_base_model(model_dir, dtype=dtype, device=arguments.device)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"{arguments.device or 'GPU'} 的显存不足，可以改用 --device cpu。") from error
         log(f"正在写入 {output} …")
         try:
             write_directory(output, lambda new: save_quantized(model, tokenizer, new))

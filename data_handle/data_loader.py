@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,10 +232,18 @@ def build_dataloader(
         batch_sampler=sampler,
         collate_fn=list,
         num_workers=num_workers,
+        worker_init_fn=_leave_signals_to_the_trainer,
         persistent_workers=num_workers > 0,
         generator=torch.Generator().manual_seed(seed % 2**63),
     )
     return loader, sampler
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Let a data worker outlive a Ctrl-C or a closed terminal, which reach it too: the last step needs it."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def length_sorted_batches(

@@ -37,6 +37,7 @@ _LIST_START = re.compile(r"\s*(?:```(?:json)?\s*)?\[\s*")
 _LIST_END = re.compile(r"\s*\]\s*(?:```\s*)?")
 _SEPARATOR = re.compile(r"\s*,\s*")
 _JSON_START = re.compile(r"\s*(?:```|[\[{])")
+_JSON_ANSWER = re.compile(r"\s*(?:```json|(?:```\s*)?\[\s*\{)")
 
 
 class Tokenizer(PromptTokenizer, Protocol):
@@ -247,7 +248,7 @@ def encode_each(
 
 
 def _is_broken_json(target: str) -> bool:
-    if not target.lstrip().startswith(("```json", "[{")):
+    if not _JSON_ANSWER.match(target):
         return False
     try:
         parse_target(target)

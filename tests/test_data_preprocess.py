@@ -104,7 +104,14 @@ def test_lists_of_other_items_and_without_fence_stay_whole_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ['```json\n[{"predicate": "导演"\n```', '[{"predicate": }]', "```json\n还没有写完\n```"]
+    "target",
+    [
+        '```json\n[{"predicate": "导演"\n```',
+        '[{"predicate": }]',
+        "```json\n还没有写完\n```",
+        '```\n[{"predicate": "导演',
+        '[\n  {"predicate": "导演"\n',
+    ],
 )
 def test_broken_json_is_never_learnt(target: str) -> None:
     for limit in (10, 200):

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pty
+import shutil
 import signal
 import struct
 import subprocess
@@ -290,6 +291,23 @@ def test_resuming_what_does_not_fit(arguments: Command, tmp_path: Path) -> None:
         train.main(arguments(resume_from_checkpoint=checkpoint))
 
 
+def test_resuming_in_another_directory(arguments: Command, tmp_path: Path) -> None:
+    quick = {"eval_samples": 0, "best_metric": "dev_loss", "save_freq": 1, "learning_rate": 1e-12}
+    old, new = tmp_path / "run", tmp_path / "new"
+    assert train.main(arguments(epochs=1, **quick)) == 0
+    best = (old / "model_best" / "adapter_model.safetensors").read_bytes()
+    options = {"epochs": 1, **quick, "resume_from_checkpoint": old / "checkpoint-2"}
+    assert train.main(arguments(**options, save_dir=new)) == 0
+    assert (new / "model_best" / "adapter_model.safetensors").read_bytes() == best
+    with pytest.raises(UserError, match=r"new 里已有训练结果"):  # would be written among them
+        train.main(arguments(**options, save_dir=new))
+    shutil.rmtree(old / "model_best")
+    with pytest.raises(UserError, match="没有一次评估得到有限的结果"):
+        train.main(arguments(**options, save_dir=tmp_path / "third"))
+    assert train.main(arguments(**options | {"epochs": 2}, save_dir=tmp_path / "fourth")) == 0
+    assert (tmp_path / "fourth" / "model_best").exists()
+
+
 def test_what_may_change_when_resuming(arguments: Command, tmp_path: Path, data: dict[str, str]) -> None:
     quick = {"eval_samples": 0, "best_metric": "dev_loss"}
     assert train.main(arguments(epochs=1, **quick)) == 0
@@ -406,6 +424,8 @@ def test_the_resume_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [*words, "--resume_from_checkpoint", "old"])
     expected = "python train.py --epochs 2 --save_dir 'my output' --resume_from_checkpoint auto"
     assert train.resume_command() == expected
+    monkeypatch.setenv("WORLD_SIZE", "2")  # one process would have other optimiser steps
+    assert train.resume_command() == expected.replace("python", "accelerate launch（同样的选项）")
 
 
 def test_every_knob_is_used() -> None:

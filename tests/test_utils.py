@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import signal
 import subprocess
 import sys
@@ -199,6 +200,8 @@ def test_bad_targets_are_refused(text: str) -> None:
 def test_kinds_of_answers() -> None:
     assert triplets.is_triplet_target(format_target([]))
     assert triplets.is_triplet_target('[{"predicate"')
+    assert triplets.is_triplet_target('[\n  {"predicate"')
+    assert triplets.is_triplet_target(" [ ]")
     assert not triplets.is_triplet_target("正面")
     assert not triplets.is_triplet_target('["人物"]')
 
@@ -286,6 +289,24 @@ def test_metrics_stay_json(tmp_path: Path) -> None:
     log.close()
     text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
     assert json.loads(text, parse_constant=pytest.fail)["loss"] is None
+
+
+def test_a_full_disk_costs_a_record_and_not_the_run(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = metrics_log.MetricsLog(tmp_path, tensorboard=False)
+    log.write("train", 1, {"loss": 1.0})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+    try:
+        log.write("train", 2, {"loss": 2.0})  # ten bytes of it fit
+        log.write("train", 3, {"loss": 3.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    log.write("train", 4, {"loss": 4.0})
+    log.close()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 4]
+    assert capsys.readouterr().err.count("少了一条记录；训练继续") == 2
 
 
 def test_no_directory_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,3 +428,6 @@ def test_a_device_that_is_not_there() -> None:
     check_device("cpu")
     with pytest.raises(UserError, match="--device cuda:99"):
         check_device("cuda:99")
+    for device in ("gpu", "cuda:", "cuda0"):
+        with pytest.raises(UserError, match="--device 应当写成 cpu、cuda 或 cuda:1 这样"):
+            check_device(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,13 @@ def check_device(device: str | None) -> None:
     """Make sure that a device asked for by name is there.
 
     Raises:
-        UserError: it names a CUDA card that torch can't see.
+        UserError: it is no CPU and no CUDA card, or a card that torch can't see.
     """
     import torch
 
-    if device is None or not device.startswith("cuda"):
+    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UserError(f"--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 {device!r}。")
+    if device is None or device == "cpu":
         return
     available = torch.cuda.device_count()
     if (torch.device(device).index or 0) >= available:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,6 +18,8 @@ from utils.common_utils import log
 
 class MetricsLog:
     """Writes each record to `metrics.jsonl` and its numbers to TensorBoard, both beside the adapter.
+
+    A record that a full or broken disk does not take is lost, and the user told; training goes on.
 
     Args:
         directory: where the files go; None writes none (every process but the main one).
@@ -31,7 +35,8 @@ class MetricsLog:
         path = directory / "metrics.jsonl"
         if path.exists():
             _keep_records(path, after_step)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)  # nothing stays behind for a later write to fail on
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -45,18 +50,35 @@ class MetricsLog:
                 for name, value in values.items()
             }  # JSON has no NaN
             record = {"kind": kind, "step": step, **finite}
-            self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-            self._file.flush()
+            self._append((json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode())
         if self._writer is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+            try:
+                for name, value in values.items():
+                    if isinstance(value, (int, float)) and not isinstance(value, bool):
+                        self._writer.add_scalar(f"{kind}/{name}", value, step)
+            except OSError as error:
+                log(f"警告：写不了 TensorBoard 的事件文件（{error.strerror or error}），此后不再写。")
+                self._writer = None
+
+    def _append(self, line: bytes) -> None:
+        """Append a whole line to the file, or nothing."""
+        assert self._file is not None
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) == len(line):
+                return
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            log(f"警告：写不了 {self._path}（{error.strerror}），少了一条记录；训练继续。")
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Close the files."""
         for target in (self._file, self._writer):
             if target is not None:
-                target.close()
+                with contextlib.suppress(OSError):
+                    target.close()
 
 
 def _keep_records(path: Path, after_step: int) -> None:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from utils import run_state
-from utils.checkpoint import checkpoint_path, remove_old_checkpoints, write_directory
+from utils.checkpoint import (
+    MANIFEST_FILE,
+    checkpoint_path,
+    list_checkpoints,
+    remove_old_checkpoints,
+    write_directory,
+)
 from utils.common_utils import UserError, log
 
 _RESULTS = ("checkpoint-*", "model_best", "tensorboard", "metrics.jsonl", "eval_report.json")
@@ -35,6 +41,11 @@ def check_free_space(save_dir: Path, need: int) -> None:
             f"{save_dir} 所在的磁盘只剩 {free / 2**30:.2f} GB，检查点与适配器约需 {need / 2**30:.2f} GB，"
             "请清理磁盘、减小 --save_total_limit 或换一个 --save_dir。"
         )
+
+
+def has_results(save_dir: Path) -> bool:
+    """Tell whether a directory holds an earlier run's checkpoints or best adapter."""
+    return bool(list_checkpoints(save_dir)) or (save_dir / "model_best").exists()
 
 
 class RunFiles:
@@ -70,6 +81,35 @@ class RunFiles:
             "最佳模型", lambda: write_directory(target, lambda new: self._write_adapter(new, metrics))
         )
 
+    def adopt_best(self, home: Path, step: int) -> bool:
+        """Make sure that `model_best` is there when going on from a checkpoint of the directory `home`.
+
+        Args:
+            home: may be another run's directory; its `model_best` is copied if it is of that step.
+            step: of the best evaluation so far.
+
+        Returns:
+            whether there is a best adapter.
+        """
+        from utils.adapter import load_adapter_meta
+
+        target, source = self.save_dir / "model_best", home / "model_best"
+        if target.exists() or home.resolve() == self.save_dir.resolve():
+            return target.exists()
+        try:
+            if load_adapter_meta(source).metrics.get("step") != step:
+                return False
+        except UserError:
+            return False
+        return self._attempt(
+            "最佳模型", lambda: write_directory(target, lambda new: _copy_files(source, new))
+        )
+
+    def save_report(self, text: str) -> bool:
+        """Write the final evaluation's report; return whether it worked."""
+        path = self.save_dir / "eval_report.json"
+        return self._attempt("评估报告", lambda: path.write_text(text, encoding="utf-8"))
+
     def save_checkpoint(self, global_step: int, content: dict[str, Any]) -> bool:
         """Save a checkpoint with the training state `content`, drop the oldest; return whether it worked."""
 
@@ -85,7 +125,7 @@ class RunFiles:
 
         return self._attempt("检查点", save)
 
-    def _attempt(self, name: str, save: Callable[[], None]) -> bool:
+    def _attempt(self, name: str, save: Callable[[], object]) -> bool:
         """Run a save; on a full or broken disk say so, and let training go on to try again next time."""
         try:
             save()
@@ -96,3 +136,10 @@ class RunFiles:
             return False
         self.unsaved.pop(name, None)
         return True
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a directory but its manifest."""
+    for file in source.iterdir():
+        if file.is_file() and file.name != MANIFEST_FILE:
+            shutil.copy2(file, target)

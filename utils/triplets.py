@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Combination(NamedTuple):
 
 
 KEYS = Triplet._fields
+_TRIPLET_START = re.compile(r"\s*(?:```|\[\s*[{\]])")
 _FENCE_START, _FENCE_END = "```json\n", "\n```"
 
 
@@ -82,4 +84,4 @@ def _read_target(target: str) -> list[Triplet]:
 
 def is_triplet_target(text: str) -> bool:
     """Tell an answer in triplet notation from a classification answer, without judging its content."""
-    return text.lstrip().startswith(("```", "[{", "[]"))
+    return _TRIPLET_START.match(text) is not None
