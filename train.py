@@ -12,11 +12,12 @@ import math
 import os
 import random
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log, quiet_libraries, run_main, set_seed
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from utils.memory_plan import MemoryPlan
     from utils.metrics_log import Meter
 
+Result = TypeVar("Result")
 STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
 OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
   1. 调小预算，让每次前向少算一些：--vram_budget_gb 比现在小几 GB
@@ -390,7 +392,7 @@ class Trainer:
     def dev_loss(self) -> float:
         """Return the mean loss over all target tokens of the dev set; each process does its share."""
         from data_handle.data_loader import length_sorted_batches
-        from utils.loss import mean_loss
+        from utils.loss import loss_sums
 
         accelerator = self.accelerator
         batches = length_sorted_batches(
@@ -398,7 +400,11 @@ class Trainer:
             self.config.eval_batch_size,
             self.tokenizer.pad_token_id,
         )
-        return mean_loss(accelerator, self.model, batches, self._abort_if_stopped)
+        sums = self._unless_stopped(
+            lambda: loss_sums(accelerator, self.model, batches, self._abort_if_stopped)
+        )
+        loss_sum, count = accelerator.reduce(sums, "sum").tolist()
+        return loss_sum / max(count, 1)
 
     def extract_dev(self, limit: int | None) -> Evaluation:
         """Let the model answer dev (a fixed sample of `limit` triplet lines, or all lines); score it."""
@@ -439,8 +445,11 @@ class Trainer:
         self.model.eval()
         with whole_weights(self.model):
             values = {"dev_loss": self.dev_loss()}
-            if config.eval_samples and self.is_main:
-                values |= triplet_scores(self.extract_dev(config.eval_samples))
+            if config.eval_samples:
+                evaluation = self._unless_stopped(
+                    lambda: self.extract_dev(config.eval_samples) if self.is_main else None
+                )
+                values |= triplet_scores(evaluation) if evaluation is not None else {}
             score = [values.get("triplet_f1", 0.0)] if config.best_metric == "triplet_f1" else []
             score.append(-values["dev_loss"])
             better = all(map(math.isfinite, score)) and score > state.best_score
@@ -461,9 +470,21 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _abort_if_stopped(self) -> None:
-        """Give an evaluation up when asked to stop (other processes would wait in vain, so only if alone)."""
-        if self.stop.signal is not None and self.accelerator.num_processes == 1:
+        """Give this process's part of an evaluation up when asked to stop; see `_unless_stopped`."""
+        if self.stop.signal is not None:
             raise EvaluationAbortedError
+
+    def _unless_stopped(self, work: Callable[[], Result]) -> Result:
+        """Do this process's part of an evaluation; all processes call it.
+
+        Raises:
+            EvaluationAbortedError: in all processes, if one of them was asked to stop meanwhile.
+        """
+        with contextlib.suppress(EvaluationAbortedError):
+            result = work()
+        if self._stopping():
+            raise EvaluationAbortedError
+        return result
 
     # ---- saving and resuming
 
@@ -570,8 +591,9 @@ class Trainer:
             self.save_checkpoint()
             return self._finish()
         except EvaluationAbortedError:  # in the last evaluation, after everything is saved
-            log(f"训练已完成，最后的评估没有做完。要做完它请运行：\n  {resume_command()}")
-            return self.stop.exit_code
+            if self.is_main:
+                log(f"训练已完成，最后的评估没有做完。要做完它请运行：\n  {resume_command()}")
+            return self._stop_code()
 
     def _run_loop_safely(self) -> None:
         """Run the loop; should it fail (out of memory, a killed data worker), save what is done first."""
@@ -675,7 +697,11 @@ class Trainer:
                 else "这一步没有保存，只能从更早的检查点继续。"
             )
             log(f"继续训练请运行：\n  {resume_command()}")
-        return self.stop.exit_code if self.stop.signal is not None else 143
+        return self._stop_code()
+
+    def _stop_code(self) -> int:
+        """Return the exit code after a stop, of which a process may have heard from another one only."""
+        return self.stop.exit_code if self.stop.signal is not None else 128 + signal.SIGTERM
 
     def _finish(self) -> int:
         """Evaluate the best adapter on all of dev, write the report, and say where things are."""
@@ -698,7 +724,7 @@ class Trainer:
         self.model.eval()
         with whole_weights(self.model):
             dev_loss = self.dev_loss()
-            evaluation = self.extract_dev(limit=None) if self.is_main else None
+            evaluation = self._unless_stopped(lambda: self.extract_dev(limit=None) if self.is_main else None)
         if evaluation is not None:
             values = {"dev_loss": dev_loss, **triplet_scores(evaluation)}
             self.metrics.write("final", self.state.global_step, values)

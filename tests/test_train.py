@@ -194,6 +194,31 @@ sys.exit(train.main(sys.argv[1:]))
 """
 
 
+STOP_AT_RANK_1 = """
+import signal, sys, train
+check = train.Trainer._abort_if_stopped
+def stop(self):
+    if self.accelerator.process_index == 1:
+        signal.raise_signal(signal.SIGTERM)
+    check(self)
+train.Trainer._abort_if_stopped = stop
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def launch_two(
+    root: Path, directory: Path, script: str, words: list[str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in two processes on the CPU."""
+    # Without a GPU accelerate starts several processes only if told that it is a --multi_gpu launch.
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
+    launch += " --mixed_precision no --dynamo_backend no"
+    (directory / "script.py").write_text(script, encoding="utf-8")
+    command = [sys.executable, *launch.split(), str(directory / "script.py"), *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=240)
+
+
 def test_two_processes_train_as_one(root: Path, arguments: Command, tmp_path: Path) -> None:
     """Two CPU processes with half the accumulation: the same loss curve, and one of everything on disk.
 
@@ -203,24 +228,7 @@ def test_two_processes_train_as_one(root: Path, arguments: Command, tmp_path: Pa
     alone = arguments(**common, gradient_accumulation_steps=8, save_dir=tmp_path / "one")
     assert train.main(alone) == 0
     together = arguments(**common, gradient_accumulation_steps=4, save_dir=tmp_path / "two")
-    # Without a GPU accelerate starts several processes only if told that it is a --multi_gpu launch.
-    launch = [
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    script = tmp_path / "out_of_memory.py"
-    script.write_text(OUT_OF_MEMORY_AT_RANK_1, encoding="utf-8")
-    result = subprocess.run(
-        [sys.executable, *launch, str(script), *together],
-        cwd=root, env=environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    result = launch_two(root, tmp_path, OUT_OF_MEMORY_AT_RANK_1, together)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stderr.count("开始训练") == 1
     assert "进程 1 显存不足：" in result.stderr
@@ -229,6 +237,17 @@ def test_two_processes_train_as_one(root: Path, arguments: Command, tmp_path: Pa
     assert curves[0] == pytest.approx(curves[1], abs=1e-3)
     finals = [records(tmp_path / name, "final") for name in ("one", "two")]
     assert finals[0][0]["dev_loss"] == pytest.approx(finals[1][0]["dev_loss"], rel=1e-3)
+
+
+def test_a_stop_of_one_process_ends_an_evaluation_in_all(
+    root: Path, arguments: Command, tmp_path: Path
+) -> None:
+    words = arguments(epochs=1, eval_steps=1, save_freq=0, fp16=False)
+    result = launch_two(root, tmp_path, STOP_AT_RANK_1, words)
+    assert result.returncode != 0
+    assert "已保存第 1 步的检查点" in result.stderr
+    assert "accelerate launch" in result.stderr[result.stderr.index("继续训练请运行") :]
+    assert (tmp_path / "run" / "checkpoint-1" / "training_state.pt").exists()
 
 
 def test_early_stopping_and_max_steps(arguments: Command, tmp_path: Path) -> None:

@@ -15,19 +15,22 @@ def target_count(batch: dict[str, torch.Tensor]) -> int:
     return int((batch["labels"][:, 1:] != -100).sum())
 
 
-def mean_loss(
+def loss_sums(
     accelerator: Accelerator,
     model: Any,
     batches: Iterable[dict[str, torch.Tensor]],
     before_batch: Callable[[], None],
-) -> float:
-    """Return the mean loss over all target tokens of all processes' batches (a collective call).
+) -> torch.Tensor:
+    """Sum the losses of this process's batches.
 
     Args:
-        accelerator: for device, precision and the sum over processes.
+        accelerator: for device and precision.
         model: as `accelerator.prepare` returned it; used without its wrapper, there being no gradient.
         batches: this process's share; processes may have different numbers of them, or none.
         before_batch: called before each batch; may raise to give up.
+
+    Returns:
+        [2] float64: the sum over target tokens, and their number.
     """
     import torch
 
@@ -39,6 +42,4 @@ def mean_loss(
             loss = model(**batch, use_cache=False).loss
         count = target_count(batch)
         loss_sum, total = loss_sum + float(loss) * count, total + count
-    sums = torch.tensor([loss_sum, total], dtype=torch.float64, device=accelerator.device)
-    loss_sum, total = accelerator.reduce(sums, "sum").tolist()
-    return loss_sum / max(total, 1)
+    return torch.tensor([loss_sum, total], dtype=torch.float64, device=accelerator.device)
