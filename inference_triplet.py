@@ -55,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     results = sys.stdout
+    if isinstance(results, io.TextIOWrapper):  # JSON is UTF-8 wherever it goes
+        results.reconfigure(encoding="utf-8")
     with contextlib.redirect_stdout(sys.stderr):  # libraries may print; only results reach the real stdout
         try:
+            for path in (args.input, args.output, args.evaluate, args.report):
+                check_path(path)
             if args.input:
                 return extract_file(args)
             if args.evaluate:
@@ -84,6 +88,21 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if args.text is not None and (problem := text_problem(args.text)):
         raise UserError(f"--text 不能抽取：{problem}。")
     return args
+
+
+def check_path(path: Path | None) -> None:
+    """Make sure that the system can say whether there is something at a path of the command line.
+
+    Raises:
+        UserError: it can't: the name is too long, or a directory above it is closed to the user.
+    """
+    try:
+        if path is not None:
+            path.exists()
+    except OSError as error:
+        name = str(path)
+        shown = name if len(name) <= 60 else name[:60] + "…"
+        raise UserError(f"路径 {shown} 不能用（{error.strerror}），请检查路径和权限。") from error
 
 
 def text_problem(text: Any, name: str = "text") -> str | None:
@@ -279,7 +298,15 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
     Raises:
         UserError: the file can't be read.
     """
-    from data_handle.reader import BOM, MAX_LINE_BYTES, BadLine, iter_lines_in, iter_objects_in, open_data
+    from data_handle.reader import (
+        BOM,
+        MAX_LINE_BYTES,
+        BadLine,
+        decode_line,
+        iter_lines_in,
+        iter_objects_in,
+        open_data,
+    )
     from extraction.files import Record
 
     try:
@@ -301,7 +328,13 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
                 if isinstance(item, BadLine):
                     yield Record({"line": item.line_number, "text": ""}, item.reason)
                     continue
-                sentence = item[1].decode("utf-8", "surrogateescape").rstrip("\r\n")
+                number, raw = item
+                raw = raw.rstrip(b"\r\n")
+                try:
+                    sentence = decode_line(raw)
+                except ValueError as error:
+                    yield Record({"line": number, "text": raw.decode("utf-8", "replace")}, str(error))
+                    continue
                 if sentence.strip():
                     yield Record({"text": sentence}, text_problem(sentence))
     except OSError as error:
@@ -379,7 +412,7 @@ def extract_file(args: argparse.Namespace) -> int:
             log(f"本次平均 {summary.written / (time.perf_counter() - start):.2f} 句/秒（含加载模型）。")
         if summary.failed:
             log(f"{summary.failed} 行没有得到结果，原因见输出中的 error 字段。")
-    return 1 if summary.failed else 0
+    return 1 if summary.failed and shards.rank == 0 else 0  # one is enough, and stops no other process
 
 
 def write_shard(
@@ -427,7 +460,12 @@ def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
     from data_handle.reader import describe_bad_lines, read_jsonl
     from extraction.console import Progress
     from extraction.evaluation import evaluate
+    from extraction.files import check_output
 
+    if args.report is not None:
+        if args.report.exists() and args.evaluate.exists() and args.report.samefile(args.evaluate):
+            raise UserError("--report 与 --evaluate 是同一个文件，请换一个 --report。")
+        check_output(args.report, "报告", "--report")
     examples, bad_lines = read_jsonl(args.evaluate)
     for line in describe_bad_lines(bad_lines):
         log(line)
@@ -455,13 +493,16 @@ def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
     log(evaluation.describe(PRINTED_ERRORS))
     if len(evaluation.report.errors) > PRINTED_ERRORS:
         log(f"……共 {len(evaluation.report.errors)} 句有错，用 --report 文件 保存全部。")
-    print_json(report(REPORTED_ERRORS), results)
     if args.report is not None:
         text = json.dumps(report(None), ensure_ascii=False, indent=2)
         try:
             args.report.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"写不了报告 {args.report}（{error.strerror}），请检查路径和权限。") from error
+        finally:
+            print_json(report(REPORTED_ERRORS), results)
+    else:
+        print_json(report(REPORTED_ERRORS), results)
     failed = len(bad_lines) + len(evaluation.failures) + len(evaluation.unusable)
     if failed:
         log(f"{failed} 行没有得到评估（坏行、生成失败或标准答案无法读取）。")

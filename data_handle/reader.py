@@ -157,8 +157,9 @@ def iter_lines_in(
     `max_line_bytes` is a `BadLine`. The arguments are those of `iter_objects_in`."""
     while raw := file.readline(max_line_bytes + 1):
         line_number += 1
+        too_long = len(raw) > max_line_bytes and not raw.endswith(b"\n")
         raw = raw.removeprefix(BOM)  # at the start of the file, or where files were joined
-        if len(raw) > max_line_bytes and not raw.endswith(b"\n"):
+        if too_long:
             size = len(raw) + _skip_line(file)
             reason = f"这一行有 {size:,} 字节，超过上限 {max_line_bytes:,} 字节"
             yield BadLine(str(path), line_number, reason)
@@ -224,15 +225,20 @@ def _skip_line(file: LineSource) -> int:
     return skipped
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object of a line; raise a `ValueError` with the reason in Chinese."""
+def decode_line(raw: bytes) -> str:
+    """Return the text of a line; raise a `ValueError` with the reason in Chinese."""
     if b"\0" in raw:
         hint = "（像是 UTF-16 编码，请把文件转成 UTF-8）" if raw.count(b"\0") * 3 >= len(raw) else ""
         raise ValueError(f"含有 NUL 字节{hint}")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"不是 UTF-8 编码，第 {error.start + 1} 个字节处出错{_encoding_hint(raw)}") from None
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line; raise a `ValueError` with the reason in Chinese."""
+    text = decode_line(raw)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from extraction.extractor import Extraction, TripletExtractor
 from extraction.metrics import Report
 from extraction.reliability import Reliability
+from extraction.source_text import normalise
 from utils.prompt import split_context
 from utils.triplets import is_triplet_target, parse_target
 
@@ -83,14 +84,18 @@ def evaluate(
         extraction = extractions[index]
         if extraction.error is not None:
             evaluation.failures.append({"sentence": sentence, "error": extraction.error})
-        _count(evaluation, sentence, target, extraction)
+        _count(evaluation, sentence, target, extraction, extractor.tokenizer)
     return evaluation
 
 
-def _count(evaluation: Evaluation, sentence: str, target: str, extraction: Extraction) -> None:
+def _count(
+    evaluation: Evaluation, sentence: str, target: str, extraction: Extraction, tokenizer: Any
+) -> None:
     if not is_triplet_target(target):
         evaluation.classification_lines += 1
-        if extraction.error is not None or extraction.raw.strip() != target.strip():
+        # The model can't write full-width forms and the like: both sides as the tokenizer sees them.
+        answer, expected_answer = (normalise(text, tokenizer).strip() for text in (extraction.raw, target))
+        if extraction.error is not None or answer != expected_answer:
             evaluation.classification_errors.append(
                 {"sentence": sentence, "expected": target, "answer": extraction.raw}
             )

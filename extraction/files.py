@@ -35,18 +35,22 @@ class FileSummary:
     failed: int = 0
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, what: str = "输出文件", option: str = "--output") -> None:
     """Make sure, before a model is loaded for it, that a file of results can be written.
+
+    Args:
+        path: the file.
+        what, option: how messages name it.
 
     Raises:
         UserError: it can't.
     """
     if not path.parent.is_dir():
-        raise UserError(f"写不了输出文件 {path}：目录 {path.parent} 不存在，请先建好或改正路径。")
+        raise UserError(f"写不了{what} {path}：目录 {path.parent} 不存在，请先建好或改正路径。")
     if path.exists() and not path.is_file():
-        raise UserError(f"写不了输出文件 {path}：它不是普通文件，请换一个 --output。")
+        raise UserError(f"写不了{what} {path}：它不是普通文件，请换一个 {option}。")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(f"写不了输出文件 {path}：没有写权限，请检查权限或换一个 --output。")
+        raise UserError(f"写不了{what} {path}：没有写权限，请检查权限或换一个 {option}。")
 
 
 def write_results(
@@ -103,8 +107,11 @@ def _dump(fields: dict[str, Any]) -> bytes:
     """Serialise to UTF-8; lone surrogates, which have no encoding, stay JSON escapes; NaN becomes null."""
     try:
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    except ValueError:  # Python reads NaN and Infinity, which JSON does not have
-        return _dump(_without_nan(fields))
+    except (ValueError, RecursionError):  # Python reads NaN and Infinity, which JSON does not have
+        try:
+            return _dump(_without_nan(fields))
+        except RecursionError:  # only the input's own fields can be as deep
+            return _dump({name: value if isinstance(value, str) else None for name, value in fields.items()})
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -39,10 +39,12 @@ class Schema:
             UserError: the file is missing, or is not a list of combinations under "combinations".
         """
         try:
-            items = json.loads(Path(path).read_text(encoding="utf-8"))["combinations"]
+            items = json.loads(Path(path).read_text(encoding="utf-8-sig"))["combinations"]
             combinations = [Combination(**item) for item in items]
         except OSError as error:
             raise UserError(f"读不了模式文件 {path}：{error.strerror}。") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"模式文件 {path} 不是 UTF-8 编码，请把它转成 UTF-8。") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(_malformed(path)) from error
         if not all(isinstance(name, str) and name for combination in combinations for name in combination):

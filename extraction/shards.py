@@ -109,6 +109,7 @@ class Shards:
                 sum(item.written for item in summaries),
                 sum(item.failed for item in summaries),
             )
+        gather_object([None])  # a process that ends before the files are joined would end the first one too
         return summary
 
     def _join_files(self) -> None:

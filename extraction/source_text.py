@@ -97,7 +97,8 @@ def _units(sentence: str, tokenizer: Any) -> list[_Unit]:
     """Split a sentence into what the tokenizer makes of each of its characters, or of several together."""
     prepared, origins = _prepare(sentence, tokenizer)
     normalised, offsets = tokenizer.sp_model.normalize(prepared, with_offsets=True)
-    if normalised.startswith("▁") and not prepared.startswith("▁"):
+    between = tokenizer.sp_model.normalize("甲甲")
+    if normalised and between.startswith("▁"):
         normalised, offsets = normalised[1:], offsets[1:]  # put there by SentencePiece
     units = []
     for offset, group in groupby(range(len(normalised)), key=lambda index: offsets[index]):
@@ -106,6 +107,8 @@ def _units(sentence: str, tokenizer: Any) -> list[_Unit]:
         if blank := _BLANK_PIECE.fullmatch(text):
             text = " " * int(blank[1])
         end = offsets[indices[-1] + 1]
+        while end - offset > 1 and tokenizer.sp_model.normalize(f"甲{prepared[end - 1]}甲") == between:
+            end -= 1  # a character that the tokenizer drops, such as a vertical tab, is part of none
         units.append(_Unit(_PIECES.get(text, text), origins[offset], origins[end]))
     return units
 

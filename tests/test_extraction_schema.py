@@ -43,6 +43,11 @@ def test_round_trip_through_a_file(tmp_path: Path) -> None:
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(schema.to_dict()), encoding="utf-8")
     assert Schema.load(path) == schema
+    path.write_text(json.dumps(schema.to_dict()), encoding="utf-8-sig")  # as Windows' Notepad does
+    assert Schema.load(path) == schema
+    path.write_text(json.dumps(schema.to_dict(), ensure_ascii=False), encoding="gbk")
+    with pytest.raises(UserError, match="不是 UTF-8 编码"):
+        Schema.load(path)
 
 
 @pytest.mark.parametrize(

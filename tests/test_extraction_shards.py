@@ -62,9 +62,10 @@ def test_unfinished_results_of_other_processes_are_named(tmp_path: Path) -> None
 
 def test_two_processes_give_the_file_of_one(tiny_run: TinyRun, tmp_path: Path) -> None:
     source, one, two = tmp_path / "in.txt", tmp_path / "one.jsonl", tmp_path / "two.jsonl"
-    source.write_text("".join(f"{sentence}\n" for sentence in [FILM, NOVEL, RAIN, "  x"] * 7), "utf-8")
+    text = "".join(f"{sentence}\n" for sentence in [FILM, NOVEL, RAIN, "  x"] * 7)
+    source.write_bytes(text.encode() + b"\xff\n")  # the second process's; it must not end the first one
     argv = ["--adapter", str(tiny_run.adapter), "--input", str(source), "--batch_size", "1", "--output"]
-    assert main([*argv, str(one)]) == 0
+    assert main([*argv, str(one)]) == 1
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 
@@ -77,12 +78,12 @@ def test_two_processes_give_the_file_of_one(tiny_run: TinyRun, tmp_path: Path) -
             timeout=300,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 1, done.stderr
         return done.stderr
 
-    assert "共 28 行（其中 0 行是上次完成的）" in run()
+    assert "共 29 行（其中 0 行是上次完成的）" in run()
     assert two.read_bytes() == one.read_bytes()
-    assert len([json.loads(line) for line in two.open(encoding="utf-8")]) == 28
+    assert len([json.loads(line) for line in two.open(encoding="utf-8")]) == 29
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "one.jsonl", "two.jsonl"]
-    assert "共 28 行（其中 28 行是上次完成的）" in run()  # nothing to do
+    assert "共 29 行（其中 29 行是上次完成的）" in run()  # nothing to do
     assert two.read_bytes() == one.read_bytes()

@@ -220,7 +220,8 @@ def test_sentences_in_a_text_file(run: Callable[..., tuple[int, str, str]], tmp_
     assert (code, out) == (1, "")
     assert lines[0] == {"text": FILM, "triplets": as_json(FILM_TRIPLETS)}
     assert lines[1] == {"text": NOVEL, "triplets": as_json(NOVEL_TRIPLETS)}
-    assert "error" in lines[2]
+    assert lines[2] == {"line": 4, "text": "\ufffd\ufffd", "triplets": [], "error": lines[2]["error"]}
+    assert lines[2]["error"].startswith("不是 UTF-8 编码，第 1 个字节处出错")
     assert lines[3] == {"text": RAIN, "triplets": []}
     assert "已完成 4 句" in err
     assert "共 4 行（其中 0 行是上次完成的）" in err
@@ -327,7 +328,7 @@ def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
 def test_a_line_over_the_limit_is_a_bad_line(tmp_path: Path, form: str, long: str, first: bool) -> None:
     source = tmp_path / "in"
     lines = [form.format(text) for text in ((long, "乙", "丙") if first else ("乙", long, "丙"))]
-    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
     records = list(read_records(source))
     assert [record.fields["text"] for record in records if record.problem is None] == ["乙", "丙"]
     (bad,) = [record for record in records if record.problem is not None]
@@ -403,6 +404,39 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     writable[:] = [tmp_path]
     check_output(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
+    sentence = "《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。" * 5
+    with pytest.raises(UserError, match=r"路径 《娘家的故事.*… 不能用（File name too long）"):
+        main(["--input", sentence, "--output", str(tmp_path / "out")])
+
+
+def test_a_plain_file_in_gbk_says_so(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("张玲执导\n", encoding="gbk")
+    (record,) = read_records(tmp_path / "in.txt")
+    assert record.problem is not None
+    assert record.problem.endswith("（像是 GBK 编码，请把文件转成 UTF-8）")
+
+
+def test_input_nested_too_deep_to_be_written_again(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(f'{{"text": "{RAIN}", "deep": {"[" * 600}NaN{"]" * 600}}}\n', encoding="utf-8")
+    assert run("--input", source, "--output", output)[0] == 0
+    assert json.loads(output.read_text(encoding="utf-8")) == {"text": RAIN, "deep": None, "triplets": []}
+
+
+def test_a_report_over_the_labelled_data_is_refused(
+    run: Callable[..., tuple[int, str, str]], labelled: Path, tmp_path: Path
+) -> None:
+    before = labelled.read_bytes()
+    with pytest.raises(UserError, match="--report 与 --evaluate 是同一个文件"):
+        run("--evaluate", labelled, "--report", labelled)
+    with pytest.raises(UserError, match=r"写不了报告 .*none/r.json：目录 .*none 不存在"):
+        run("--evaluate", labelled, "--report", tmp_path / "none" / "r.json")
+    assert labelled.read_bytes() == before
 
 
 def test_a_model_that_cannot_be_read_is_not_blamed_on_the_output(
