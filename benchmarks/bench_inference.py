@@ -75,8 +75,10 @@ def main() -> int:
     parser.add_argument("--single", type=int, default=40, help="sentences for the latency, one at a time")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3, help="paired runs of the throughput")
-    parser.add_argument("--scores", action="store_true", help="compute scores too")
+    parser.add_argument("--scores", action="store_true", help="compute scores too (tiny only)")
     args = parser.parse_args()
+    if args.scores and args.model == "block":
+        parser.error("--scores needs answers that the model chose: not with --model block")
 
     set_seed(0)
     model, tokenizer = load_tiny(args) if args.model == "tiny" else make_block(args.device)

@@ -18,8 +18,8 @@ def chinese_name(rng: Random) -> str:
     else:
         surname = skewed(rng, facts.SURNAMES)
     length = 1 if chance(rng, 0.3) else 2
-    if chance(rng, 0.3):
-        return surname + any_characters(rng, length, length, 2500)
+    if chance(rng, 0.4):
+        return surname + any_characters(rng, length, length, 3500)
     return surname + "".join(rng.choice(facts.GIVEN) for _ in range(length))
 
 
@@ -51,7 +51,7 @@ def stage_name(rng: Random) -> str:
     kind = rng.random()
     if kind < 0.35:
         return rng.choice(words.pool(one_of(rng, "n v a i t nz"))) + (
-            rng.choice(words.pool("n")) if chance(rng, 0.35) else ""
+            rng.choice(words.pool("n")) if chance(rng, 0.6) else ""
         )
     if kind < 0.6:
         return rng.choice(facts.NICKNAME_PARTS) + rng.choice(words.pool(rng.choice(("n", "v", "a"))))
