@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 from extraction.console import ChineseArgumentParser, positive_int, probability
 from utils.common_utils import UserError
+from utils.device import check_device_name
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,5 +83,4 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
             raise UserError(f"--evaluate 不输出三元组，不能与 --{name} 同时使用。")
     if args.adapter is not None and args.no_adapter:
         raise UserError("--adapter 与 --no-adapter 不能同时使用。")
-    if args.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", args.device):
-        raise UserError(f"--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 {args.device!r}。")
+    check_device_name(args.device)

@@ -67,18 +67,28 @@ def chunk_batches(
     """Draw one chunk of samples, pack them into rows and cut it into batches, in a seeded order.
 
     There are two lengths of row, and all batches of a length have the same shape, so that a compiled model
-    has two shapes to compile for. The few rows that fill no batch are left out.
+    has two shapes to compile for. Short samples fill up the long rows first. The few rows that fill no batch
+    are left out.
     """
     copying = max(0.04, 0.3 * (1 - chunk / COPYING_CHUNKS))
     writer = TaskWriter(f"{seed}/{chunk}", held_out, copying)
     samples = [encode_sample(tokenizer, writer.sample()) for _ in range(CHUNK)]
     short, long = ROW_LENGTHS
-    longer = [sample for sample in samples if short < len(sample.input_ids) <= long]
-    groups = ((long, longer), (short, [sample for sample in samples if len(sample.input_ids) <= short]))
+    samples = [sample for sample in samples if len(sample.input_ids) <= long]
+    long_rows = [  # longest first: the row of a long sample begins with it
+        row
+        for row in assign_rows([len(sample.input_ids) for sample in samples], long)
+        if len(samples[row[0]].input_ids) > short
+    ]
+    placed = {index for row in long_rows for index in row}
+    rest = [index for index in range(len(samples)) if index not in placed]
+    short_rows = [
+        [rest[place] for place in row]
+        for row in assign_rows([len(samples[index].input_ids) for index in rest], short)
+    ]
     batches = []
-    for row_length, group in groups:
-        assigned = assign_rows([len(sample.input_ids) for sample in group], row_length)
-        rows = [[group[index] for index in row] for row in assigned]
+    for row_length, assigned in ((long, long_rows), (short, short_rows)):
+        rows = [[samples[index] for index in row] for row in assigned]
         writer.rng.shuffle(rows)
         count = max(1, batch_tokens // row_length)
         batches += [

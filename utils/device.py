@@ -28,6 +28,16 @@ def limit_primitive_cache() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
+def check_device_name(device: str | None) -> None:
+    """Make sure, without torch, that a device is written as torch wants it.
+
+    Raises:
+        UserError: it is no CPU and no CUDA card.
+    """
+    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UserError(f"--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 {device!r}。")
+
+
 def check_device(device: str | None) -> None:
     """Make sure that a device asked for by name is there.
 
@@ -36,8 +46,7 @@ def check_device(device: str | None) -> None:
     """
     import torch
 
-    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise UserError(f"--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 {device!r}。")
+    check_device_name(device)
     if device is None or device == "cpu":
         return
     available = torch.cuda.device_count()
