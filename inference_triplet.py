@@ -493,15 +493,13 @@ def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
     log(evaluation.describe(PRINTED_ERRORS))
     if len(evaluation.report.errors) > PRINTED_ERRORS:
         log(f"……共 {len(evaluation.report.errors)} 句有错，用 --report 文件 保存全部。")
-    if args.report is not None:
-        text = json.dumps(report(None), ensure_ascii=False, indent=2)
-        try:
+    try:
+        if args.report is not None:
+            text = json.dumps(report(None), ensure_ascii=False, indent=2)
             args.report.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"写不了报告 {args.report}（{error.strerror}），请检查路径和权限。") from error
-        finally:
-            print_json(report(REPORTED_ERRORS), results)
-    else:
+    except OSError as error:
+        raise UserError(f"写不了报告 {args.report}（{error.strerror}），请检查路径和权限。") from error
+    finally:  # the result has cost too much to be lost with the report
         print_json(report(REPORTED_ERRORS), results)
     failed = len(bad_lines) + len(evaluation.failures) + len(evaluation.unusable)
     if failed:
