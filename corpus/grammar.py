@@ -28,8 +28,8 @@ class Kind:
     """A kind of subject: how it is called, and its phrases by position.
 
     Positions: `pred` follows the subject; `attr` stands before a noun and ends in 的; `lead` is a clause
-    that holds {S} itself; `note` fits into brackets and fact boxes; `full` is a whole sentence; `extra`
-    follows the subject and states no fact.
+    that holds {S} itself, or {B} (the same without quotation marks); `note` fits into brackets and fact
+    boxes; `full` is a whole sentence; `extra` follows the subject and states no fact.
     """
 
     name: str
@@ -50,6 +50,11 @@ class Record:
 
 
 Filler = Callable[[Random], str]
+# of a work that stands in a relation: the relation to its maker, the types, and how that is said
+_WORK_MAKERS = {
+    "改编自": ("作者", ("图书作品", "人物"), "{name}的[小说|同名小说|长篇小说|原著|]{work}"),
+    "主题曲": ("歌手", ("歌曲", "人物"), "{work}（{name}[演唱|唱|]）"),
+}
 
 
 def slots(text: str) -> list[str]:
@@ -186,6 +191,10 @@ class Teller:
             quoted = [f"《{subject}》" for subject in subjects] if kind.quoted else subjects
             together = kind.quoted and draw.chance(self.rng, 0.4)
             return "".join(quoted) + self.rng.choice(("", "等")) if together else join_list(self.rng, quoted)
+        if slot == "B":
+            return self.mention(bare=True)
+        if slot == "family" and kind.name == "species" and draw.chance(self.rng, 0.3):
+            return self.record.subject + "科"
         if slot == "N":  # {genre} and {job} among the nouns are filled in at the end
             return self.rng.choice(kind.nouns)
         if slot == "it":
@@ -201,8 +210,21 @@ class Teller:
                         Triplet(predicate, object_type, subject_type, value, subject) for value in values
                     ]
             if object_type in ("作品", "歌曲", "音乐专辑"):
-                return "".join(f"《{value}》" for value in values)
+                return self._by_someone(predicates[0], "".join(f"《{value}》" for value in values), values)
             return join_list(self.rng, values, object_type in ("人物", "企业"))
+        return self._filler(slot)
+
+    def _by_someone(self, predicate: str, text: str, works: list[str]) -> str:
+        """Say of some works that a sentence mentions who wrote or sings them."""
+        if predicate not in _WORK_MAKERS or not draw.chance(self.rng, 0.25):
+            return text
+        maker, types, form = _WORK_MAKERS[predicate]
+        _, filler = self.fillers["person"]
+        name = filler(self.rng)
+        self.triplets += [Triplet(maker, types[1], types[0], name, work) for work in works]
+        return choose(self.rng, form).format(name=name, work=text)
+
+    def _filler(self, slot: str) -> str:
         entity_type, filler = self.fillers[slot]
         text = filler(self.rng)
         if entity_type:

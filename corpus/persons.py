@@ -11,15 +11,18 @@ from corpus.draw import any_characters, chance, one_of, skewed
 def chinese_name(rng: Random) -> str:
     """Draw a Chinese personal name of two to four characters."""
     kind = rng.random()
-    if kind < 0.07:
+    if kind < 0.12:
         surname = rng.choice(facts.COMPOUND_SURNAMES)
-    elif kind < 0.2:
+    elif kind < 0.25:
         surname = rng.choice(facts.RARE_SURNAMES)
     else:
         surname = skewed(rng, facts.SURNAMES)
     length = 1 if chance(rng, 0.3) else 2
     if chance(rng, 0.4):
         return surname + any_characters(rng, length, length, 3500)
+    if length == 2 and chance(rng, 0.25):  # a word, or a character twice: 知秋, 夏至, 北北
+        word = rng.choice(words.pool(rng.choice("natvsi")))
+        return surname + (word if len(word) == 2 else 2 * rng.choice(facts.GIVEN))
     return surname + "".join(rng.choice(facts.GIVEN) for _ in range(length))
 
 
@@ -49,7 +52,12 @@ def japanese_name(rng: Random) -> str:
 def stage_name(rng: Random) -> str:
     """Draw a pen or stage name, such as those of web writers and singers."""
     kind = rng.random()
-    if kind < 0.35:
+    if kind < 0.12:
+        quality = rng.choice(words.pool(one_of(rng, "v a n i"))) + (
+            rng.choice(words.pool("n")) if chance(rng, 0.2) else ""
+        )
+        return rng.choice(("", "", "", "不", "爱", "会", "没")) + quality + "的" + rng.choice(words.pool("n"))
+    if kind < 0.38:
         return rng.choice(words.pool(one_of(rng, "n v a i t nz"))) + (
             rng.choice(words.pool("n")) if chance(rng, 0.6) else ""
         )

@@ -118,7 +118,7 @@ KINDS: dict[str, tuple[float, Draw, dict[str, tuple[float, int, Draw]]]] = {
         },
     ),
     "peak": (2, places.peak, {"海拔": (1.0, 1, quantities.altitude)}),
-    "scenery": (2.5, places.scenery, {"所在城市": (0.95, 1, places.city), "占地面积": (0.2, 1, quantities.area)}),
+    "scenery": (4, places.scenery, {"所在城市": (0.95, 1, places.city), "占地面积": (0.2, 1, quantities.area)}),
     "country": (2, _country, {"首都": (0.7, 1, places.city), "官方语言": (0.45, 1, places.city), "面积": (0.15, 1, quantities.area), "人口数量": (0.15, 1, quantities.people)}),
     "species": (5, species.species, {"目": (1.0, 1, species.order)}),
     "discipline": (2, organisations.discipline, {"专业代码": (0.75, 1, quantities.subject_code), "修业年限": (0.6, 1, _years)}),
@@ -188,6 +188,8 @@ def _tie_up(rng: Random, record: Record, accepted: Callable[[Draw], str]) -> Non
             told["首都"] = [capital]
         if "官方语言" in told:
             told["官方语言"] = [language]
+    elif name == "species" and draw.chance(rng, 0.15):  # 银杏 belongs to 银杏目
+        told["目"] = [record.subject[:3] + "目"]
     elif name in ("company", "institution", "school") and len(record.subject) > 4 and draw.chance(rng, 0.15):
         told["简称"] = [organisations.short_name(rng, record.subject)]
     elif name == "couple":

@@ -11,7 +11,9 @@ from corpus import quantities, words
 from corpus.fillers import GENRES, free_clause, job
 
 _CHAT = tuple(
-    "听说 刚看完， 我记得 话说 昨晚查了一下， 朋友说 大家都知道， 有人知道吗， 哈哈， 其实 没想到 不得不说， 请问".split()
+    "听说 刚看完， 我记得 话说 昨晚查了一下， 朋友说 大家都知道， 有人知道吗， 哈哈， 其实 没想到 不得不说， 请问 "
+    "我认识 我喜欢 你知道吗， 老师， 许多人以为 大家公认 如今 那时 后来 原来 毕竟 可是 而 但 因为 由于 当时 今天 昨天 明天 据我所知 "
+    "最近 有一天 同事说 书上说 问： 答： 众所周知 每次说起 提到 只见 从前".split()
 )
 _HEADINGS = (
     "基本信息 ",
@@ -48,9 +50,9 @@ def register(rng: Random, text: str) -> str:
     roll = rng.random()
     if roll < 0.1:
         text = _news(rng) + text
-    elif roll < 0.16:
-        text = rng.choice(_CHAT) + text
     elif roll < 0.19:
+        text = rng.choice(_CHAT) + text
+    elif roll < 0.21:
         text = rng.choice(_HEADINGS) + text
     elif roll < 0.25:
         text = free_clause(rng) + rng.choice(("，", "。", "：")) + text
@@ -85,7 +87,13 @@ def noise(rng: Random, text: str, values: Iterable[str] = ()) -> str:
     return text
 
 
-_ADVERBS = tuple("也又曾已还只才都就便再却仍将正专常竟亦从在把对和给被是当任写说")
+_ADVERBS = tuple(
+    "也又曾已还只才都就便再却仍将正专常竟亦从在把对和给被是当任写说会则终太真先即均各很最更一这那因凭以"
+)
+_BEHIND = (
+    "终于 亲自 果然 居然 一直 后来 当年 一手 一夜之间 白手起家 应邀 独自 今天 昨天 去年 近日 多年来 从小 也曾 曾经 "
+    "先生 女士 老师 教授 本人 同志 大师 导演 等人".split()
+)
 _JOINTS = tuple("、和与及以等/（(")  # before these nothing is put in: a list goes on, or a bracket opens
 
 
@@ -102,7 +110,7 @@ def crowd(rng: Random, text: str, names: list[str]) -> str:
         elif roll < 0.45 or after.startswith(_JOINTS):
             before += job(rng) if bare else ""
         elif not after.startswith(("》", "”", "·")):
-            single = rng.random() < 0.35
-            after = rng.choice(_ADVERBS if single else words.pool(rng.choice("vvat"))) + after
+            pools = (_ADVERBS, _BEHIND, words.pool(rng.choice("vvat")))
+            after = rng.choice(rng.choices(pools, (40, 15, 45))[0]) + after
         text = before + name + after
     return text

@@ -9,13 +9,26 @@ from random import Random
 
 from corpus import draw, phrases_other, phrases_people, phrases_works, quantities, words
 from corpus.fillers import CLASSIFIERS, DEEDS, FILLERS, GENRES, MAKERS, free_clause, job
-from corpus.grammar import Filler, Kind, Teller, choose, parse_kinds
+from corpus.grammar import Filler, Kind, Phrase, Teller, choose, parse_kinds
 from corpus.records import KINDS, draw_record
 from corpus.registers import crowd, noise, register
 from corpus.schema import TYPES
 from utils.triplets import Triplet
 
 _FAMILY = {"子": ("", ""), "父": ("", ""), "母": ("", "")}
+# Clauses that name entities and state no fact; {relation} is the name of any.
+_IDLE = (
+    "{person}[今天|昨天|下周|明年||][来到|去了|要去|抵达|离开|路过|想去]{place}[出差|开会|旅行|调研|探亲||]",
+    "{person}[和|与|、]{person}[{verb}|讨论{noun}|见面|合影|是{noun}|下周去{place}]",
+    "{person}[说|认为|表示|笑着说][：|，]{word}",
+    "[他|她|这个人|这位{job}]的{relation}[{word}|在{noun}里算中等|没有公开|一直是个谜|谁也不知道]",
+    "[这|那|这部|那家|该][{N}|{N}|]的{relation}[{word}|是谁|还没有定|不详|有好几个]",
+    "[我|他|她|大家][看过|听过|读过|喜欢|没看过|找不到]《{title}》[，{word}|]",
+    "《{title}》[好看吗|怎么样|{word}|让我{verb}]",
+    "{school}[放假了|办了{noun}展|{word}]", "{org}[发布了{noun}|招聘{job}|{word}]",
+    "[从|去]{place}[到|去]{place}[要{num}小时|很远|{word}]", "{date}[是{noun}日|下了雨|{word}]",
+    "[没有|不知道|谁]{relation}[，|]{word}", "{job}{person}[{word}|{verb}{noun}]",
+)  # fmt: skip
 
 
 @dataclass
@@ -70,10 +83,12 @@ class Writer:
         name = kind_name or rng.choices(self.kind_names, self.kind_weights)[0]
         kind = kinds()[name]
         roll = rng.random()
-        if kind_name is None and roll < 0.05:
+        if kind_name is None and roll < 0.07:
             return self._nothing()
         if name in ("couple", "parent", "actor"):
             text, tellers = self._frame(kind)
+            if draw.chance(rng, 0.35):
+                text = self._add_maker(text, tellers)
         elif roll < 0.09:
             text, tellers = self._parallel(kind)
         elif roll < 0.15:
@@ -87,12 +102,56 @@ class Writer:
         else:
             text = register(rng, text)
             extra_triplets, extra_mentions = [], []
+        if draw.chance(rng, 0.06):
+            idle = self._idle(tellers[0])
+            text = (
+                f"{idle}{rng.choice('，。，：')}{text}"
+                if draw.chance(rng, 0.3)
+                else f"{text.rstrip('。！')}{rng.choice('，。；')}{idle}。"
+            )
         triplets = [triplet for teller in tellers for triplet in teller.triplets] + extra_triplets
         mentions = [mention for teller in tellers for mention in teller.mentions] + extra_mentions
+        text, origins = self._with_origin(text, triplets)
+        triplets += origins
         named = [pair for t in triplets for pair in ((t.subject, t.subject_type), (t.object, t.object_type))]
         people = [text for text, entity_type in (*named, *mentions) if entity_type.endswith("人物")]
         text = noise(rng, crowd(rng, text, people), (value for value, _ in named))
         return Sentence(text, self._in_order(text, triplets), mentions, name)
+
+    def _with_origin(self, text: str, triplets: list[Triplet]) -> tuple[str, list[Triplet]]:
+        """Say right before the name of a maker where the person is from: 法国导演…, 蒙古族诗人…, 湖南长沙人….
+
+        Returns:
+            The text and the triplets to be added; unchanged and none where it would not fit.
+        """
+        rng = self.rng
+        makers = [t.object for t in triplets if t.predicate in MAKERS]
+        if not makers or not draw.chance(rng, 0.15):
+            return text, []
+        name = rng.choice(makers)
+        before, _, after = text.partition(name)
+        if text.count(name) != 1 or before.endswith(("《", "“", "·", "人", "族", "籍")) or after[:1] == "·":
+            return text, []
+        predicate, kind, form = rng.choice(
+            (
+                ("国籍", "person", "[{0}|{0}|{0}籍|{0}著名|{0}女]{1}"),
+                ("国籍", "person", "[{0}人|{0}籍]"),
+                ("民族", "person", "[{0}{1}|{0}|{0}人]"),
+                ("出生地", "person", "[{0}人|{0}籍{1}]"),
+                ("朝代", "history", "[{0}{1}|{0}人|{0}的]"),
+            )
+        )
+        value = KINDS[kind][2][predicate][2](rng)
+        if value in text or not self.accept(value) or any(t.subject == name for t in triplets):
+            return text, []
+        origin = choose(rng, form).format(value, job(rng))
+        subject_type, object_type = TYPES[predicate]
+        return before + origin + name + after, [Triplet(predicate, object_type, subject_type, value, name)]
+
+    def _idle(self, teller: Teller) -> str:
+        """Write a clause with entities that take part in nothing."""
+        text = self.rng.choice(_IDLE).replace("{relation}", self.rng.choice(tuple(TYPES)))
+        return teller.tell(Phrase(text, frozenset()))
 
     # ---- plans ----
 
@@ -154,13 +213,14 @@ class Writer:
             return text
         person = self._teller(kinds()["person"])
         person.record.subject = rng.choice(makers)
-        text += (
-            rng.choice(("。", "，", "。", "；"))
-            + rng.choice(
-                ("", "", "其中，", "作者" if tellers[0].record.kind.name in ("book", "novel") else "")
+        if not text.endswith(person.record.subject) or draw.chance(rng, 0.4):
+            text += (
+                rng.choice(("。", "，", "。", "；"))
+                + rng.choice(
+                    ("", "", "其中，", "作者" if tellers[0].record.kind.name in ("book", "novel") else "")
+                )
+                + person.record.subject
             )
-            + person.record.subject
-        )
         tellers.append(person)
         for _ in range(rng.choice((1, 1, 2))):
             text = (
@@ -179,7 +239,9 @@ class Writer:
         rng = self.rng
         clauses = [free_clause(rng) for _ in range(rng.randint(1, 4))]
         teller = self._teller(kinds()[rng.choices(self.kind_names, self.kind_weights)[0]])
-        if draw.chance(rng, 0.7) and (phrase := teller.pick("extra")):
+        if draw.chance(rng, 0.4):
+            clauses.insert(rng.randint(0, len(clauses)), self._idle(teller))
+        elif draw.chance(rng, 0.7) and (phrase := teller.pick("extra")):
             head = (
                 teller.mention()
                 if draw.chance(rng, 0.6)
@@ -303,14 +365,14 @@ class Writer:
             if position == "note":
                 clause = f"{teller.mention()}（{clause}）"
             parts.append(clause if position != "pred" else self._attach(teller.mention(), clause))
-        separator = rng.choice(("，", "；", "，", "、", " ")) if position != "note" else "、"
+        separator = rng.choice(("，", "；", "，", "、", " ", "，而", "。")) if position != "note" else "、"
         return separator.join(parts), tellers
 
     def _shared(self, kind: Kind) -> tuple[str, list[Teller]]:
         """Tell one fact that several subjects share, such as the films of an actor."""
         rng, teller = self.rng, self._teller(kind)
         phrase = teller.pick(rng.choice(("lead", "lead", "pred")), only_one=True)
-        if phrase is None:
+        if phrase is None or "{B}" in phrase.text:
             return self._about(kind)
         others = [draw_record(rng, kind, self.accept).subject for _ in range(rng.randint(1, 4))]
         subjects = list(dict.fromkeys([teller.record.subject, *others]))

@@ -55,10 +55,10 @@ lead {导演}拍了{S}
 """
 
 
-def make_teller(facts, subject="雨夜"):
+def make_teller(facts, subject="雨夜", seed=0):
     kind = parse_kinds(TABLE, TYPES)["film"]
     return Teller(
-        random.Random(0), Record(kind, subject, facts, {name: TYPES[name] for name in facts}), FILLERS
+        random.Random(seed), Record(kind, subject, facts, {name: TYPES[name] for name in facts}), FILLERS
     )
 
 
@@ -110,7 +110,7 @@ def test_lists_are_joined_as_chinese_does():
 
 
 def test_every_slot_of_every_phrase_is_known():
-    known = {*FILLERS, *TYPES, "S", "N", "it", "子", "父", "母"}
+    known = {*FILLERS, *TYPES, "S", "B", "N", "it", "子", "父", "母"}
     unknown = [
         (kind.name, phrase.text, slot)
         for kind in kinds().values()
@@ -388,3 +388,36 @@ def test_noise_leaves_a_value_with_punctuation_findable():
     text = "《雨夜（上）》由张三执导，李四主演。"
     assert {noise(random.Random(seed), text, ["雨夜（上）"]) for seed in range(100)} == {text}
     assert len({noise(random.Random(seed), text) for seed in range(100)}) > 1
+
+
+def test_a_maker_may_be_said_to_be_from_somewhere():
+    writer = Writer(random.Random(5))
+    directed = [Triplet("导演", "人物", "影视作品", "王一", "雨夜")]
+    changed = []
+    for _ in range(300):
+        text, origins = writer._with_origin("《雨夜》由王一执导", directed)
+        if origins:
+            assert text.startswith("《雨夜》由" + origins[0].object) and text.endswith("王一执导")
+            assert origins[0].subject == "王一"
+            changed.append(origins[0].predicate)
+        else:
+            assert text == "《雨夜》由王一执导"
+    assert set(changed) == {"国籍", "民族", "出生地", "朝代"}
+    assert all(not writer._with_origin("《王一》由人执导", directed)[1] for _ in range(100))
+
+
+def test_a_work_may_be_told_with_its_maker():
+    made = set()
+    for seed in range(60):
+        teller = make_teller({"改编自": ["旧梦"]}, seed=seed)
+        text = teller.tell(Phrase("改编自{改编自}", frozenset({"改编自"})))
+        assert text.endswith("《旧梦》") and teller.triplets[0].predicate == "改编自"
+        for triplet in teller.triplets[1:]:
+            assert (triplet.predicate, triplet.subject) == ("作者", "旧梦") and triplet.object + "的" in text
+            made.add(triplet.object)
+    assert len(made) > 5
+
+
+def test_a_bare_subject_stands_without_quotation_marks():
+    teller = make_teller({"导演": ["王一"]})
+    assert teller.tell(Phrase("片名：{B}；导演：{导演}", frozenset({"导演"}))) == "片名：雨夜；导演：王一"
