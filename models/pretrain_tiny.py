@@ -342,12 +342,35 @@ def save_checkpoint(
 # ---- export ----
 
 
-def export(work_dir: Path, output: Path) -> None:
-    """Write a run's latest weights as fp16 safetensors, with configuration and tokenizer, and its curve."""
+def load_checkpoint(work_dir: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Read a run's latest checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
     checkpoint = work_dir / "checkpoint.pt"
     if not checkpoint.is_file():
         raise UserError(f"{work_dir} 里没有 checkpoint.pt，请先训练。")
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    saved: dict[str, dict[str, torch.Tensor]] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return saved
+
+
+def export(work_dir: Path, output: Path, average: Path | None, share: float) -> None:
+    """Write a run's latest weights as fp16 safetensors, with configuration and tokenizer, and its curve.
+
+    Args:
+        work_dir: of the run.
+        output: directory of the model.
+        average: work directory kept from an earlier leg, whose weights are averaged with these (SWA,
+            Izmailov et al. 2018): the ends of two cycles of the learning rate lie around a better point.
+        share: of the earlier leg in the average, from 0 to 1.
+    """
+    saved = load_checkpoint(work_dir)
+    if average is not None:
+        earlier = load_checkpoint(average)["model"]
+        if earlier.keys() != saved["model"].keys():
+            raise UserError(f"{average} 的检查点与 {work_dir} 的层数不同，不能平均。")
+        saved["model"] = {name: tensor.lerp(earlier[name], share) for name, tensor in saved["model"].items()}
     tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
     model = new_model(tokenizer)
     model.load_state_dict(saved["model"])
@@ -386,9 +409,21 @@ def main() -> None:
     parser.add_argument("--batch_tokens", type=int, default=5000, help="每批的 token 数（含填充）")
     parser.add_argument("--log_steps", type=int, default=20, help="每多少步记一次日志")
     parser.add_argument("--save_minutes", type=float, default=3, help="每多少分钟存一次检查点")
+    parser.add_argument(
+        "--average",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="与 --export 合用：和前一程留下的目录平均权重",
+    )
+    parser.add_argument("--average_share", type=float, default=0.3, help="平均时前一程所占的份额，0 到 1")
     args = parser.parse_args()
+    if args.average and not args.export:
+        raise UserError("--average 只与 --export 合用，请加上 --export 目录。")
+    if not 0 <= args.average_share <= 1:
+        raise UserError(f"--average_share 应在 0 到 1 之间，收到 {args.average_share}。")
     if args.export:
-        export(args.work_dir, args.export)
+        export(args.work_dir, args.export, args.average, args.average_share)
     else:
         train(args)
 

@@ -272,6 +272,25 @@ def test_a_run_saves_resumes_and_exports(tmp_path):
         and ChatGLMTokenizer.from_pretrained(str(output)).gmask_token_id
     )
 
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    shifted = {name: tensor + 1 for name, tensor in saved.items()}
+    torch.save({"model": shifted}, earlier / "checkpoint.pt")
+    average = ("--average", str(earlier), "--average_share", "0.25")
+    assert run("--work_dir", str(work), "--export", str(output), *average).returncode == 0
+    model = ChatGLMForConditionalGeneration.from_pretrained(str(output), dtype=torch.float32)
+    averaged = model.transformer.layers[0].attention.dense.weight
+    assert torch.allclose(averaged, weight + 0.25, atol=1e-3)
+
+    torch.save({"model": dict(list(shifted.items())[:5])}, earlier / "checkpoint.pt")
+    other = run("--work_dir", str(work), "--export", str(output), *average)
+    assert other.returncode == 2 and "层数不同" in other.stderr and "Traceback" not in other.stderr
+
+
+def test_averaging_without_exporting_is_a_mistake_with_a_remedy(tmp_path):
+    result = run("--work_dir", str(tmp_path), "--average", str(tmp_path))
+    assert result.returncode == 2 and "--export" in result.stderr and "Traceback" not in result.stderr
+
 
 def test_exporting_before_training_is_a_mistake_with_a_remedy(tmp_path):
     result = run("--work_dir", str(tmp_path), "--export", str(tmp_path / "model"))
