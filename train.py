@@ -729,10 +729,10 @@ class Trainer:
             values = {"dev_loss": dev_loss, **triplet_scores(evaluation)}
             self.metrics.write("final", self.state.global_step, values)
             report = json.dumps({"dev_loss": dev_loss, **evaluation.to_dict()}, ensure_ascii=False, indent=2)
-            self.files.save_report(report + "\n")
+            reported = self.files.save_report(report + "\n")
             log(f"最佳适配器（第 {self.state.best_step} 步）在全部验证集上：{describe_scores(values)}")
             log(evaluation.report.to_table())
-            log(f"适配器：{best}；评估报告：{self.save_dir / 'eval_report.json'}")
+            log(f"适配器：{best}" + (f"；评估报告：{self.save_dir / 'eval_report.json'}" if reported else ""))
         self.accelerator.wait_for_everyone()
         if self.files.unsaved:
             what = "、".join(f"{name}（{reason}）" for name, reason in self.files.unsaved.items())

@@ -161,6 +161,17 @@ def test_a_disk_that_is_full_for_a_while(
     ]
 
 
+def test_a_report_that_cannot_be_written(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "run" / "eval_report.json"
+    at_step(3, report.mkdir, monkeypatch)
+    assert train.main(words) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("错误：训练完成，但最后一次保存失败：评估报告（")
+    assert str(report) not in error  # there is none to be read
+
+
 def test_a_disk_that_fills_up(root: Path, words: list[str], tmp_path: Path) -> None:
     """With a limit on file size that only the adapter fits under: training ends, and says what is missing."""
 
