@@ -19,7 +19,13 @@ JOBS = tuple(
 # Endings of dictionary nouns that mostly name what a person is, and what may stand before them.
 _JOB_ENDINGS = tuple("家员师手长工生者匠商兵将官民星友夫汉侠")
 _JOB_PREFIXES = tuple(
-    "青年 年轻 资深 老 女 男 前 著名 农村 民间 业余 天才 新人 首席 职业 草根 退役 归国 乡村 高级 台湾 北京".split()
+    "青年 年轻 资深 老 女 男 前 著名 农村 民间 业余 天才 新人 首席 职业 草根 退役 归国 乡村 高级".split()
+)
+# These would state a relation of their own.
+_RELATED = frozenset("校长 董事长 作者 编者 著者 创作者 丈夫 前夫 姐夫 妹夫 姑夫".split())
+_ROLES = ("导演", "编剧", "主持人", "歌手", "作曲家", "制作人", "主唱")
+_TIMES = tuple(
+    "今天 昨天 明天 前天 去年 今年 前年 上周 下周 周末 早上 傍晚 夜里 清晨 平时 从前 当年 近来 最后 现在".split()
 )
 GENRES = tuple(
     "爱情片 动作片 喜剧片 悬疑片 科幻片 战争片 古装剧 都市剧 谍战剧 家庭伦理剧 青春剧 武侠剧 偶像剧 恐怖片 惊悚片 文艺片 历史剧 励志剧 动画片 警匪片 "
@@ -32,12 +38,12 @@ CLASSIFIERS = {
 }  # fmt: skip
 # What a person did, by the kind of work and the relation it stands for: clauses with {S} for the works.
 DEEDS = {
-    ("film", "主演"): "[主演|出演|参演|领衔主演][了|过|][电影|电视剧|]{S}[等作品|等影视作品|]/后来[主演|参演]了[电影|电视剧|]{S}/[在|][{year}|][电影|电视剧|]{S}中[担任主演|饰演主角|担任女主角]/[影视|主演]作品有{S}/[代表作|代表作品][有|为][电影|电视剧]{S}/[因|凭]{S}[走红|成名|而被熟知]",
+    ("film", "主演"): "[主演|出演|参演|领衔主演][了|过|][电影|电视剧|]{S}[等作品|等影视作品|]/后来[主演|参演]了[电影|电视剧|]{S}/[在|][{year}|][电影|电视剧|]{S}中[担任主演|饰演主角|担任女主角]/[影视|主演]作品有{S}/[代表作|代表作品][有|为][电影|电视剧]{S}/[因|凭][主演|出演]{S}[走红|成名|而被熟知]",
     ("film", "导演"): "[执导|导演|拍摄][了|过|][电影|电视剧|纪录片|]{S}/[导演作品|执导作品|导演代表作]有{S}/[担任|是][电影|]{S}的导演/[凭|凭借][执导|][处女作|]{S}[获得|拿下]最佳导演",
     ("film", "编剧"): "[编剧作品|编剧代表作][有|为]{S}/[担任|是]{S}的编剧/[为|给]{S}[编剧|撰写剧本]/编剧[了|的作品有]{S}",
     ("book", "作者"): "[著有|出版有|写有|创作了|写了|发表了|编著有|主编][长篇小说|诗集|散文集|专著|]{S}[等|等书|]/[代表作|著作|主要作品|作品|主要著作][有|为|包括]{S}/[出版|发表][了|][小说|专著|]{S}/[著有|写有]{S}一书/写过[一本|一部|]{S}/[写成|完成]了{S}/是{S}的作者",
     ("novel", "作者"): "[代表作|作品|代表作品|主要作品][有|为]{S}/[著有|创作了|完结作品有|连载过][网络小说|小说|]{S}/是[网络小说|]{S}的作者",
-    ("song", "歌手"): "[演唱|唱过|演唱了|发行|推出|推出了][歌曲|单曲|]{S}/[代表歌曲|代表作|成名曲|主打歌][有|为|是]{S}/[凭|因|以]{S}[走红|一炮而红|广为人知]",
+    ("song", "歌手"): "[[演唱|唱过|演唱了][歌曲|单曲|]|[发行|推出|推出了][歌曲|单曲]]{S}/[代表歌曲|成名曲|主打歌][有|为|是]{S}/[凭|因|以][歌曲|单曲]{S}[走红|一炮而红|广为人知]",
     ("song", "作曲"): "[作曲|谱曲][作品有|了|的歌曲有]{S}/[为|给]{S}[作曲|谱曲]/是{S}的作曲者",
     ("song", "作词"): "[作词|填词][作品有|了|的歌曲有]{S}/[为|给]{S}[作词|填词]/是{S}的词作者",
     ("show", "主持人"): "[主持|主持过|主持了][节目|综艺节目|]{S}/[现|曾|]任{S}主持人/[担任|是]{S}的主持人",
@@ -73,7 +79,16 @@ _PLAIN = tuple(
 def job(rng: Random) -> str:
     """Draw what a person is: a common occupation, or any noun of the dictionary that ends like one."""
     noun = rng.choice(JOBS if draw.chance(rng, 0.5) else words.endings("n", _JOB_ENDINGS, 2))
+    while noun in _RELATED:
+        noun = rng.choice(JOBS)
     return (rng.choice(_JOB_PREFIXES) if draw.chance(rng, 0.15) else "") + noun
+
+
+def plain_job(rng: Random) -> str:
+    """Draw what a person is, but nothing that says of somebody in one role that it is another."""
+    while (title := job(rng)).endswith(_ROLES):
+        pass
+    return title
 
 
 def _word(*tags: str) -> Filler:
@@ -103,7 +118,7 @@ def free_clause(rng: Random) -> str:
             ),
             lambda: noun() + rng.choice(words.pool("a")),
             lambda: rng.choice(("对", "为", "在", "把", "给", "向", "以", "从")) + noun() + verb(),
-            lambda: rng.choice(words.pool("t")) + verb() + "了" + noun(),
+            lambda: rng.choice(_TIMES) + verb() + "了" + noun(),
             lambda: verb() + rng.choice(words.pool("a")) + "的" + noun(),
             lambda: (
                 rng.choice(("这是", "真是", "不是", "成为", "作为", "如同"))

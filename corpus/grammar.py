@@ -53,7 +53,7 @@ Filler = Callable[[Random], str]
 # of a work that stands in a relation: the relation to its maker, the types, and how that is said
 _WORK_MAKERS = {
     "改编自": ("作者", ("图书作品", "人物"), "{name}的[小说|同名小说|长篇小说|原著|]{work}"),
-    "主题曲": ("歌手", ("歌曲", "人物"), "{work}（{name}[演唱|唱|]）"),
+    "主题曲": ("歌手", ("歌曲", "人物"), "{work}（{name}[演唱|唱]）"),
 }
 
 

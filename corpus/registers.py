@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from random import Random
 
 from corpus import quantities, words
-from corpus.fillers import GENRES, free_clause, job
+from corpus.fillers import GENRES, free_clause, job, plain_job
 
 _CHAT = tuple(
     "听说 刚看完， 我记得 话说 昨晚查了一下， 朋友说 大家都知道， 有人知道吗， 哈哈， 其实 没想到 不得不说， 请问 "
-    "我认识 我喜欢 你知道吗， 老师， 许多人以为 大家公认 如今 那时 后来 原来 毕竟 可是 而 但 因为 由于 当时 今天 昨天 明天 据我所知 "
+    "我认识 我喜欢 你知道吗， 老师， 大家公认 如今 那时 后来 原来 毕竟 可是 而 但 因为 由于 当时 今天 昨天 明天 据我所知 "
     "最近 有一天 同事说 书上说 问： 答： 众所周知 每次说起 提到 只见 从前".split()
 )
 _HEADINGS = (
@@ -39,7 +39,7 @@ def _news(rng: Random) -> str:
     return rng.choice(
         (
             *("据悉，", "据报道，", "日前，", "近日，"),
-            *(f"{quantities.date(rng)}，", f"{quantities.date(rng)}，据了解，"),
+            *(f"本报{quantities.date(rng)}讯 ", f"{quantities.date(rng)}消息："),
             *("【新闻】", "本报讯 ", "资料显示，", "据介绍，", "昨日，"),
         )
     )
@@ -92,7 +92,7 @@ _ADVERBS = tuple(
 )
 _BEHIND = (
     "终于 亲自 果然 居然 一直 后来 当年 一手 一夜之间 白手起家 应邀 独自 今天 昨天 去年 近日 多年来 从小 也曾 曾经 "
-    "先生 女士 老师 教授 本人 同志 大师 导演 等人".split()
+    "先生 女士 老师 教授 本人 同志 大师 等人".split()
 )
 _JOINTS = tuple("、和与及以等/（(")  # before these nothing is put in: a list goes on, or a bracket opens
 
@@ -106,11 +106,11 @@ def crowd(rng: Random, text: str, names: list[str]) -> str:
         roll, bare = rng.random(), not before.endswith(("《", "“", "·"))
         if roll < 0.1 and bare:
             before += rng.choice(("一位叫", "一个叫", "名叫", "叫"))
-            after = f"的{job(rng)}{after}"
+            after = f"的{plain_job(rng)}{after}"
         elif roll < 0.45 or after.startswith(_JOINTS):
-            before += job(rng) if bare else ""
+            before += plain_job(rng) if bare else ""
         elif not after.startswith(("》", "”", "·")):
-            pools = (_ADVERBS, _BEHIND, words.pool(rng.choice("vvat")))
+            pools = (_ADVERBS, _BEHIND, words.pool(rng.choice("vva")))
             after = rng.choice(rng.choices(pools, (40, 15, 45))[0]) + after
         text = before + name + after
     return text

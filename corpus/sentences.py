@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from corpus import draw, phrases_other, phrases_people, phrases_works, quantities, words
-from corpus.fillers import CLASSIFIERS, DEEDS, FILLERS, GENRES, MAKERS, free_clause, job
+from corpus.fillers import CLASSIFIERS, DEEDS, FILLERS, GENRES, MAKERS, free_clause, job, plain_job
 from corpus.grammar import Filler, Kind, Phrase, Teller, choose, parse_kinds
 from corpus.records import KINDS, draw_record
 from corpus.registers import crowd, noise, register
@@ -144,7 +144,7 @@ class Writer:
         value = KINDS[kind][2][predicate][2](rng)
         if value in text or not self.accept(value) or any(t.subject == name for t in triplets):
             return text, []
-        origin = choose(rng, form).format(value, job(rng))
+        origin = choose(rng, form).format(value, plain_job(rng))
         subject_type, object_type = TYPES[predicate]
         return before + origin + name + after, [Triplet(predicate, object_type, subject_type, value, name)]
 
