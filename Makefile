@@ -25,7 +25,7 @@ SENTENCE := 《娘家的故事第二部》是张玲执导，林在培、何赛�
 .PHONY: help demo test lint soak bench env env-dev
 
 help:
-	@echo "make demo   在 CPU 上微调内置小模型，并抽取一句话里的三元组"
+	@echo "make demo   微调内置小模型（没有 GPU 就用 CPU），并抽取一句话里的三元组"
 	@echo "make test   运行全部测试"
 	@echo "make lint   检查代码风格与类型"
 	@echo "make soak   长时间的可靠性测试：反复杀死训练、损坏检查点、敌意文件、模糊输入、约束下的抽取"

@@ -18,7 +18,7 @@ class ProjectConfig(object):
         # 模型配置
         self.pre_model = "THUDM/chatglm-6b"  # 预训练模型：本地目录，或本机缓存中的模型名
         self.load_in_4bit = True  # 以 4-bit NF4 加载（QLoRA）；关闭后按半精度加载
-        self.device: str | None = None  # 运行设备：none 为自动选择，也可写 cuda、cuda:1 或 cpu
+        self.device: str | None = None  # 运行设备：cuda、cuda:1 或 cpu；none（在本文件里写 None）为自动选择
 
         # 数据配置
         self.train_path = "data/mixed_train_dataset.jsonl"  # 训练集，JSONL 格式
@@ -47,7 +47,9 @@ class ProjectConfig(object):
         self.lora_rank = 8  # LoRA 的秩（rank）
         self.lora_alpha = 32  # LoRA 的 alpha，缩放系数 = alpha / rank
         self.lora_dropout = 0.05  # LoRA 层的 dropout
-        self.lora_target_modules = ["query_key_value"]  # 加 LoRA 的模块名
+        self.lora_target_modules = [
+            "query_key_value"
+        ]  # 加 LoRA 的模块，可再加 dense dense_h_to_4h dense_4h_to_h
 
         # 显存优化
         self.fp16 = True  # FP16 混合精度训练（在 CPU 上自动改用 BF16）
@@ -56,7 +58,7 @@ class ProjectConfig(object):
         self.vram_budget_gb = 20.0  # 显存（CPU 上为内存）预算，单位 GB，实际取它与空闲显存中较小的
 
         # 评估配置
-        self.eval_steps = 100  # 每多少步评估一次，0 为只在每轮结束时评估
+        self.eval_steps = 100  # 每多少步评估一次（每轮结束时总会评估），0 为只在每轮结束时评估
         self.eval_batch_size = 8  # 评估与生成时的批次大小
         self.eval_samples = 50  # 训练中每次评估用多少条验证数据生成三元组（结束时用全部）
         self.best_metric = "triplet_f1"  # 挑选最佳模型的指标：triplet_f1 或 dev_loss
@@ -66,7 +68,7 @@ class ProjectConfig(object):
         self.save_dir = "output/chatglm-6b-triplet-qlora"  # 输出目录
         self.overwrite_output_dir = False  # 输出目录里已有训练结果时，清掉重来
         self.resume_from_checkpoint: str | None = None  # 从哪个检查点继续：目录或 auto（最新的）
-        self.save_freq = 100  # 每多少步保存一个检查点，0 为只在中断时保存
+        self.save_freq = 100  # 每多少步保存一个检查点（结束、中断和出错时总会保存），0 为不定期保存
         self.save_total_limit = 3  # 最多保留几个检查点
         self.logging_steps = 10  # 每多少步输出一行日志
         self.tensorboard = True  # 写 TensorBoard 训练曲线

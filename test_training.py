@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import shutil
 import sys
 import traceback
@@ -397,7 +398,8 @@ def main() -> int:
     if failed:
         print(f"\n{len(failed)} 项失败，现在还不能训练：{'、'.join(failed)}")
         return 1
-    print("\n可以训练：python train.py")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    print("\n可以训练：" + shlex.join(["python", "train.py", *arguments]))
     return 0
 
 

@@ -42,7 +42,8 @@ OUT_OF_MEMORY_ADVICE = """显存（内存）不足，可以依次尝试：
   2. 减少序列长度：--max_source_seq_len 200 --max_target_seq_len 100
   3. 评估时显存不足：--eval_batch_size 1
   4. 确认 --load_in_4bit、--fp16 是 true，--gradient_checkpointing 是 auto 或 true
-已保存的检查点不受影响，可加 --resume_from_checkpoint auto 继续。"""
+已保存的检查点不受影响：只改第 1、3 项，可加 --resume_from_checkpoint auto 继续；
+改了序列长度或 load_in_4bit，要重新训练（--overwrite_output_dir true，或换 --save_dir）。"""
 
 
 MAP_ABOVE = 2 * 2**30  # bytes of a plan for the CPU, above which freed memory goes back to the system at once

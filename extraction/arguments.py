@@ -38,8 +38,18 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--no-adapter", action="store_true", help="不加载适配器，直接用基座模型")
     model.add_argument("--pre_model", metavar="模型", help="基座模型；默认是训练时的那个")
     model.add_argument("--device", metavar="设备", help="cpu、cuda 或 cuda:1；默认自动选择")
-    model.add_argument("--batch_size", type=positive_int, metavar="N", help="一起生成的句数")
-    model.add_argument("--max_new_tokens", type=positive_int, metavar="N", help="答案最多的 token 数")
+    model.add_argument(
+        "--batch_size",
+        type=positive_int,
+        metavar="N",
+        help="一起生成的句数；默认是训练时的 eval_batch_size",
+    )
+    model.add_argument(
+        "--max_new_tokens",
+        type=positive_int,
+        metavar="N",
+        help="答案最多的 token 数；默认是训练时的 max_target_seq_len",
+    )
     answers = parser.add_argument_group("答案的约束")
     answers.add_argument(
         "--schema",

@@ -99,7 +99,8 @@ def test_training_can_run_on_the_embedded_base(root: Path, tmp_path: Path) -> No
     assert result.returncode == 0, result.stdout
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["状态", "检查项", "结果与怎么办"]
-    assert lines[-1] == "可以训练：python train.py"
+    run = tmp_path / "run"
+    assert lines[-1] == f"可以训练：python train.py --pre_model models/chatglm-tiny --save_dir {run}"
     assert not [line for line in lines if line.startswith((FAILED, SKIPPED))]
     for item in (
         "Python",
@@ -134,7 +135,8 @@ def test_the_table_of_a_sound_machine(config: ProjectConfig, here: Any) -> None:
     code, output = here("--pre_model", config.pre_model, "--save_dir", config.save_dir)
     assert code == 0
     assert output.splitlines()[1] == "通过  Python                  " + sys.version.split()[0]
-    assert output.endswith("\n\n可以训练：python train.py\n")
+    command = f"python train.py --pre_model {config.pre_model} --save_dir {config.save_dir}"
+    assert output.endswith(f"\n\n可以训练：{command}\n")
 
 
 def test_a_wrong_config_is_a_row_and_the_rest_is_skipped(config: ProjectConfig, here: Any) -> None:
