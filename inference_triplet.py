@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         results.reconfigure(encoding="utf-8")
     with contextlib.redirect_stdout(sys.stderr):  # libraries may print; only results reach the real stdout
         try:
-            for path in (args.input, args.output, args.evaluate, args.report):
+            adapter_file = args.adapter / "adapter_config.json" if args.adapter else None
+            for path in (args.input, args.output, args.evaluate, args.report, args.schema, adapter_file):
                 check_path(path)
             if args.input:
                 return extract_file(args)
@@ -85,7 +86,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """
     args = build_parser().parse_args(list(argv))
     refuse_contradictions(args)
-    if args.text is not None and (problem := text_problem(args.text)):
+    if args.text is not None and (problem := typed_problem(args.text)):
         raise UserError(f"--text 不能抽取：{problem}。")
     return args
 
@@ -110,6 +111,20 @@ def text_problem(text: Any, name: str = "text") -> str | None:
     from data_handle.reader import text_problem as field_problem
 
     return field_problem({name: text}, name)
+
+
+def typed_problem(text: str) -> str | None:
+    """Say in Chinese what is wrong with a sentence from the command line or the keyboard."""
+    from data_handle.reader import decode_line
+
+    try:
+        raw = text.encode("utf-8", "surrogateescape")  # bytes that were no UTF-8 stand in it as surrogates
+        decode_line(raw)
+    except UnicodeEncodeError:
+        pass  # other surrogates
+    except ValueError as error:
+        return str(error)
+    return text_problem(text)
 
 
 def read_config(args: argparse.Namespace) -> tuple[ProjectConfig, Path | None]:
@@ -138,7 +153,8 @@ def read_config(args: argparse.Namespace) -> tuple[ProjectConfig, Path | None]:
                     f"训练时是 {getattr(meta, name)}，请恢复 {CONFIG_FILE}。"
                 )
     config.device = device
-    config.pre_model = args.pre_model or config.pre_model
+    if args.pre_model is not None:
+        config.pre_model = args.pre_model
     config.eval_batch_size = args.batch_size or config.eval_batch_size
     config.max_target_seq_len = args.max_new_tokens or config.max_target_seq_len
     return config, directory
@@ -262,7 +278,17 @@ def show(extraction: Extraction, args: argparse.Namespace, results: TextIO) -> b
 
 def print_json(value: Any, results: TextIO) -> None:
     """Print a result as indented JSON."""
-    print(json.dumps(value, ensure_ascii=False, indent=2), file=results, flush=True)
+    print(to_json(value), file=results, flush=True)
+
+
+def to_json(value: Any) -> str:
+    """Return indented JSON; half a surrogate pair, which has no encoding, makes it all ASCII."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2)
+    return text
 
 
 def converse(args: argparse.Namespace, results: TextIO) -> int:
@@ -275,7 +301,7 @@ def converse(args: argparse.Namespace, results: TextIO) -> int:
     log("输入一个句子后按回车；exit、quit、退出或 Ctrl-D 结束，Ctrl-C 停止当前的生成。")
     failed = 0
     for sentence in read_sentences():
-        if problem := text_problem(sentence):
+        if problem := typed_problem(sentence):
             log(f"这一句不能抽取：{problem}。")
             failed += 1
             continue
@@ -404,6 +430,7 @@ def extract_file(args: argparse.Namespace) -> int:
             f"写不了输出文件 {args.output}（{error.strerror}），请检查路径、权限和磁盘空间。"
         ) from error
     if shards.rank == 0:
+        args.output.touch()  # an empty input has an empty result
         total = summary.resumed + summary.written
         log(f"共 {total} 行（其中 {summary.resumed} 行是上次完成的），结果在 {args.output}。")
         if summary.resumed:
@@ -495,7 +522,7 @@ def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
         log(f"……共 {len(evaluation.report.errors)} 句有错，用 --report 文件 保存全部。")
     try:
         if args.report is not None:
-            text = json.dumps(report(None), ensure_ascii=False, indent=2)
+            text = to_json(report(None))
             args.report.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"写不了报告 {args.report}（{error.strerror}），请检查路径和权限。") from error

@@ -69,7 +69,7 @@ def check_before_loading(config: ProjectConfig) -> None:
     import torch
 
     from chatglm import load_config, resolve_model_dir
-    from utils.checkpoint import find_checkpoint
+    from utils.checkpoint import find_checkpoint, list_checkpoints
     from utils.device import check_device
     from utils.environment import CPU_PARAMETER_LIMIT
     from utils.run_files import has_results
@@ -83,8 +83,9 @@ def check_before_loading(config: ProjectConfig) -> None:
     if config.resume_from_checkpoint is not None:
         home = find_checkpoint(save_dir, config.resume_from_checkpoint).resolve().parent
     if home != save_dir.resolve() and not config.overwrite_output_dir and has_results(save_dir):
+        resume = "继续训练请加 --resume_from_checkpoint auto；" if list_checkpoints(save_dir) else ""
         raise UserError(
-            f"{save_dir} 里已有训练结果。继续训练请加 --resume_from_checkpoint auto；"
+            f"{save_dir} 里已有训练结果。{resume}"
             "清掉重来请加 --overwrite_output_dir；或用 --save_dir 换一个目录。"
         )
     check_device(config.device)
@@ -174,7 +175,6 @@ class Trainer:
 
         from data_handle.data_loader import build_dataloader, load_data
         from extraction.schema import Schema
-        from utils.checkpoint import recover_directories
         from utils.device import make_accelerator
         from utils.environment import estimate_output_bytes
         from utils.interrupt import StopRequest
@@ -188,8 +188,6 @@ class Trainer:
         self.is_main = accelerator.is_main_process
         self.is_split = accelerator.distributed_type == "FSDP"
         self.save_dir = Path(config.save_dir)
-        if self.is_main:
-            recover_directories(self.save_dir)
         set_seed(config.seed)
         plan = make_plan(config, accelerator)
         self.tokens_per_pass, self.checkpoint_every = plan.tokens_per_pass, plan.checkpoint_every
@@ -451,8 +449,7 @@ class Trainer:
                     lambda: self.extract_dev(config.eval_samples) if self.is_main else None
                 )
                 values |= triplet_scores(evaluation) if evaluation is not None else {}
-            score = [values.get("triplet_f1", 0.0)] if config.best_metric == "triplet_f1" else []
-            score.append(-values["dev_loss"])
+            score = self._score(values)
             better = all(map(math.isfinite, score)) and score > state.best_score
             better = self.is_main and better and self.files.save_best(values)
         score, better = broadcast_object_list([score, better])
@@ -469,6 +466,11 @@ class Trainer:
                 f"用时 {time.monotonic() - started:.0f} 秒 | {note}"
             )
         self.accelerator.wait_for_everyone()
+
+    def _score(self, values: dict[str, float]) -> list[float]:
+        """Return what evaluations are compared by, larger being better: F1 if asked for, then loss."""
+        score = [values.get("triplet_f1", 0.0)] if self.config.best_metric == "triplet_f1" else []
+        return [*score, -values["dev_loss"]]
 
     def _abort_if_stopped(self) -> None:
         """Give this process's part of an evaluation up when asked to stop; see `_unless_stopped`."""
@@ -534,10 +536,16 @@ class Trainer:
         content = run_state.read(directory, self.run)
         load_adapter_weights(self.accelerator.unwrap_model(self.model), directory)
         self.state = run_state.restore(self.accelerator, self.optimizer, content)
-        adopted = self.is_main and self.files.adopt_best(directory.parent, self.state.best_step)
-        (adopted,) = broadcast_object_list([adopted])
-        if not adopted:
+        best = self.files.adopt_best(directory.parent, self.state.best_step) if self.is_main else None
+        (best,) = broadcast_object_list([best])
+        if best is None or "dev_loss" not in best:
             self.state.best_score, self.state.best_step = [], 0
+        elif best["step"] != self.state.best_step:  # newer checkpoints were moved away
+            self.state.best_score, self.state.best_step = self._score(best), best["step"]
+            if self.is_main:
+                log(f"{self.save_dir / 'model_best'} 是第 {best['step']} 步的，比它更好才会替换。")
+        if self.state.nonfinite_in_a_row >= self.config.max_nonfinite_steps:  # it had stopped for them
+            self.state.nonfinite_in_a_row = 0
         if self.is_main:
             log(f"从 {directory} 继续：第 {self.state.epoch + 1} 轮，已完成 {self.state.global_step} 步。")
 
@@ -559,7 +567,10 @@ class Trainer:
         if config.overwrite_output_dir and self.is_main:
             clear_results(self.save_dir)
         directory = self.save_dir if self.is_main else None
-        self.metrics = MetricsLog(directory, config.tensorboard, self.state.global_step)
+        try:
+            self.metrics = MetricsLog(directory, config.tensorboard, self.state.global_step)
+        except OSError as error:
+            raise UserError(f"写不了 {error.filename}（{error.strerror}），请检查权限。") from error
         if self.is_main:
             samples, per_step = len(self.train_data.dataset), config.batch_size * self.batches_per_window
             log(
@@ -583,11 +594,11 @@ class Trainer:
             if self._stopping():
                 return self._save_and_leave()
             if self.state.nonfinite_in_a_row >= config.max_nonfinite_steps:
-                self.save_checkpoint()
+                saved = self.save_checkpoint()
+                where = f"状态保存在 checkpoint-{self.state.global_step}" if saved else "这一步没有保存成功"
                 raise UserError(
-                    f"连续 {self.state.nonfinite_in_a_row} 步的损失或梯度不是有限数，已停止，"
-                    f"状态保存在 checkpoint-{self.state.global_step}；请调低 --learning_rate 后继续，"
-                    "或在支持的显卡上改用 --fp16 false --bf16 true。"
+                    f"连续 {self.state.nonfinite_in_a_row} 步的损失或梯度不是有限数，已停止，{where}；"
+                    "请调低 --learning_rate 后继续，或在支持的显卡上改用 --fp16 false --bf16 true。"
                 )
             self.save_checkpoint()
             return self._finish()
@@ -612,8 +623,8 @@ class Trainer:
 
         config, state, meter = self.config, self.state, Meter(self.total_steps)
         self.progress.start(state.global_step)
-        if state.evaluation_due:
-            self.evaluate()
+        if state.evaluation_due or (state.global_step >= self.total_steps and not state.best_score):
+            self.evaluate()  # given up by an earlier run, or what it found is not here
         while not self._finished():
             if state.windows_done >= self.windows_per_epoch:
                 state.epoch, state.windows_done = state.epoch + 1, 0
@@ -784,7 +795,8 @@ def resume_command() -> str:
             kept.append(word)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     launcher = "accelerate launch（同样的选项） " if several else "python "
-    return launcher + shlex.join([*kept, "--resume_from_checkpoint", "auto"])
+    overwrite = ["--overwrite_output_dir", "false"] if ProjectConfig().overwrite_output_dir else []
+    return launcher + shlex.join([*kept, *overwrite, "--resume_from_checkpoint", "auto"])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -796,12 +808,22 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from chatglm import CheckpointError
+    from utils.checkpoint import recover_directories
     from utils.run_lock import lock_directory
 
+    save_dir = Path(config.save_dir)
+    is_main = os.environ.get("RANK", "0") == "0"  # set by torchrun and accelerate launch
     try:
-        check_before_loading(config)
-        is_main = os.environ.get("RANK", "0") == "0"  # set by torchrun and accelerate launch
-        with lock_directory(Path(config.save_dir)) if is_main else contextlib.nullcontext():
+        try:
+            if is_main and save_dir.is_dir():
+                with lock_directory(save_dir):
+                    recover_directories(save_dir)
+            check_before_loading(config)
+        except OSError as error:
+            raise UserError(
+                f"路径 {error.filename} 不能用（{error.strerror}），请检查拼写和权限。"
+            ) from error
+        with lock_directory(save_dir) if is_main else contextlib.nullcontext():
             return Trainer(config).train()
     except CheckpointError as error:
         raise UserError(str(error)) from error

@@ -58,8 +58,12 @@ def resolve_model_dir(pre_model: str | os.PathLike[str]) -> Path:
         CheckpointError: neither exists on this machine; the message says how to get the model.
     """
     path = Path(pre_model)
-    if path.is_dir():
-        return path
+    try:
+        if path.is_dir():
+            return path
+    except OSError as error:
+        shown = str(path) if len(str(path)) <= 60 else str(path)[:60] + "…"
+        raise CheckpointError(f"模型路径 {shown} 不能用（{error.strerror}），请检查路径和权限。") from error
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -178,6 +182,10 @@ def read_shard(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except SafetensorError as error:
         raise CheckpointError(f"权重文件 {path} 已损坏（{error}），请重新下载。") from error
+    except PermissionError as error:
+        raise CheckpointError(f"读不了权重文件 {path}（{error.strerror}），请检查权限。") from error
+    except MemoryError:
+        raise
     except Exception as error:  # weights-only loading has no exception type of its own for refusals
         raise CheckpointError(f"权重文件 {path} 已损坏，或含有张量以外的内容，拒绝加载。") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -269,6 +277,7 @@ def load_pretrained(
     if missing == [EMBEDDING] and head_shard is not None:  # saved with the head as the one copy
         for name, tensor in read_shard(head_shard):
             if name == HEAD:
+                _check_tensor(head_shard, name, tensor, *expected[EMBEDDING])
                 digests[EMBEDDING] = digest(tensor)
                 _assign(model, EMBEDDING.removeprefix(prefix), tensor, dtype, device)
         missing, head_shard = [], None

@@ -33,6 +33,7 @@ class Conversion:
     triplets: int = 0
     empty_lines: int = 0
     slots_left_out: int = 0
+    unseen_predicates: set[str] = field(default_factory=set)
     bad_lines: list[BadLine] = field(default_factory=list)
 
 
@@ -68,7 +69,7 @@ def convert(
         force: overwrite an existing target.
 
     Raises:
-        UserError: a path can't be used, or not one line could be converted.
+        UserError: a path can't be used, not one line could be converted, or none has one of the predicates.
     """
     source, target = Path(source), Path(target)
     if not instruction.strip() or "\n\n" in instruction:
@@ -80,7 +81,7 @@ def convert(
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"输入和输出是同一个文件 {target}，请换一个输出文件名。")
 
-    result = Conversion()
+    result = Conversion(unseen_predicates=set(predicates))
     sentences = _sentences(source, result, frozenset(predicates), keep_slots, drop_empty)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -98,6 +99,10 @@ def convert(
         if not result.lines:
             first = f"，第一处坏行是 {result.bad_lines[0]}" if result.bad_lines else ""
             raise UserError(f"{source} 里没有一行可以转换{first}。")
+        if predicates and not result.triplets:
+            raise UserError(
+                f"{source} 里没有这些关系：{'、'.join(sorted(predicates))}，请检查 --predicates。"
+            )
         unfinished.replace(target)
     except OSError as error:
         raise UserError(f"写 {target} 时出错（{error.strerror}）：请检查权限和剩余空间。") from error
@@ -124,6 +129,7 @@ def _sentences(
         for fact in facts:
             if predicates and fact.triplet.predicate not in predicates:
                 continue
+            result.unseen_predicates.discard(fact.triplet.predicate)
             triplets.append(fact.triplet)
             triplets += fact.slots if keep_slots else []
             result.slots_left_out += 0 if keep_slots else len(fact.slots)
@@ -203,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.source,
         options.target,
         instruction=options.instruction,
-        predicates={name.strip() for name in re.split("[,，]", options.predicates) if name.strip()},
+        predicates={name.strip() for name in re.split("[,，、]", options.predicates) if name.strip()},
         max_lines=options.max_lines,
         keep_slots=options.slots == "triplets",
         drop_empty=options.drop_empty,
@@ -211,6 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for line in describe_bad_lines(result.bad_lines):
         log(line)
+    if result.unseen_predicates:
+        log(f"注意：没有见到这些关系：{'、'.join(sorted(result.unseen_predicates))}，请检查 --predicates。")
     left_out = f"，略去附加项 {result.slots_left_out} 个" if result.slots_left_out else ""
     log(
         f"已写入 {options.target}：{result.lines} 行，{result.triplets} 个三元组，"

@@ -98,7 +98,7 @@ def load_data(
                 str(path), dataset, cached.examples, cached.bad_lines, cached.summary, cached.combinations
             )
     examples, bad_lines = read_jsonl(path, strict)
-    features, summary = encode_examples(tokenizer, examples, *limits)
+    features, summary = encode_examples(tokenizer, examples, *limits, str(path))
     combinations = combinations_in(example.target for example in examples)
     return LoadedData(str(path), TripletDataset(features), examples, bad_lines, summary, combinations)
 

@@ -127,14 +127,17 @@ class EncodingSummary:
         self.texts_cut += other.texts_cut
         self.left_out += other.left_out
 
-    def check(self) -> None:
+    def check(self, source: str) -> None:
         """Refuse a file of which nothing is left.
+
+        Args:
+            source: what to call it.
 
         Raises:
             UserError: not one example could be learnt from.
         """
         if not self.examples:
-            raise UserError(f"没有一条样本能放进长度限制：{self.report()}")
+            raise UserError(f"{source} 里没有一条样本可用于训练：{self.report()}")
 
     def report(self) -> str:
         """Return one paragraph in Chinese for the log."""
@@ -214,16 +217,26 @@ def fit_target(tokenizer: Tokenizer, target: str, max_target_seq_len: int) -> Fi
 
 
 def encode_examples(
-    tokenizer: Tokenizer, examples: Iterable[Example], max_source_seq_len: int, max_target_seq_len: int
+    tokenizer: Tokenizer,
+    examples: Iterable[Example],
+    max_source_seq_len: int,
+    max_target_seq_len: int,
+    source: str = "数据",
 ) -> tuple[list[Features], EncodingSummary]:
     """Encode examples in order, leaving out those that can't be learnt from; see `encode_example`.
+
+    Args:
+        tokenizer: a `ChatGLMTokenizer`.
+        examples: in order.
+        max_source_seq_len, max_target_seq_len: in tokens.
+        source: what to call them if none is left.
 
     Raises:
         UserError: not one example is left.
     """
     summary = EncodingSummary(max_source_seq_len, max_target_seq_len)
     features = list(encode_each(tokenizer, examples, summary))
-    summary.check()
+    summary.check(source)
     return features, summary
 
 

@@ -221,7 +221,7 @@ def _write(directory: Path, path: Path, limits: tuple[int, int], chunks: Iterabl
             summary.add_all(chunk.summary)
             combinations |= chunk.combinations
     check_lines(path, examples, bad_lines, strict=False)
-    summary.check()
+    summary.check(str(path))
     content = {
         "bad_lines": [(bad_line.line_number, bad_line.reason) for bad_line in bad_lines],
         "summary": dataclasses.asdict(summary),

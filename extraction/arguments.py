@@ -77,6 +77,8 @@ def refuse_contradictions(args: argparse.Namespace) -> None:
     """
     if (args.input is None) != (args.output is None):
         raise UserError("--input 与 --output 要一起使用：前者是句子文件，后者是结果文件。")
+    if args.pre_model is not None and not args.pre_model.strip():
+        raise UserError("--pre_model 是空的，请写模型目录；不写这个参数就用训练时的那个。")
     if args.text_field is not None and args.input is None:
         raise UserError("--text-field 只能与 --input 一起使用。")
     if args.schema is not None and args.open_schema:

@@ -70,11 +70,10 @@ def read_sentences() -> Iterator[str]:
             log("（再按一次 Ctrl-C 退出）")
             continue
         interrupted = False
-        sentence = line.strip()
-        if not line or sentence.lower() in EXIT_WORDS:
+        if not line or line.strip().lower() in EXIT_WORDS:
             return
-        if sentence:
-            yield sentence
+        if line.strip():
+            yield line.rstrip()  # an indent counts for the offsets
 
 
 def _terminal_reader() -> Callable[[], str]:

@@ -11,7 +11,7 @@ from extraction.metrics import Report
 from extraction.reliability import Reliability
 from extraction.source_text import normalise
 from utils.prompt import split_context
-from utils.triplets import is_triplet_target, parse_target
+from utils.triplets import Triplet, is_triplet_target, parse_target
 
 
 @dataclass
@@ -105,6 +105,13 @@ def _count(
     except ValueError as error:
         evaluation.unusable.append({"sentence": sentence, "error": f"标准答案无法读取：{error}"})
     else:
-        evaluation.report.add(sentence, extraction.triplets, expected, extraction.status)
-        for triplet, score in zip(extraction.triplets, extraction.scores, strict=False):
+        triplets = extraction.triplets
+        if triplets and not extraction.spans:  # written freely, so again as the tokenizer sees it
+            triplets, expected = (
+                [Triplet(*(normalise(value, tokenizer).strip() for value in triplet)) for triplet in each]
+                for each in (triplets, expected)
+            )
+            sentence = normalise(sentence, tokenizer)
+        evaluation.report.add(sentence, triplets, expected, extraction.status)
+        for triplet, score in zip(triplets, extraction.scores, strict=False):
             evaluation.reliability.add(score, triplet in expected)

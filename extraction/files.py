@@ -11,6 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from extraction.extractor import Extraction
 from extraction.parsing import AnswerStatus
 from utils.common_utils import UserError
@@ -208,6 +213,14 @@ class _Existing:
         """Open the file for writing behind the last whole line."""
         self.close()
         writer = self._path.open("r+b" if self._path.exists() else "wb")
+        try:
+            if fcntl is not None:  # not on Windows; the system drops the lock with the process
+                fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            writer.close()
+            raise UserError(f"另一个进程正在写 {self._path}，请等它结束，或换一个 --output。") from error
+        except OSError:  # a file system without locks
+            pass
         writer.truncate(self._end)
         writer.seek(self._end)
         return writer

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from chatglm import load_base_model
 from utils import adapter, checkpoint
 from utils.common_utils import UserError, set_seed
+from utils.run_files import clear_results
 
 META = {"max_source_seq_len": 256, "max_target_seq_len": 128, "pre_model": "base"}
 
@@ -134,16 +135,42 @@ def test_checkpoints_are_found_and_rotated(tmp_path: Path) -> None:
         checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-9"))
     with pytest.raises(UserError, match="checkpoint-500 不能用（目录不存在）"):
         checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-500"))
-    checkpoint.remove_old_checkpoints(tmp_path, 2)
+    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-100", 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checkpoint-100",
         "checkpoint-20",
         "checkpoint-x",
     ]
-    checkpoint.remove_old_checkpoints(tmp_path, 0)
+    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-100", 0)
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["checkpoint-100"]
     with pytest.raises(UserError, match="没有可继续的完整检查点"):
         checkpoint.find_checkpoint(tmp_path / "absent", "auto")
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(1, ["250"]), (2, ["200", "250"]), (4, ["100", "200", "250", "300"])]
+)
+def test_rotation_keeps_what_was_just_saved(tmp_path: Path, keep: int, left: list[str]) -> None:
+    """After going on from step 200 because checkpoint-300 is damaged."""
+    for step in (100, 200, 300, 250):
+        make_checkpoint(tmp_path, step)
+    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-250", keep)
+    names = [path.name for path in checkpoint.list_checkpoints(tmp_path)]
+    assert names == [f"checkpoint-{step}" for step in left]
+
+
+def test_recovery_and_clearing_touch_nothing_else(tmp_path: Path) -> None:
+    theirs = [".config.new", ".cache.trash", ".venv.old", "checkpoint-300.bak", "checkpoint-notes.txt"]
+    for name in theirs:
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "events").touch()
+    (tmp_path / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    make_checkpoint(tmp_path, 3)
+    checkpoint.recover_directories(tmp_path)
+    clear_results(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*theirs, "elsewhere"])
+    assert (tmp_path / "elsewhere" / "events").exists()
 
 
 class Payload:

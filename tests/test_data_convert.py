@@ -132,6 +132,15 @@ def test_predicates_filter_leaves_empty_lists(source: Path, tmp_path: Path) -> N
     assert (result.lines, result.triplets, result.empty_lines, result.slots_left_out) == (3, 1, 2, 0)
 
 
+def test_predicates_that_do_not_occur(source: Path, tmp_path: Path, capsys) -> None:
+    target = tmp_path / "train.jsonl"
+    with pytest.raises(UserError, match="没有这些关系：主寅、导寅，请检查 --predicates"):
+        main([str(source), str(target), "--predicates", "导寅、主寅"])
+    assert not target.exists()
+    assert main([str(source), str(target), "--predicates", "导演、主寅"]) == 0
+    assert "没有见到这些关系：主寅" in capsys.readouterr().err
+
+
 def test_first_release_with_plain_strings_and_repeated_facts(tmp_path: Path) -> None:
     fact = {**PLAIN["spo_list"][0], "object": "张玲", "object_type": "人物"}
     source = write_duie(tmp_path / "duie.json", {"text": PLAIN["text"], "spo_list": [fact, fact]})

@@ -196,7 +196,7 @@ def test_summary_without_losses_and_with_many() -> None:
 
 
 def test_nothing_left_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"没有一条样本能放进长度限制：.*max_source_seq_len=10 太小"):
+    with pytest.raises(UserError, match=r"没有一条样本可用于训练：.*max_source_seq_len=10 太小"):
         encode_examples(TOKENIZER, examples_of(make_line("短句")), 10, 128)
 
 

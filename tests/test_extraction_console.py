@@ -55,8 +55,8 @@ def test_positive_int() -> None:
 
 @pytest.mark.parametrize("word", ["exit", "QUIT", " 退出 "])
 def test_piped_sentences(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"甲\n\n  \n乙 \n{word}\n丙\n"))
-    assert list(read_sentences()) == ["甲", "乙"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"　甲\n\n  \n乙 \n{word}\n丙\n"))
+    assert list(read_sentences()) == ["　甲", "乙"]  # an indent counts for the offsets
 
 
 def test_piped_sentences_end_with_the_input(monkeypatch: pytest.MonkeyPatch) -> None:

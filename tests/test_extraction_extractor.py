@@ -26,7 +26,7 @@ from extraction.grammar import Constraint
 from extraction.parsing import AnswerStatus
 from utils.common_utils import UserError
 from utils.prompt import build_prompt
-from utils.triplets import format_target
+from utils.triplets import Triplet, format_target
 
 __all__ = ["tiny_run"]  # a fixture
 CONSTRAINTS = [pytest.param(None, id="free"), pytest.param(Constraint(), id="constrained")]
@@ -283,6 +283,19 @@ def test_evaluation_tells_the_kinds_of_lines_apart(extractor: TripletExtractor) 
     assert "多出（娘家的故事第二部，主演，何赛飞）" in text
     assert text.count("失败：") == 2
     assert text.count("错例：") == 1
+
+
+def test_free_answers_are_compared_as_the_tokenizer_sees_them(
+    extractor: TripletExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence = "《红楼梦（1987版）》由王扶林执导。"
+    told = Triplet("导演", "人物", "影视作品", "王扶林", "红楼梦（1987版）")
+    written = told._replace(subject="红楼梦(1987版)")  # the model has no full-width brackets
+    answer = Extraction([written], format_target([written]), AnswerStatus.OK)
+    monkeypatch.setattr(extractor, "stream", lambda sentences, contexts: iter([(0, answer)]))
+    evaluation = evaluate(extractor, [build_prompt(sentence)], [format_target([told])])
+    assert evaluation.report.overall.strict.f1 == 1.0
+    assert evaluation.to_dict()["triplets"]["outside_rate"] == 0.0
 
 
 def test_evaluation_without_classification(extractor: TripletExtractor) -> None:

@@ -145,6 +145,19 @@ def test_an_input_that_changed_is_refused(whole: Path) -> None:
     assert whole.read_bytes() == content
 
 
+def test_two_processes_do_not_write_the_same_file(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    first = write_results(RECORDS, output, Extractor(), 3, FileSummary())
+    next(first)
+    written = output.read_bytes()
+    with pytest.raises(UserError, match=r"另一个进程正在写 .*out.jsonl"):
+        run(output)
+    assert output.read_bytes() == written
+    first.close()
+    summary, _ = run(output)
+    assert summary.resumed == 3
+
+
 def test_what_is_no_json_becomes_null(tmp_path: Path) -> None:
     fields = json.loads('{"text": "甲", "a": NaN, "b": [1.5, Infinity, {"c": -1e999}], "d": "\\ud800"}')
     run(tmp_path / "out", [Record(fields)])

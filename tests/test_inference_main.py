@@ -33,7 +33,7 @@ import inference_triplet
 from extraction.console import Progress
 from extraction.extractor import TripletExtractor
 from extraction.files import check_output
-from inference_triplet import main, parse_arguments, read_records
+from inference_triplet import main, parse_arguments, read_records, to_json
 from utils.common_utils import UserError
 from utils.prompt import build_prompt
 from utils.triplets import Triplet, format_target
@@ -173,7 +173,7 @@ def test_interactive_goes_on_after_a_bad_line_and_an_interrupt(
     monkeypatch.setattr(TripletExtractor, "extract_one", interrupt)
     code, out, err = run("--interactive")
     assert (code, out) == (1, "")
-    assert "这一句不能抽取：字段 text 含有不成对的代理字符" in err
+    assert "这一句不能抽取：不是 UTF-8 编码，第 1 个字节处出错" in err
     assert "已停止这一句的生成" in err
 
 
@@ -410,6 +410,39 @@ def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
     sentence = "《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。" * 5
     with pytest.raises(UserError, match=r"路径 《娘家的故事.*… 不能用（File name too long）"):
         main(["--input", sentence, "--output", str(tmp_path / "out")])
+    for option in ("--adapter", "--schema"):
+        with pytest.raises(UserError, match=r"路径 《娘家的故事.*不能用（File name too long）"):
+            main(["--text", "甲", option, sentence])
+    with pytest.raises(UserError, match="--pre_model 是空的"):
+        main(["--text", "甲", "--pre_model", ""])
+
+
+def test_a_sentence_that_is_no_utf8_says_so() -> None:
+    typed = "张玲执导《雨夜》".encode("gbk").decode("utf-8", "surrogateescape")
+    with pytest.raises(UserError, match=r"--text 不能抽取：不是 UTF-8 编码.*像是 GBK"):
+        main(["--text", typed])
+    with pytest.raises(UserError, match="不成对的代理字符"):
+        main(["--text", "甲\ud800"])
+
+
+def test_an_empty_input_has_an_empty_output(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n\n", encoding="utf-8")
+    code, _, err = run("--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "out.jsonl"))
+    assert code == 0 and "共 0 行" in err
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_half_a_surrogate_pair_costs_no_evaluation(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    target = json.dumps([t._asdict() | {"object": "\ud83d"} for t in FILM_TRIPLETS])
+    lines = [{"context": build_prompt(s), "target": t} for s, t in ((FILM, target), (NOVEL, "[]"))]
+    path = tmp_path / "dev.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    _, out, _ = run("--evaluate", str(path))
+    (unusable,) = json.loads(out)["unusable"]
+    assert "代理字符" in unusable["error"]
+    assert json.loads(to_json({"raw": "\ud83d"})) == {"raw": "\ud83d"} and to_json("甲") == '"甲"'
 
 
 def test_a_plain_file_in_gbk_says_so(tmp_path: Path) -> None:
@@ -632,7 +665,7 @@ def test_debug_lets_the_reason_of_a_failure_through(
     [
         (["--text", ""], "--text 不能抽取：字段 text 是空的"),
         (["--text", " \n "], "--text 不能抽取：字段 text 是空的"),
-        (["--text", "\udcff"], "--text 不能抽取：字段 text 含有不成对的代理字符"),
+        (["--text", "\udcff"], "--text 不能抽取：不是 UTF-8 编码，第 1 个字节处出错"),
         (["--text", "甲", "--interactive"], "--interactive 不能与 --text 同时使用"),
         (["--input", "a"], "--input 与 --output 要一起使用"),
         (["--output", "a"], "--input 与 --output 要一起使用"),

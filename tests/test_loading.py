@@ -171,6 +171,27 @@ def test_a_checkpoint_that_holds_the_head_only(random_base: Path, tmp_path: Path
     assert model.base_fingerprint == expected.base_fingerprint
 
 
+def test_a_head_of_another_vocabulary_is_refused(random_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_base, tmp_path / "head")
+    state = load_file(tmp_path / "head" / "model.safetensors")
+    state[HEAD] = state.pop(EMBEDDING)[:-8].clone()
+    save_file(state, tmp_path / "head" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"lm_head.weight 是"):
+        ChatGLMForConditionalGeneration.from_pretrained(tmp_path / "head")
+
+
+def test_a_shard_that_cannot_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(CheckpointError, match=r"读不了权重文件 .*（Permission denied）"):
+        list(loading.read_shard(tmp_path / "pytorch_model.bin"))
+
+
 class Payload:
     """A pickle that would run a command when it is loaded."""
 

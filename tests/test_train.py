@@ -282,6 +282,10 @@ def test_non_finite_steps_are_skipped_and_end_the_run(
     with pytest.raises(UserError, match=r"连续 2 步的损失或梯度不是有限数.*checkpoint-2"):
         train.main(arguments(**options, max_nonfinite_steps=2, save_dir=tmp_path / "stop"))
     assert (tmp_path / "stop" / "checkpoint-2" / "training_state.pt").exists()
+    resumed = arguments(
+        **options, max_nonfinite_steps=2, save_dir=tmp_path / "stop", resume_from_checkpoint="auto"
+    )
+    assert train.main(resumed) == 0  # as the message says, and the losses are finite again
 
 
 def test_results_are_not_overwritten_unasked(arguments: Command, tmp_path: Path) -> None:
@@ -301,9 +305,10 @@ def test_results_are_not_overwritten_unasked(arguments: Command, tmp_path: Path)
 def test_resuming_what_does_not_fit(arguments: Command, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="没有可继续的完整检查点"):
         train.main(arguments(resume_from_checkpoint="auto"))
-    assert train.main(arguments(epochs=1, eval_samples=0, best_metric="dev_loss")) == 0
+    quick = {"eval_samples": 0, "best_metric": "dev_loss"}
+    assert train.main(arguments(epochs=1, **quick)) == 0
     with pytest.raises(UserError, match=r"以下各项不同：\n  lora_rank：检查点 8，现在 4\n请改回"):
-        train.main(arguments(resume_from_checkpoint="auto", lora_rank=4))
+        train.main(arguments(resume_from_checkpoint="auto", lora_rank=4, **quick))
     checkpoint = tmp_path / "run" / "checkpoint-2"
     (checkpoint / "training_state.pt").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"checkpoint-2 不能用（training_state.pt 的大小不对）"):
@@ -321,10 +326,47 @@ def test_resuming_in_another_directory(arguments: Command, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"new 里已有训练结果"):  # would be written among them
         train.main(arguments(**options, save_dir=new))
     shutil.rmtree(old / "model_best")
-    with pytest.raises(UserError, match="没有一次评估得到有限的结果"):
-        train.main(arguments(**options, save_dir=tmp_path / "third"))
+    assert train.main(arguments(**options, save_dir=tmp_path / "third")) == 0  # evaluated again
+    assert (tmp_path / "third" / "model_best").exists()
     assert train.main(arguments(**options | {"epochs": 2}, save_dir=tmp_path / "fourth")) == 0
     assert (tmp_path / "fourth" / "model_best").exists()
+
+
+def test_going_back_keeps_a_later_best_adapter(arguments: Command, tmp_path: Path, capsys) -> None:
+    quick = {"eval_samples": 0, "best_metric": "dev_loss", "save_freq": 1, "eval_steps": 1, "epochs": 1}
+    run = tmp_path / "run"
+    assert train.main(arguments(**quick)) == 0
+    best = (run / "model_best" / "adapter_model.safetensors").read_bytes()
+    shutil.move(run / "checkpoint-2", tmp_path / "moved away")
+    # A rate with which nothing is learnt, so that the adapter of step 2 stays the best.
+    assert train.main(arguments(**quick | {"learning_rate": 1e-12}, resume_from_checkpoint="auto")) == 0
+    assert "model_best 是第 2 步的，比它更好才会替换" in capsys.readouterr().err
+    assert (run / "model_best" / "adapter_model.safetensors").read_bytes() == best
+
+
+def test_the_only_checkpoint_is_recovered_before_it_is_looked_for(arguments: Command, tmp_path: Path) -> None:
+    quick = {"eval_samples": 0, "best_metric": "dev_loss", "epochs": 1}
+    run = tmp_path / "run"
+    assert train.main(arguments(**quick)) == 0
+    shutil.move(run / "checkpoint-2", run / ".checkpoint-2.old")  # killed between the two renames
+    assert train.main(arguments(**quick, resume_from_checkpoint="auto")) == 0
+
+
+def test_weight_decay_may_change_when_resuming(
+    arguments: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = {"eval_samples": 0, "best_metric": "dev_loss"}
+    assert train.main(arguments(epochs=1, weight_decay=0.5, **quick)) == 0
+    seen = []
+    original = train.Trainer.train_window
+
+    def watch(self, window):
+        seen.extend(group["weight_decay"] for group in self.optimizer.param_groups)
+        return original(self, window)
+
+    monkeypatch.setattr(train.Trainer, "train_window", watch)
+    assert train.main(arguments(epochs=2, weight_decay=0.25, **quick, resume_from_checkpoint="auto")) == 0
+    assert set(seen) == {0.25}
 
 
 def test_what_may_change_when_resuming(arguments: Command, tmp_path: Path, data: dict[str, str]) -> None:
@@ -340,9 +382,10 @@ def test_what_may_change_when_resuming(arguments: Command, tmp_path: Path, data:
         ({"train_path": other}, "train_path"),
         ({"batch_size": 2}, "每步样本数"),
         ({"seed": 1}, "seed"),
+        ({"eval_samples": 3}, "eval_samples"),  # the scores so far mean something else
     ):
         with pytest.raises(UserError, match=f"以下各项不同：\n  {name}[^\n]*\n请改回"):
-            train.main(arguments(epochs=3, **quick, **changed, resume_from_checkpoint="auto"))
+            train.main(arguments(epochs=3, **quick | changed, resume_from_checkpoint="auto"))
 
 
 @pytest.mark.parametrize(
@@ -352,6 +395,8 @@ def test_what_may_change_when_resuming(arguments: Command, tmp_path: Path, data:
         ({"pre_model": "absent/model"}, r"找不到模型“absent/model”.*hf download.*models/chatglm-tiny"),
         ({"lora_target_modules": "q_proj"}, r"q_proj 不是模型各层的线性层.*query_key_value"),
         ({"device": "cuda:7"}, "指定了 --device cuda:7"),
+        ({"train_path": "长" * 300}, r"路径 长+ 不能用（File name too long）"),
+        ({"train_path": "\udcca\udcfd.jsonl"}, "train_path"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
@@ -443,6 +488,11 @@ def test_the_resume_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [*words, "--resume_from_checkpoint", "old"])
     expected = "python train.py --epochs 2 --save_dir 'my output' --resume_from_checkpoint auto"
     assert train.resume_command() == expected
+    always = ProjectConfig()
+    always.overwrite_output_dir = True
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "ProjectConfig", lambda: always)
+        assert "--overwrite_output_dir false --resume_from_checkpoint" in train.resume_command()
     monkeypatch.setenv("WORLD_SIZE", "2")  # one process would have other optimiser steps
     assert train.resume_command() == expected.replace("python", "accelerate launch（同样的选项）")
 

@@ -17,6 +17,7 @@ import torch
 from utils.common_utils import UserError, log
 
 _CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
+_LEFTOVER_NAME = re.compile(r"\.(model_best|checkpoint-\d+)\.(old|new|trash)")
 STATE_FILE, MANIFEST_FILE = "training_state.pt", "manifest.json"
 
 
@@ -101,13 +102,17 @@ def find_damage(directory: Path, names: tuple[str, ...] | None = None) -> str | 
 
 
 def recover_directories(save_dir: Path) -> None:
-    """Put right what a kill while writing left: undo half a replacement, drop what is half-written."""
-    for old in save_dir.glob(".*.old"):
-        path = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-        if not path.exists():
-            old.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    for leftover in (*save_dir.glob(".*.new"), *save_dir.glob(".*.trash")):
+    """Put right what a kill while writing left: undo half a replacement, drop what is half-written.
+
+    Only what bears the name of a run's own directory is touched.
+    """
+    for leftover in save_dir.glob(".*"):
+        match = _LEFTOVER_NAME.fullmatch(leftover.name)
+        if match is None:
+            continue
+        path = leftover.with_name(match[1])
+        if match[2] == "old" and not path.exists():
+            leftover.rename(path)
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -138,9 +143,15 @@ def checkpoint_path(save_dir: Path, global_step: int) -> Path:
     return save_dir / f"checkpoint-{global_step}"
 
 
-def remove_old_checkpoints(save_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints (at least one), the newest being known to be whole."""
-    for path in list_checkpoints(save_dir)[: -max(keep, 1)]:
+def remove_old_checkpoints(saved: Path, keep: int) -> None:
+    """Delete all but `keep` checkpoints (at least one): the one just saved and those before it.
+
+    One of a later step is what resuming has passed over as damaged, so it goes first.
+    """
+    step = _step_of(saved)
+    others = [path for path in list_checkpoints(saved.parent) if path != saved]
+    others.sort(key=lambda path: (_step_of(path) < step, _step_of(path)))
+    for path in others[: max(0, len(others) - max(keep, 1) + 1)]:
         trash = path.with_name(f".{path.name}.trash")
         shutil.rmtree(trash, ignore_errors=True)
         path.rename(trash)  # in one step, so that a kill never leaves half a checkpoint under its name

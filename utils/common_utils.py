@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import random
 import sys
@@ -38,6 +39,8 @@ def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception],
     `--debug` is among the arguments); 130 for Ctrl-C; 1 when the reader of stdout went away.
     """
     mistakes: tuple[type[Exception], ...] = (UserError, *user_errors)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character ends nothing
     try:
         code = main() or 0
         sys.stdout.flush()

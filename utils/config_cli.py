@@ -53,7 +53,11 @@ class Rule:
         if self.kind is bool or isinstance(value, bool):
             return self.kind is type(value)
         if self.kind is str:
-            return isinstance(value, str) and re.fullmatch(self.pattern or r"(?s).*\S.*", value) is not None
+            return (
+                isinstance(value, str)
+                and not re.search("[\ud800-\udfff]", value)  # from a command line that is not UTF-8
+                and re.fullmatch(self.pattern or r"(?s).*\S.*", value) is not None
+            )
         if self.kind is list:
             return isinstance(value, list) and bool(value) and _are_distinct_names(value)
         return (

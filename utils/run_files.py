@@ -19,14 +19,16 @@ from utils.checkpoint import (
 )
 from utils.common_utils import UserError, log
 
-_RESULTS = ("checkpoint-*", "model_best", "tensorboard", "metrics.jsonl", "eval_report.json")
+_RESULTS = ("model_best", "tensorboard", "metrics.jsonl", "eval_report.json")  # and the checkpoints
 
 
 def clear_results(save_dir: Path) -> None:
     """Delete what an earlier run left in a directory, and nothing else."""
-    for pattern in _RESULTS:
-        for path in save_dir.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (*list_checkpoints(save_dir), *(save_dir / name for name in _RESULTS)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def check_free_space(save_dir: Path, need: int) -> None:
@@ -81,7 +83,7 @@ class RunFiles:
             "最佳模型", lambda: write_directory(target, lambda new: self._write_adapter(new, metrics))
         )
 
-    def adopt_best(self, home: Path, step: int) -> bool:
+    def adopt_best(self, home: Path, step: int) -> dict[str, Any] | None:
         """Make sure that `model_best` is there when going on from a checkpoint of the directory `home`.
 
         Args:
@@ -89,21 +91,23 @@ class RunFiles:
             step: of the best evaluation so far.
 
         Returns:
-            whether there is a best adapter.
+            the metrics of the best adapter, "step" among them; None if there is none. (In this directory it
+            may be of a later step than the checkpoint.)
         """
         from utils.adapter import load_adapter_meta
 
         target, source = self.save_dir / "model_best", home / "model_best"
-        if target.exists() or home.resolve() == self.save_dir.resolve():
-            return target.exists()
+        own = target.exists() or home.resolve() == self.save_dir.resolve()
         try:
-            if load_adapter_meta(source).metrics.get("step") != step:
-                return False
+            metrics = load_adapter_meta(target if own else source).metrics
         except UserError:
-            return False
-        return self._attempt(
+            return None
+        if own:
+            return metrics
+        copied = metrics.get("step") == step and self._attempt(
             "最佳模型", lambda: write_directory(target, lambda new: _copy_files(source, new))
         )
+        return metrics if copied else None
 
     def save_report(self, text: str) -> bool:
         """Write the final evaluation's report; return whether it worked."""
@@ -120,8 +124,9 @@ class RunFiles:
         def save() -> None:
             if shutil.disk_usage(self.save_dir).free < self._checkpoint_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            write_directory(checkpoint_path(self.save_dir, global_step), fill)
-            remove_old_checkpoints(self.save_dir, self._keep)
+            path = checkpoint_path(self.save_dir, global_step)
+            write_directory(path, fill)
+            remove_old_checkpoints(path, self._keep)
 
         return self._attempt("检查点", save)
 
@@ -129,7 +134,7 @@ class RunFiles:
         """Run a save; on a full or broken disk say so, and let training go on to try again next time."""
         try:
             save()
-        except (OSError, RuntimeError) as error:  # torch and safetensors raise RuntimeErrors of their own
+        except (OSError, RuntimeError, UnicodeError) as error:  # RuntimeErrors are torch's and safetensors'
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             self.unsaved[name] = reason
             log(f"警告：{name}没有保存成功（{reason}），此前保存的仍然完好；训练继续，下次保存时再试。")

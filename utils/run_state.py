@@ -46,10 +46,11 @@ class RunState:
     scaler_skips: int = 0
 
 
-# Knobs that a checkpoint is bound to; to change any other one when resuming is safe.
+# Knobs that a checkpoint is bound to; to change any other one when resuming is safe. (The last two say what
+# the scores so far mean.)
 BINDING_KNOBS = (
     *("load_in_4bit", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
-    *("max_source_seq_len", "max_target_seq_len", "seed"),
+    *("max_source_seq_len", "max_target_seq_len", "seed", "best_metric", "eval_samples"),
 )
 
 
@@ -127,12 +128,18 @@ def read(directory: Path, run: dict[str, str]) -> dict[str, Any]:
 
 
 def restore(accelerator: Accelerator, optimizer: Any, content: dict[str, Any]) -> RunState:
-    """Put optimiser, scaler and random generators where `read` found them, and return the counters."""
+    """Put optimiser, scaler and random generators where `read` found them, and return the counters.
+
+    The optimiser keeps the weight decay that it has now.
+    """
+    weight_decays = [group["weight_decay"] for group in optimizer.param_groups]
     saved = content["optimizer"]
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in saved["state"].items():  # split as FSDP, if there is one, splits the weights
         saved["state"][index] = {key: split_like(value, trained[index]) for key, value in values.items()}
     optimizer.load_state_dict(saved)
+    for group, weight_decay in zip(optimizer.param_groups, weight_decays, strict=True):
+        group["weight_decay"] = weight_decay
     if accelerator.scaler and content["scaler"]:
         accelerator.scaler.load_state_dict(content["scaler"])
     states = content["random_states"]

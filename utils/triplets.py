@@ -28,6 +28,7 @@ class Combination(NamedTuple):
 
 KEYS = Triplet._fields
 _TRIPLET_START = re.compile(r"\s*(?:```|\[\s*[{\]])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FENCE_START, _FENCE_END = "```json\n", "\n```"
 
 
@@ -41,7 +42,8 @@ def parse_target(text: str) -> list[Triplet]:
     """Read an answer strictly, with or without its fence.
 
     Raises:
-        ValueError: it is not a JSON list of objects with exactly the five fields, all strings.
+        ValueError: it is not a JSON list of objects with exactly the five fields, all strings of whole
+            characters (JSON can write half of a surrogate pair, which no file can hold).
     """
     body = text.strip()
     if body.startswith("```"):
@@ -58,6 +60,8 @@ def parse_target(text: str) -> list[Triplet]:
             raise ValueError(f"三元组应当恰好有这些字段：{'、'.join(KEYS)}")
         if not all(isinstance(value, str) for value in item.values()):
             raise ValueError("三元组的字段应当都是字符串")
+        if any(_SURROGATE.search(value) for value in item.values()):
+            raise ValueError("三元组的字段含有不成对的代理字符（\\ud800–\\udfff）")
         triplets.append(Triplet(**item))
     return triplets
 
