@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from extraction.arguments import build_parser, refuse_contradictions
-from utils.common_utils import UserError, log, quiet_libraries, run_main
+from utils.common_utils import UserError, log, quiet_libraries, run_main, to_json
 from utils.device import limit_primitive_cache
 
 if TYPE_CHECKING:
@@ -117,11 +117,10 @@ def typed_problem(text: str) -> str | None:
     """Say in Chinese what is wrong with a sentence from the command line or the keyboard."""
     from data_handle.reader import decode_line
 
-    try:
-        raw = text.encode("utf-8", "surrogateescape")  # bytes that were no UTF-8 stand in it as surrogates
-        decode_line(raw)
-    except UnicodeEncodeError:
-        pass  # other surrogates
+    try:  # bytes that were no UTF-8 stand in it as surrogates
+        decode_line(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return text_problem(text)
     except ValueError as error:
         return str(error)
     return text_problem(text)
@@ -278,17 +277,7 @@ def show(extraction: Extraction, args: argparse.Namespace, results: TextIO) -> b
 
 def print_json(value: Any, results: TextIO) -> None:
     """Print a result as indented JSON."""
-    print(to_json(value), file=results, flush=True)
-
-
-def to_json(value: Any) -> str:
-    """Return indented JSON; half a surrogate pair, which has no encoding, makes it all ASCII."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, indent=2)
-    return text
+    print(to_json(value, indent=2), file=results, flush=True)
 
 
 def converse(args: argparse.Namespace, results: TextIO) -> int:
@@ -430,8 +419,9 @@ def extract_file(args: argparse.Namespace) -> int:
             f"写不了输出文件 {args.output}（{error.strerror}），请检查路径、权限和磁盘空间。"
         ) from error
     if shards.rank == 0:
-        args.output.touch()  # an empty input has an empty result
         total = summary.resumed + summary.written
+        if not total:
+            args.output.touch()  # an empty input has an empty result
         log(f"共 {total} 行（其中 {summary.resumed} 行是上次完成的），结果在 {args.output}。")
         if summary.resumed:
             log("上次完成的行没有重新抽取；要换用别的选项，或重试带 error 字段的行，请另用一个 --output。")
@@ -522,7 +512,7 @@ def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
         log(f"……共 {len(evaluation.report.errors)} 句有错，用 --report 文件 保存全部。")
     try:
         if args.report is not None:
-            text = to_json(report(None))
+            text = to_json(report(None), indent=2)
             args.report.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"写不了报告 {args.report}（{error.strerror}），请检查路径和权限。") from error

@@ -297,31 +297,31 @@ def check_disk(config: ProjectConfig) -> Iterator[Result]:
 
 def check_output(config: ProjectConfig) -> Iterator[Result]:
     """Files can be written where the run will save, and nothing there is in the way."""
-    from utils.checkpoint import find_checkpoint, list_checkpoints
+    from utils.run_files import results_in_the_way
 
-    save_dir = Path(config.save_dir)
+    save_dir, resume_from = Path(config.save_dir), config.resume_from_checkpoint
     directory = nearest_directory(save_dir)
-    has_results = bool(list_checkpoints(save_dir)) or (save_dir / "model_best").exists()
     if not directory.is_dir():
         yield Result(FAILED, "输出目录", f"{directory} 是文件，不是目录", "改用别的 save_dir")
     elif not is_writable_directory(directory):
         yield Result(FAILED, "输出目录", f"{directory} 不可写", "修改权限，或改用别的 save_dir")
-    elif config.resume_from_checkpoint is not None:
+    else:
         try:
-            home = find_checkpoint(save_dir, config.resume_from_checkpoint).resolve().parent
+            blocked = results_in_the_way(save_dir, resume_from, config.overwrite_output_dir)
         except UserError as error:
             yield Result(FAILED, "输出目录", "不能继续训练", str(error))
+            return
+        if not blocked:
+            detail = f"{save_dir} 可写" + ("，检查点可用" if resume_from is not None else "")
+            yield Result(PASSED, "输出目录", detail)
+        elif resume_from is not None:
+            remedy = "换一个 save_dir，或从那里面的检查点继续"
+            yield Result(FAILED, "输出目录", f"{save_dir} 里有另一次训练的结果", remedy)
         else:
-            if has_results and home != save_dir.resolve():
-                remedy = "换一个 save_dir，或从那里面的检查点继续"
-                yield Result(FAILED, "输出目录", f"{save_dir} 里有另一次训练的结果", remedy)
-            else:
-                yield Result(PASSED, "输出目录", f"{save_dir} 可写，检查点可用")
-    elif has_results and not config.overwrite_output_dir:
-        remedy = "继续训练加 --resume_from_checkpoint auto，清掉重来加 --overwrite_output_dir，或换 save_dir"
-        yield Result(FAILED, "输出目录", f"{save_dir} 里已有训练结果", remedy)
-    else:
-        yield Result(PASSED, "输出目录", f"{save_dir} 可写")
+            remedy = (
+                "继续训练加 --resume_from_checkpoint auto，清掉重来加 --overwrite_output_dir，或换 save_dir"
+            )
+            yield Result(FAILED, "输出目录", f"{save_dir} 里已有训练结果", remedy)
 
 
 Check = Callable[[ProjectConfig], Iterator[Result]]

@@ -69,20 +69,17 @@ def check_before_loading(config: ProjectConfig) -> None:
     import torch
 
     from chatglm import load_config, resolve_model_dir
-    from utils.checkpoint import find_checkpoint, list_checkpoints
+    from utils.checkpoint import list_checkpoints
     from utils.device import check_device
     from utils.environment import CPU_PARAMETER_LIMIT
-    from utils.run_files import has_results
+    from utils.run_files import results_in_the_way
 
     for name in ("train_path", "dev_path"):
         path = getattr(config, name)
         if not Path(path).is_file():
             raise UserError(f"找不到数据文件 {path}，请检查 {name}（格式见 README 的“数据格式”）。")
     save_dir = Path(config.save_dir)
-    home = None  # of the checkpoint to resume from
-    if config.resume_from_checkpoint is not None:
-        home = find_checkpoint(save_dir, config.resume_from_checkpoint).resolve().parent
-    if home != save_dir.resolve() and not config.overwrite_output_dir and has_results(save_dir):
+    if results_in_the_way(save_dir, config.resume_from_checkpoint, config.overwrite_output_dir):
         resume = "继续训练请加 --resume_from_checkpoint auto；" if list_checkpoints(save_dir) else ""
         raise UserError(
             f"{save_dir} 里已有训练结果。{resume}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from utils.common_utils import UserError
+from utils.common_utils import UserError, is_encodable
 
 MAX_LINE_BYTES = 1 << 20
 FIELDS = ("context", "target")
@@ -178,9 +178,7 @@ def text_problem(record: dict[str, Any], name: str) -> str | None:
         return f"字段 {name} 是空的"
     if "\0" in value:
         return f"字段 {name} 含有 NUL 字符"
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
+    if not is_encodable(value):
         return f"字段 {name} 含有不成对的代理字符（\\ud800–\\udfff）"
     return None
 

@@ -18,7 +18,7 @@ except ImportError:  # Windows
 
 from extraction.extractor import Extraction
 from extraction.parsing import AnswerStatus
-from utils.common_utils import UserError
+from utils.common_utils import UserError, to_json
 
 # Fields that an output line adds to those of its input; fields of these names in the input are replaced.
 RESULT_FIELDS = ("triplets", "repaired", "truncated", "source_truncated", "error", "raw")
@@ -111,16 +111,12 @@ def write_results(
 def _dump(fields: dict[str, Any]) -> bytes:
     """Serialise to UTF-8; lone surrogates, which have no encoding, stay JSON escapes; NaN becomes null."""
     try:
-        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+        return to_json(fields, allow_nan=False).encode()
     except (ValueError, RecursionError):  # Python reads NaN and Infinity, which JSON does not have
         try:
             return _dump(_without_nan(fields))
         except RecursionError:  # only the input's own fields can be as deep
             return _dump({name: value if isinstance(value, str) else None for name, value in fields.items()})
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(fields).encode()
 
 
 def _without_nan(value: Any) -> Any:

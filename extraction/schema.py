@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.common_utils import UserError
+from utils.common_utils import UserError, is_encodable
 from utils.triplets import Combination, Triplet, combination_of, combinations_in
 
 __all__ = ["Combination", "Schema"]
@@ -48,9 +47,9 @@ class Schema:
             raise UserError(f"模式文件 {path} 不是 UTF-8 编码，请把它转成 UTF-8。") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(_malformed(path)) from error
-        for name in (name for combination in combinations for name in combination):
-            if not isinstance(name, str) or not name or re.search("[\ud800-\udfff]", name):
-                raise UserError(_malformed(path))
+        names = [name for combination in combinations for name in combination]
+        if not all(isinstance(name, str) and name and is_encodable(name) for name in names):
+            raise UserError(_malformed(path))
         return cls(frozenset(combinations))
 
 

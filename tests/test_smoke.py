@@ -19,6 +19,7 @@ import torch
 import test_training
 from glm_config import ProjectConfig
 from test_training import EMBEDDED_BASE, FAILED, NOTE, PASSED, SKIPPED, Result, run_check
+from utils.checkpoint import write_directory
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="shows what is said without a GPU")
 FREE_GPU = SimpleNamespace(free=20e9, total=24e9, count=1, bf16=True)
@@ -432,6 +433,15 @@ def test_output_rows(config: ProjectConfig, tmp_path: Path) -> None:
     assert "已有训练结果" in only(run_check("输出目录", config)).detail
     config.overwrite_output_dir = True
     assert only(run_check("输出目录", config)).status == PASSED
+    config.overwrite_output_dir, config.resume_from_checkpoint = False, "auto"
+    row = only(run_check("输出目录", config))
+    assert row.status == FAILED and "没有可继续的完整检查点" in row.remedy
+    write_directory(tmp_path / "elsewhere" / "checkpoint-1", lambda new: (new / "file").touch())
+    config.resume_from_checkpoint = str(tmp_path / "elsewhere" / "checkpoint-1")
+    assert "另一次训练的结果" in only(run_check("输出目录", config)).detail
+    config.save_dir = str(tmp_path / "elsewhere")
+    assert only(run_check("输出目录", config)).status == PASSED
+    config.resume_from_checkpoint = None
     (tmp_path / "file").touch()
     config.save_dir = str(tmp_path / "file" / "run")
     assert "是文件，不是目录" in only(run_check("输出目录", config)).detail

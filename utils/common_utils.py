@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import random
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -26,6 +27,21 @@ def log(message: str) -> None:
     """
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)
+
+
+def is_encodable(text: str) -> bool:
+    """Tell whether a text can be written as UTF-8: half a surrogate pair can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Return `json.dumps(value, ensure_ascii=False, **options)`, or all ASCII if that is not encodable."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return text if is_encodable(text) else json.dumps(value, **options)
 
 
 def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception], ...] = ()) -> NoReturn:

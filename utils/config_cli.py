@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from utils.common_utils import UserError
+from utils.common_utils import UserError, is_encodable
 
 _KIND_NAMES = {bool: "开关 true/false", int: "整数", float: "数", str: "字符串", list: "非空的名称列表"}
 _TYPE_NAMES = {bool: "布尔值", int: "整数", float: "小数", str: "字符串", list: "列表"}
@@ -55,7 +55,7 @@ class Rule:
         if self.kind is str:
             return (
                 isinstance(value, str)
-                and not re.search("[\ud800-\udfff]", value)  # from a command line that is not UTF-8
+                and is_encodable(value)  # not so from a command line that is not UTF-8
                 and re.fullmatch(self.pattern or r"(?s).*\S.*", value) is not None
             )
         if self.kind is list:

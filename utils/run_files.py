@@ -13,6 +13,7 @@ from utils import run_state
 from utils.checkpoint import (
     MANIFEST_FILE,
     checkpoint_path,
+    find_checkpoint,
     list_checkpoints,
     remove_old_checkpoints,
     write_directory,
@@ -48,6 +49,21 @@ def check_free_space(save_dir: Path, need: int) -> None:
 def has_results(save_dir: Path) -> bool:
     """Tell whether a directory holds an earlier run's checkpoints or best adapter."""
     return bool(list_checkpoints(save_dir)) or (save_dir / "model_best").exists()
+
+
+def results_in_the_way(save_dir: Path, resume_from: str | None, overwrite: bool) -> bool:
+    """Tell whether a directory holds results that a run started so would write among.
+
+    Args:
+        save_dir: of the run.
+        resume_from: a checkpoint or "auto", which may be of this directory; None to begin anew.
+        overwrite: they are to be cleared away.
+
+    Raises:
+        UserError: there is no such checkpoint to resume from.
+    """
+    home = find_checkpoint(save_dir, resume_from).resolve().parent if resume_from is not None else None
+    return home != save_dir.resolve() and not overwrite and has_results(save_dir)
 
 
 class RunFiles:

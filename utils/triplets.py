@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from utils.common_utils import is_encodable
+
 
 class Triplet(NamedTuple):
     """One fact of a sentence; the order of the fields is that of the data files and of every output."""
@@ -28,7 +30,6 @@ class Combination(NamedTuple):
 
 KEYS = Triplet._fields
 _TRIPLET_START = re.compile(r"\s*(?:```|\[\s*[{\]])")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _FENCE_START, _FENCE_END = "```json\n", "\n```"
 
 
@@ -60,7 +61,7 @@ def parse_target(text: str) -> list[Triplet]:
             raise ValueError(f"三元组应当恰好有这些字段：{'、'.join(KEYS)}")
         if not all(isinstance(value, str) for value in item.values()):
             raise ValueError("三元组的字段应当都是字符串")
-        if any(_SURROGATE.search(value) for value in item.values()):
+        if not all(map(is_encodable, item.values())):
             raise ValueError("三元组的字段含有不成对的代理字符（\\ud800–\\udfff）")
         triplets.append(Triplet(**item))
     return triplets
