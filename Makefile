@@ -80,10 +80,10 @@ soak: env-dev
 	$(PY) -m pytest -m soak tests $(ARGS)
 
 bench: env
-	$(PY) benchmarks/bench_training.py $(BENCH)
-	$(PY) benchmarks/bench_memory.py $(BENCH)
-	$(PY) benchmarks/bench_data.py
-	$(PY) benchmarks/bench_inference.py
+	$(PY) -m benchmarks.bench_training $(BENCH)
+	$(PY) -m benchmarks.bench_memory $(BENCH)
+	$(PY) -m benchmarks.bench_data
+	$(PY) -m benchmarks.bench_inference
 
 lint: env-dev
 	$(PY) -m ruff check .

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from utils.command_line import Rule, closest_name, show_value
 from utils.common_utils import UserError
-from utils.config_cli import Rule, closest_name, show_value
 
 MAX_POSITIONS = 2048  # of the published model (config.json, max_sequence_length)
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import torch
 
     from data_handle.reader import BadLine
+    from extraction.decoding.grammar import Constraint
     from extraction.extractor import Extraction, TripletExtractor
     from extraction.files import FileSummary, Record
-    from extraction.grammar import Constraint
     from extraction.shards import Shards
     from glm_config import ProjectConfig
 
@@ -134,9 +134,9 @@ def read_config(args: argparse.Namespace) -> tuple[ProjectConfig, Path | None]:
     Raises:
         UserError: the adapter is missing or damaged, or its files contradict each other.
     """
-    from extraction.schema import Schema
+    from bases.adapter import CONFIG_FILE, SCHEMA_FILE, load_adapter_meta, read_adapter_json
     from glm_config import ProjectConfig
-    from utils.adapter import CONFIG_FILE, SCHEMA_FILE, load_adapter_meta, read_adapter_json
+    from task.schema import Schema
 
     config, directory = ProjectConfig(), None
     device = args.device or config.device
@@ -167,9 +167,9 @@ def read_constraint(args: argparse.Namespace, directory: Path | None) -> Constra
     """
     if args.free_decoding:
         return None
-    from extraction.grammar import Constraint
-    from extraction.schema import Schema
-    from utils.adapter import SCHEMA_FILE
+    from bases.adapter import SCHEMA_FILE
+    from extraction.decoding.grammar import Constraint
+    from task.schema import Schema
 
     path = args.schema or (directory / SCHEMA_FILE if directory else None)
     if args.open_schema or path is None:
@@ -195,7 +195,7 @@ def load_extractor(
         quiet_libraries()
     limit_primitive_cache()
     constraint = read_constraint(args, directory)
-    from chatglm import CheckpointError, load_base_model
+    from bases.chatglm import CheckpointError, load_base_model
     from extraction.extractor import TripletExtractor
     from utils.device import check_device
 
@@ -223,7 +223,7 @@ def load_extractor(
         min_score=args.min_score or 0.0,
     )
     if directory is not None:
-        from utils.adapter import load_adapter
+        from bases.adapter import load_adapter
 
         extractor.model = load_adapter(model, directory)
         if not extractor.adapter_changes_logits():
@@ -235,7 +235,7 @@ def choose_dtype(config: ProjectConfig) -> torch.dtype:
     """Return the precision to compute in: as in training, where the device has it."""
     import torch
 
-    from chatglm import default_dtype
+    from bases.chatglm import default_dtype
 
     if not (config.fp16 or config.bf16):
         return torch.float32
@@ -476,7 +476,7 @@ def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
     """Score the extractor on a labelled file; return the exit code."""
     from data_handle.reader import describe_bad_lines, read_jsonl
     from extraction.console import Progress
-    from extraction.evaluation import evaluate
+    from extraction.evaluation.evaluate import evaluate
     from extraction.files import check_output
 
     if args.report is not None:

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from glm_config import ProjectConfig
-from utils.common_utils import UserError, log, quiet_libraries, run_main
-from utils.config_cli import parse_overrides
-from utils.environment import (
+from training.environment import (
     CPU_PARAMETER_LIMIT,
     estimate_output_bytes,
     is_whole_weight_file,
@@ -23,13 +21,15 @@ from utils.environment import (
     nearest_directory,
     read_requirements,
 )
-from utils.memory_plan import GB, ModelShape, TrainingSettings, lora_parameters, plan_memory, shape_of
+from training.memory_plan import GB, ModelShape, TrainingSettings, lora_parameters, plan_memory, shape_of
+from utils.command_line import parse_overrides
+from utils.common_utils import UserError, log, quiet_libraries, run_main
 from utils.table import pad
 
 if TYPE_CHECKING:
     import torch
 
-    from chatglm import ChatGLMConfig
+    from bases.chatglm import ChatGLMConfig
 
 ROOT = Path(__file__).resolve().parent
 EMBEDDED_BASE = ROOT / "models" / "chatglm-tiny"
@@ -112,8 +112,8 @@ def check_memory(config: ProjectConfig) -> Iterator[Result]:
     """The memory plan of the run fits the device."""
     import torch
 
-    from chatglm import CheckpointError, resolve_model_dir
-    from chatglm.loading import largest_shard_bytes
+    from bases.chatglm import CheckpointError, resolve_model_dir
+    from bases.chatglm.loading import largest_shard_bytes
     from utils.memory import memory_budget
 
     largest = 0  # weight file; another check tells of missing ones
@@ -141,8 +141,8 @@ def check_4bit(config: ProjectConfig) -> Iterator[Result]:
         return
     import torch
 
-    from chatglm import default_dtype
-    from chatglm.loading import replace_linear_4bit
+    from bases.chatglm import default_dtype
+    from bases.chatglm.loading import replace_linear_4bit
 
     device = training_device(config)
     dtype = default_dtype(device, config.bf16)
@@ -197,8 +197,8 @@ def check_data(config: ProjectConfig) -> Iterator[Result]:
 
 def check_model(config: ProjectConfig) -> Iterator[Result]:
     """The model directory has a usable config and every weight file, whole; its tokenizer goes with it."""
-    from chatglm import ChatGLMTokenizer, resolve_model_dir
-    from chatglm.loading import checkpoint_shards, load_config
+    from bases.chatglm import ChatGLMTokenizer, resolve_model_dir
+    from bases.chatglm.loading import checkpoint_shards, load_config
 
     model_dir = resolve_model_dir(config.pre_model)
     sizes = load_config(model_dir)
@@ -238,11 +238,11 @@ def check_training_step(config: ProjectConfig) -> Iterator[Result]:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from chatglm import default_dtype, load_base_model
+    from bases.chatglm import default_dtype, load_base_model
     from data_handle.data_loader import collate
     from data_handle.data_preprocess import encode_example
-    from utils.prompt import build_prompt
-    from utils.triplets import Triplet, format_target
+    from task.prompt import build_prompt
+    from task.triplets import Triplet, format_target
 
     device = training_device(config)
     dtype = default_dtype(device, config.bf16)
@@ -297,7 +297,7 @@ def check_disk(config: ProjectConfig) -> Iterator[Result]:
 
 def check_output(config: ProjectConfig) -> Iterator[Result]:
     """Files can be written where the run will save, and nothing there is in the way."""
-    from utils.run_files import results_in_the_way
+    from training.run_directory import results_in_the_way
 
     save_dir, resume_from = Path(config.save_dir), config.resume_from_checkpoint
     directory = nearest_directory(save_dir)
@@ -367,8 +367,8 @@ def training_device(config: ProjectConfig) -> torch.device:
 
 def model_shape(config: ProjectConfig) -> ModelShape:
     """Sizes of the configured model; those of the published one while it is not on this machine."""
-    from chatglm import ChatGLMConfig, CheckpointError, resolve_model_dir
-    from chatglm.loading import load_config
+    from bases.chatglm import ChatGLMConfig, CheckpointError, resolve_model_dir
+    from bases.chatglm.loading import load_config
 
     try:
         sizes: ChatGLMConfig = load_config(resolve_model_dir(config.pre_model))

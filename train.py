@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from glm_config import ProjectConfig
+from training.schedule import learning_rate_at, windows
+from utils.command_line import apply_overrides
 from utils.common_utils import UserError, log, quiet_libraries, run_main, set_seed
-from utils.config_cli import apply_overrides
 from utils.device import limit_primitive_cache
-from utils.schedule import learning_rate_at, windows
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from data_handle.data_preprocess import Features
     from data_handle.packing import Pass
-    from extraction.evaluation import Evaluation
-    from utils.memory_plan import MemoryPlan
-    from utils.metrics_log import Meter
+    from extraction.evaluation.evaluate import Evaluation
+    from training.log import Meter
+    from training.memory_plan import MemoryPlan
 
 Result = TypeVar("Result")
 STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
@@ -68,11 +68,11 @@ def check_before_loading(config: ProjectConfig) -> None:
     """
     import torch
 
-    from chatglm import load_config, resolve_model_dir
-    from utils.checkpoint import list_checkpoints
+    from bases.chatglm import load_config, resolve_model_dir
+    from training.environment import CPU_PARAMETER_LIMIT
+    from training.run_directory import results_in_the_way
     from utils.device import check_device
-    from utils.environment import CPU_PARAMETER_LIMIT
-    from utils.run_files import results_in_the_way
+    from utils.directories import list_checkpoints
 
     for name in ("train_path", "dev_path"):
         path = getattr(config, name)
@@ -101,10 +101,10 @@ def make_plan(config: ProjectConfig, accelerator: Accelerator) -> MemoryPlan:
     Raises:
         UserError: it does not fit.
     """
-    from chatglm import load_config, resolve_model_dir
-    from chatglm.loading import largest_shard_bytes
+    from bases.chatglm import load_config, resolve_model_dir
+    from bases.chatglm.loading import largest_shard_bytes
+    from training.memory_plan import TrainingSettings, plan_memory, shape_of
     from utils.memory import memory_budget
-    from utils.memory_plan import TrainingSettings, plan_memory, shape_of
 
     device, model_dir = accelerator.device, resolve_model_dir(config.pre_model)
     plan = plan_memory(
@@ -130,8 +130,8 @@ def load_model(config: ProjectConfig, accelerator: Accelerator, checkpoint_every
         CheckpointError: the model directory is damaged.
         UserError: the LoRA knobs do not fit the model.
     """
-    from chatglm import checkpoint_layers, load_base_model
-    from utils.adapter import attach_lora
+    from bases.adapter import attach_lora
+    from bases.chatglm import checkpoint_layers, load_base_model
     from utils.device import quant_storage, weight_dtype
     from utils.memory import read_memory
 
@@ -171,14 +171,14 @@ class Trainer:
         import torch
 
         from data_handle.data_loader import build_dataloader, load_data
-        from extraction.schema import Schema
+        from task.schema import Schema
+        from training.environment import estimate_output_bytes
+        from training.log import Progress
+        from training.run_directory import RunFiles, check_free_space
+        from training.state import RunState, describe_run
+        from training.stop import StopRequest
         from utils.device import make_accelerator
-        from utils.environment import estimate_output_bytes
-        from utils.interrupt import StopRequest
         from utils.memory import map_large_allocations
-        from utils.metrics_log import Progress
-        from utils.run_files import RunFiles, check_free_space
-        from utils.run_state import RunState, describe_run
 
         self.config = config
         self.accelerator = accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
@@ -388,7 +388,7 @@ class Trainer:
     def dev_loss(self) -> float:
         """Return the mean loss over all target tokens of the dev set; each process does its share."""
         from data_handle.data_loader import length_sorted_batches
-        from utils.loss import loss_sums
+        from training.loss import loss_sums
 
         accelerator = self.accelerator
         batches = length_sorted_batches(
@@ -404,10 +404,10 @@ class Trainer:
 
     def extract_dev(self, limit: int | None) -> Evaluation:
         """Let the model answer dev (a fixed sample of `limit` triplet lines, or all lines); score it."""
-        from extraction.evaluation import evaluate
+        from extraction.decoding.grammar import Constraint
+        from extraction.evaluation.evaluate import evaluate
         from extraction.extractor import TripletExtractor
-        from extraction.grammar import Constraint
-        from utils.triplets import is_triplet_target
+        from task.triplets import is_triplet_target
 
         examples = list(self.dev_data.examples)
         if limit is not None:
@@ -434,7 +434,7 @@ class Trainer:
         """
         from accelerate.utils import broadcast_object_list
 
-        from utils.fsdp import whole_weights
+        from bases.fsdp import whole_weights
 
         config, state, started = self.config, self.state, time.monotonic()
         state.evaluation_due = True
@@ -491,7 +491,7 @@ class Trainer:
     def _write_adapter(self, directory: Path, metrics: dict[str, float]) -> None:
         from importlib.metadata import version
 
-        from utils.adapter import AdapterMeta, write_adapter_files
+        from bases.adapter import AdapterMeta, write_adapter_files
 
         meta = AdapterMeta(
             base_fingerprint=self.base_fingerprint,
@@ -508,8 +508,8 @@ class Trainer:
         """Save all that an interrupted run needs to go on; return whether that worked."""
         from accelerate.utils import broadcast_object_list
 
-        from utils import run_state
-        from utils.fsdp import whole_weights
+        from bases.fsdp import whole_weights
+        from training import state as run_state
 
         content = run_state.collect(self.accelerator, self.optimizer, self.state, self.run)
         with whole_weights(self.model):
@@ -527,8 +527,8 @@ class Trainer:
         """
         from accelerate.utils import broadcast_object_list
 
-        from utils import run_state
-        from utils.adapter import load_adapter_weights
+        from bases.adapter import load_adapter_weights
+        from training import state as run_state
 
         content = run_state.read(directory, self.run)
         load_adapter_weights(self.accelerator.unwrap_model(self.model), directory)
@@ -554,9 +554,9 @@ class Trainer:
         Raises:
             UserError: losses or gradients were not finite for too many steps.
         """
-        from utils.checkpoint import find_checkpoint
-        from utils.metrics_log import MetricsLog
-        from utils.run_files import clear_results
+        from training.log import MetricsLog
+        from training.run_directory import clear_results
+        from utils.directories import find_checkpoint
 
         config = self.config
         if config.resume_from_checkpoint is not None:
@@ -615,8 +615,8 @@ class Trainer:
 
     def _run_loop(self) -> None:
         """Step, log, evaluate, save; returns when `_finished`."""
+        from training.log import Meter
         from utils.memory import read_memory
-        from utils.metrics_log import Meter
 
         config, state, meter = self.config, self.state, Meter(self.total_steps)
         self.progress.start(state.global_step)
@@ -716,8 +716,8 @@ class Trainer:
         """Evaluate the best adapter on all of dev, write the report, and say where things are."""
         from accelerate.utils import broadcast_object_list
 
-        from utils.adapter import load_adapter_weights
-        from utils.fsdp import whole_weights
+        from bases.adapter import load_adapter_weights
+        from bases.fsdp import whole_weights
 
         best = self.save_dir / "model_best"
         if not self.state.best_score:
@@ -804,9 +804,9 @@ def main(argv: list[str] | None = None) -> int:
     limit_primitive_cache()
     import torch
 
-    from chatglm import CheckpointError
-    from utils.checkpoint import recover_directories
-    from utils.run_lock import lock_directory
+    from bases.chatglm import CheckpointError
+    from training.run_lock import lock_directory
+    from utils.directories import recover_directories
 
     save_dir = Path(config.save_dir)
     is_main = os.environ.get("RANK", "0") == "0"  # set by torchrun and accelerate launch

@@ -1,6 +1,6 @@
 """Time and memory of reading a data file: first start, which tokenises it, and second, from the cache.
 
-Usage: python benchmarks/bench_data.py --lines 100000 [--model full --tokenizer DIR]
+Usage: python -m benchmarks.bench_data --lines 100000 [--model full --tokenizer DIR]
 
 Each start is a process of its own. Seconds are those of `load_data` (imports excluded). Peak memory is the
 sum of the resident sets of the process (torch being most of it) and its workers, looked at 50 times a second.
@@ -21,10 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from utils.common_utils import UserError, log, run_main
 
-from utils.common_utils import UserError, log, run_main  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 DATA = ROOT / "data" / "mixed_train_dataset.jsonl"
 EMBEDDED = ROOT / "models" / "chatglm-tiny"
@@ -57,7 +56,15 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "data.jsonl"
             write_lines(file, lines)
-            command = [sys.executable, __file__, *sys.argv[1:], "--load", str(file), f"{folder}/cache"]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.bench_data",
+                *sys.argv[1:],
+                "--load",
+                str(file),
+                f"{folder}/cache",
+            ]
             for start in ("first", "second"):
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 results[name, start] = json.loads(output)
@@ -78,7 +85,7 @@ def write_lines(file: Path, lines: int) -> None:
 
 def load(file: Path, cache_dir: Path, tokenizer_dir: Path) -> dict[str, Any]:
     """Be one start: load a file and return what that took."""
-    from chatglm import load_tokenizer
+    from bases.chatglm import load_tokenizer
     from data_handle.data_loader import load_data
 
     tokenizer = load_tokenizer(tokenizer_dir)

@@ -1,6 +1,6 @@
 """Constrained decoding against `model.generate`: passes, latency, throughput, cost of the constraint.
 
-Usage: python benchmarks/bench_inference.py --model tiny|block --device cpu|cuda
+Usage: python -m benchmarks.bench_inference --model tiny|block --device cpu|cuda
 
 Both sides get the same prompts and write answers of the same length: `generate` decodes greedily without
 constraint, held to the length of the constrained answer (in a batch: of the longest). Runs are paired,
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,25 +20,24 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.measure import show  # noqa: E402
-from chatglm import (  # noqa: E402
+from bases.adapter import load_adapter
+from bases.chatglm import (
     ChatGLMConfig,
     ChatGLMForConditionalGeneration,
     ChatGLMTokenizer,
     default_dtype,
     load_base_model,
 )
-from data_handle.reader import read_jsonl  # noqa: E402
-from extraction.decoding import ConstrainedDecoder, Statistics  # noqa: E402
-from extraction.grammar import AnswerGrammar, Constraint  # noqa: E402
-from extraction.schema import Schema  # noqa: E402
-from utils.adapter import load_adapter  # noqa: E402
-from utils.common_utils import log, run_main, set_seed  # noqa: E402
-from utils.prompt import encode_prompt, split_context  # noqa: E402
-from utils.triplets import is_triplet_target  # noqa: E402
+from benchmarks.measure import show
+from data_handle.reader import read_jsonl
+from extraction.decoding.decoder import ConstrainedDecoder, Statistics
+from extraction.decoding.grammar import AnswerGrammar, Constraint
+from task.prompt import encode_prompt, split_context
+from task.schema import Schema
+from task.triplets import is_triplet_target
+from utils.common_utils import log, run_main, set_seed
+
+ROOT = Path(__file__).resolve().parent.parent
 
 BASE = ROOT / "models" / "chatglm-tiny"
 ADAPTER = ROOT / "output" / "demo" / "model_best"

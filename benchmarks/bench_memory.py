@@ -1,6 +1,6 @@
 """Peak memory of training: what the plan predicts, what is measured, and what the peers' recipe takes.
 
-Usage: python benchmarks/bench_memory.py --model tiny|block|full --device cpu|cuda [--data FILE]
+Usage: python -m benchmarks.bench_memory --model tiny|block|full --device cpu|cuda [--data FILE]
 
 Every row is a process of its own that loads the model and takes two optimiser steps. On the CPU the figure is
 the growth of the process since its libraries are loaded, on CUDA what tensors take. The last line is a JSON
@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from bases.chatglm import load_config, load_tokenizer
+from bases.chatglm.loading import largest_shard_bytes
 from benchmarks.measure import gigabytes, peak_during, peak_so_far, show
 from benchmarks.training_paths import (
     ProjectPath,
@@ -29,15 +29,13 @@ from benchmarks.training_paths import (
     project_config,
     scratch_directory,
 )
-from chatglm import load_config, load_tokenizer
-from chatglm.loading import largest_shard_bytes
 from data_handle.data_loader import load_data
 from data_handle.data_preprocess import Features
 from data_handle.packing import plan_passes
 from glm_config import ProjectConfig
+from training.memory_plan import TrainingSettings, memory_parts, shape_of
 from utils.common_utils import log, quiet_libraries, run_main, set_seed
 from utils.memory import map_large_allocations
-from utils.memory_plan import TrainingSettings, memory_parts, shape_of
 
 # name, gradient_checkpointing, whether a pass holds one sample only
 CASES: dict[str, tuple[str, Any, bool]] = {
@@ -64,7 +62,16 @@ def main() -> int:
         pre_model = model_directory(args, Path(name))
         results = {}
         for case in CASES:
-            command = [sys.executable, __file__, *sys.argv[1:], "--case", case, "--scratch", name]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.bench_memory",
+                *sys.argv[1:],
+                "--case",
+                case,
+                "--scratch",
+                name,
+            ]
             command += ["--pre_model", str(pre_model)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             results[case] = json.loads(done.stdout.splitlines()[-1])

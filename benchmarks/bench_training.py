@@ -1,6 +1,6 @@
 """Samples per second and memory of an optimiser step: this project's path against the peers' recipe.
 
-Usage: python benchmarks/bench_training.py --model tiny|block|full --device cpu|cuda [--data FILE]
+Usage: python -m benchmarks.bench_training --model tiny|block|full --device cpu|cuda [--data FILE]
 
 Both sides take the same steps in turn, with the settings of the README (8 samples a step, 256 + 128 tokens,
 rank 8 on query_key_value). Medians are reported; the last line is a JSON object.
@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from itertools import islice
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import gigabytes, peak_during, show
 from benchmarks.training_paths import (

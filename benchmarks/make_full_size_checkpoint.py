@@ -1,6 +1,6 @@
 """Write random weights in the shape of the published ChatGLM-6B: names, shapes, shards, type, 13.4 GB.
 
-Usage: python benchmarks/make_full_size_checkpoint.py DIR [--tokenizer chatglm-6b]
+Usage: python -m benchmarks.make_full_size_checkpoint DIR [--tokenizer chatglm-6b]
 
 With it the whole way from the published files (loading, 4-bit, training, extraction) can be rehearsed without
 them: `python train.py --pre_model DIR …`. One shard at a time is in memory, 2 GB at most.
@@ -12,27 +12,25 @@ import argparse
 import json
 import math
 import shutil
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from chatglm import (  # noqa: E402
+from bases.chatglm import (
     ChatGLMConfig,
     ChatGLMForConditionalGeneration,
     ChatGLMTokenizer,
     CheckpointError,
     load_tokenizer,
 )
-from chatglm.loading import EMBEDDING, HEAD  # noqa: E402
-from extraction.console import positive_int  # noqa: E402
-from utils.common_utils import UserError, log, run_main  # noqa: E402
-from utils.environment import nearest_directory  # noqa: E402
+from bases.chatglm.loading import EMBEDDING, HEAD
+from extraction.console import positive_int
+from training.environment import nearest_directory
+from utils.common_utils import UserError, log, run_main
+
+ROOT = Path(__file__).resolve().parent.parent
 
 EMBEDDED_TOKENIZER = ROOT / "models" / "chatglm-tiny"
 MAX_SHARD_BYTES = 2_000_000_000

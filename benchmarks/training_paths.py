@@ -19,18 +19,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from bases.adapter import attach_lora
+from bases.chatglm import checkpoint_layers, load_base_model
+from benchmarks import make_full_size_checkpoint
+from data_handle.data_loader import collate
+from data_handle.data_preprocess import IGNORE_INDEX, Features
+from data_handle.reader import read_jsonl
+from glm_config import ProjectConfig
+from task.triplets import is_triplet_target
+from train import Trainer
 
-from benchmarks import make_full_size_checkpoint  # noqa: E402
-from chatglm import checkpoint_layers, load_base_model  # noqa: E402
-from data_handle.data_loader import collate  # noqa: E402
-from data_handle.data_preprocess import IGNORE_INDEX, Features  # noqa: E402
-from data_handle.reader import read_jsonl  # noqa: E402
-from glm_config import ProjectConfig  # noqa: E402
-from train import Trainer  # noqa: E402
-from utils.adapter import attach_lora  # noqa: E402
-from utils.triplets import is_triplet_target  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 TINY = ROOT / "models" / "chatglm-tiny"
 LAYERS = {"block": 2, "full": 28}

@@ -1,8 +1,8 @@
 """Builds data/mixed_{train,dev}_dataset.jsonl from data/source/, and counts or checks them.
 
-python data/build_mixed.py            write both files
-python data/build_mixed.py --stats    count what is in them
-python data/build_mixed.py --check    test them against the promises of data/README.md
+python -m data.build_mixed            write both files
+python -m data.build_mixed --stats    count what is in them
+python -m data.build_mixed --check    test them against the promises of data/README.md
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ import argparse
 import json
 import random
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parent
-sys.path.insert(0, str(DATA.parent))  # run as a file, this folder is on the path and not the project
-
-from data.notation import (  # noqa: E402
+from data.notation import (
     Block,
     Entry,
     Schema,
@@ -29,9 +25,11 @@ from data.notation import (  # noqa: E402
     read_schema,
     read_sections,
 )
-from utils.common_utils import log, run_main  # noqa: E402
-from utils.prompt import INSTRUCTION, build_prompt, split_context  # noqa: E402
-from utils.triplets import KEYS, format_target, is_triplet_target, parse_target  # noqa: E402
+from task.prompt import INSTRUCTION, build_prompt, split_context
+from task.triplets import KEYS, format_target, is_triplet_target, parse_target
+from utils.common_utils import log, run_main
+
+DATA = Path(__file__).resolve().parent
 
 SOURCE = DATA / "source"
 FILES = {"train": DATA / "mixed_train_dataset.jsonl", "dev": DATA / "mixed_dev_dataset.jsonl"}
@@ -242,7 +240,7 @@ def check() -> list[str]:
     for split, path in FILES.items():
         if path.read_text(encoding="utf-8") != render(built[split]):
             problems.append(
-                f"{path.name} 与 data/source/ 生成的不一致，请重新运行 python data/build_mixed.py"
+                f"{path.name} 与 data/source/ 生成的不一致，请重新运行 python -m data.build_mixed"
             )
         for number, line in enumerate(lines[split], start=1):
             problems += [f"{path.name} 第 {number} 行：{problem}" for problem in check_line(line, allowed)]

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.triplets import Triplet
+from task.triplets import Triplet
 
 INVERSE = {"妻子": "丈夫", "丈夫": "妻子"}
 _SLOT = re.compile(r"\{(?:(\d+)-(\d+)|([^{}\d.]+)(\d*)(?:\.([^{}]+))?)\}")

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_handle.reader import BadLine, describe_bad_lines, iter_objects, text_problem
+from task.prompt import INSTRUCTION, build_prompt
+from task.triplets import Triplet, format_target
 from utils.common_utils import UserError, log, run_main
-from utils.prompt import INSTRUCTION, build_prompt
-from utils.triplets import Triplet, format_target
 
 _VALUE = "@value"
 

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Features, Tokenizer, encode_examples
 from data_handle.reader import BadLine, Example, check_lines, describe_bad_lines, read_jsonl
 from data_handle.token_cache import MappedFeatures, read_through_cache
+from task.triplets import Combination, combinations_in
 from utils.common_utils import log
-from utils.triplets import Combination, combinations_in
 
 # Examples are sorted by length within a chunk of this many windows: short enough for a good shuffle.
 _WINDOWS_PER_CHUNK = 50

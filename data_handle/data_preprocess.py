@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from data_handle.reader import BadLine, Example, read_jsonl
+from task.prompt import PromptTokenizer, encode_prompt
+from task.triplets import parse_target
 from utils.common_utils import UserError, run_main
-from utils.prompt import PromptTokenizer, encode_prompt
-from utils.triplets import parse_target
 
 __all__ = [
     "BadLine",
@@ -331,8 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(options.max_source_seq_len, options.max_target_seq_len) < 1:
         raise UserError("max_source_seq_len 和 max_target_seq_len 都应当至少是 1。")
 
-    from chatglm import ChatGLMTokenizer, CheckpointError, resolve_model_dir
-    from data_handle import lint_report, linter
+    from bases.chatglm import ChatGLMTokenizer, CheckpointError, resolve_model_dir
+    from data_handle import lint, lint_report
 
     declared = lint_report.read_schema(options.schema) if options.schema else None
     try:
@@ -342,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(str(error)) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"用不了 {model_dir} 的分词器，请检查目录里的 ice_text.model（{error}）。") from error
-    report = linter.lint_files(
+    report = lint.lint_files(
         options.files,
         tokenizer,
         max_source_seq_len=options.max_source_seq_len,

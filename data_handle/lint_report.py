@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_handle.linter import KINDS, Finding, LintReport, Types
+from data_handle.lint import KINDS, Finding, LintReport, Types
 from data_handle.reader import BadLine, iter_objects, text_problem
 from utils.common_utils import UserError
 from utils.table import display_width, pad

@@ -1,6 +1,6 @@
 """Encoded data files kept on disk: made once for a content, a tokenizer and length limits, then mapped.
 
-A cache is a directory made by `utils.checkpoint.write_directory`, so it is whole or damaged, never partial:
+A cache is a directory made by `utils.directories.write_directory`, so it is whole or damaged, never partial:
 
     samples.bin    int64 [samples, 3]: where the sample starts in input_ids.bin, its tokens, those of context
     input_ids.bin  int32, all samples one after the other
@@ -27,11 +27,11 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Features, Tokenizer
-from data_handle.parallel_encoding import SERIAL_BYTES, EncodedChunk, encode_file, worker_count
+from data_handle.parallel import SERIAL_BYTES, EncodedChunk, encode_file, worker_count
 from data_handle.reader import BadLine, Example, check_lines
-from utils.checkpoint import file_digest, find_damage, write_directory
+from task.triplets import Combination
 from utils.common_utils import log
-from utils.triplets import Combination
+from utils.directories import file_digest, find_damage, write_directory
 
 FORMAT_VERSION = 1  # to be raised when the files change, or what `encode_example` makes of a line
 CACHES_KEPT = 8

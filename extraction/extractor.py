@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig
 
-from extraction.decoding import Answer, ConstrainedDecoder, Statistics
-from extraction.grammar import AnswerGrammar, Constraint
+from extraction.decoding.decoder import Answer, ConstrainedDecoder, Statistics
+from extraction.decoding.grammar import AnswerGrammar, Constraint
+from extraction.decoding.source_text import Span
 from extraction.parsing import AnswerStatus, parse_answer
-from extraction.source_text import Span
 from extraction.splitting import asks_for_triplets, split_sentence
+from task.prompt import EncodedPrompt, build_prompt, encode_prompt
+from task.triplets import Triplet, format_target
 from utils.common_utils import UserError
-from utils.prompt import EncodedPrompt, build_prompt, encode_prompt
-from utils.triplets import Triplet, format_target
 
 logger = logging.getLogger(__name__)
 

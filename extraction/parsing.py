@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import json_repair
 
-from utils.triplets import KEYS, Triplet
+from task.triplets import KEYS, Triplet
 
 _LIST_START = re.compile(r"\[\s*[{\]]")
 # A lone surrogate can't be written out; a quoted field name is JSON that a missing quote let into a value.

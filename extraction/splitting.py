@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from utils.prompt import encode_prompt, split_context
+from task.prompt import encode_prompt, split_context
 
 # Where a sentence that is too long may be cut, the best places first.
 _ENDS = (re.compile(r"[。！？!?…\n]+[”’」』）)\"']*"), re.compile(r"[；;]"), re.compile(r"[，,、\s]"))

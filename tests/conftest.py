@@ -32,7 +32,7 @@ def random_base(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model of two small layers with random weights and the embedded base's tokenizer."""
     import torch
 
-    from chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer
+    from bases.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer
 
     directory = tmp_path_factory.mktemp("random_base")
     tokenizer = ChatGLMTokenizer.from_pretrained(root / "models" / "chatglm-tiny")

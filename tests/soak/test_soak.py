@@ -15,12 +15,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatglm import load_base_model
+from bases.chatglm import load_base_model
 from data_handle.data_preprocess import encode_example
 from data_handle.reader import read_jsonl
 from extraction.extractor import TripletExtractor
-from tests.killing import outcome, run_with_kills, train_command
-from utils import checkpoint
+from tests.helpers.killing import outcome, run_with_kills, train_command
+from utils import directories as checkpoint
 from utils.common_utils import UserError
 
 pytestmark = pytest.mark.soak
@@ -83,7 +83,7 @@ def test_damaged_checkpoints(root: Path, random_base: Path, tmp_path: Path, tall
 
 
 def test_fuzzed_lines(root: Path, tmp_path: Path, tally: dict) -> None:
-    from chatglm import ChatGLMTokenizer
+    from bases.chatglm import ChatGLMTokenizer
 
     tokenizer = ChatGLMTokenizer.from_pretrained(root / "models" / "chatglm-tiny")
     good = json.dumps({"context": "问", "target": "答"}, ensure_ascii=False).encode()
@@ -149,12 +149,18 @@ def test_fuzzed_sentences(random_base: Path, tally: dict) -> None:
 
 
 def test_hostile_files(root: Path, tally: dict) -> None:
-    """The refusals of tests/test_loading.py and tests/test_checkpoint.py, counted."""
+    """The refusals of tests/bases/test_loading.py and tests/training/test_checkpoint.py, counted."""
     kinds = (
         "refused executes pickle other_things header link_out terabytes wrong_index do_not_fit flipped_bit"
     )
     kinds += " lora_config does_not_agree another_base damaged"
-    words = ["tests/test_loading.py", "tests/test_checkpoint.py", "-q", "-k", " or ".join(kinds.split())]
+    words = [
+        "tests/bases/test_loading.py",
+        "tests/training/test_checkpoint.py",
+        "-q",
+        "-k",
+        " or ".join(kinds.split()),
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *words], cwd=root, capture_output=True, text=True, timeout=600
     )

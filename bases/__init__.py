@@ -1,0 +1,1 @@
+"""Base models: what a family answers, LoRA on a base, and the families themselves."""

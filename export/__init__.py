@@ -1,0 +1,1 @@
+"""What leaves the house: models in other forms."""

@@ -1,0 +1,1 @@
+"""Decoding under a constraint: grammar, vocabulary, drafts, rows of the cache."""

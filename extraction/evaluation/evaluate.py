@@ -1,0 +1,117 @@
+"""Evaluation of an extractor on labelled data: triplet answers scored, classification answers compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from extraction.decoding.source_text import normalise
+from extraction.evaluation.metrics import Report
+from extraction.evaluation.reliability import Reliability
+from extraction.extractor import Extraction, TripletExtractor
+from task.prompt import split_context
+from task.triplets import Triplet, is_triplet_target, parse_target
+
+
+@dataclass
+class Evaluation:
+    """Scores of the triplet lines in `report`; the other kinds of lines apart."""
+
+    report: Report = field(default_factory=Report)
+    reliability: Reliability = field(default_factory=Reliability)  # of the triplets' scores, if there are any
+    classification_lines: int = 0
+    classification_errors: list[dict[str, str]] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)  # generation failed; scored as invalid
+    unusable: list[dict[str, str]] = field(default_factory=list)  # the reference can't be read; not scored
+
+    def to_dict(self, max_errors: int | None = None) -> dict[str, Any]:
+        """Return everything for JSON, the lists of errors in full or up to `max_errors` each."""
+        correct = self.classification_lines - len(self.classification_errors)
+        return {
+            "triplets": self.report.to_dict(max_errors),
+            "reliability": self.reliability.to_dict() if self.reliability.triplets else None,
+            "classification": {
+                "sentences": self.classification_lines,
+                "correct": correct,
+                "accuracy": correct / self.classification_lines if self.classification_lines else 0.0,
+                "errors": self.classification_errors[:max_errors],
+            },
+            "failure_count": len(self.failures),
+            "failures": self.failures[:max_errors],
+            "unusable_count": len(self.unusable),
+            "unusable": self.unusable[:max_errors],
+        }
+
+    def describe(self, max_errors: int) -> str:
+        """Return scores, failures and the first errors as Chinese lines."""
+        lines = [self.report.to_table()] if self.report.sentences else []
+        if self.reliability.triplets:
+            lines.append(self.reliability.to_table())
+        if total := self.classification_lines:
+            correct = total - len(self.classification_errors)
+            lines.append(f"分类 {total} 句，答案一致 {correct}（{correct / total:.1%}）")
+        lines += [f"失败：{item['sentence']}：{item['error']}" for item in self.failures + self.unusable]
+        for error in self.report.errors[:max_errors]:
+            lines.append(f"错例：{error.sentence}")
+            for label, triplets in (("漏掉", error.missing), ("多出", error.spurious)):
+                lines += [f"  {label}（{t.subject}，{t.predicate}，{t.object}）" for t in triplets]
+        return "\n".join(lines)
+
+
+def evaluate(
+    extractor: TripletExtractor,
+    contexts: Sequence[str],
+    targets: Sequence[str],
+    on_progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Let the extractor answer every context, and compare with the targets.
+
+    Args:
+        extractor: what is evaluated; it gets each line's own prompt.
+        contexts, targets: the two fields of the data files. Targets in triplet notation are scored; any
+            other is a classification answer and has to be met exactly.
+        on_progress: called with the number of contexts answered since the last call.
+    """
+    sentences = [split_context(context)[1] for context in contexts]
+    extractions: dict[int, Extraction] = {}
+    for index, extraction in extractor.stream(sentences, contexts):
+        extractions[index] = extraction
+        if on_progress is not None:
+            on_progress(1)
+    evaluation = Evaluation()
+    for index, (sentence, target) in enumerate(zip(sentences, targets, strict=True)):
+        extraction = extractions[index]
+        if extraction.error is not None:
+            evaluation.failures.append({"sentence": sentence, "error": extraction.error})
+        _count(evaluation, sentence, target, extraction, extractor.tokenizer)
+    return evaluation
+
+
+def _count(
+    evaluation: Evaluation, sentence: str, target: str, extraction: Extraction, tokenizer: Any
+) -> None:
+    if not is_triplet_target(target):
+        evaluation.classification_lines += 1
+        # The model can't write full-width forms and the like: both sides as the tokenizer sees them.
+        answer, expected_answer = (normalise(text, tokenizer).strip() for text in (extraction.raw, target))
+        if extraction.error is not None or answer != expected_answer:
+            evaluation.classification_errors.append(
+                {"sentence": sentence, "expected": target, "answer": extraction.raw}
+            )
+        return
+    try:
+        expected = parse_target(target)
+    except ValueError as error:
+        evaluation.unusable.append({"sentence": sentence, "error": f"标准答案无法读取：{error}"})
+    else:
+        triplets = extraction.triplets
+        if triplets and not extraction.spans:  # written freely, so again as the tokenizer sees it
+            triplets, expected = (
+                [Triplet(*(normalise(value, tokenizer).strip() for value in triplet)) for triplet in each]
+                for each in (triplets, expected)
+            )
+            sentence = normalise(sentence, tokenizer)
+        evaluation.report.add(sentence, triplets, expected, extraction.status)
+        for triplet, score in zip(triplets, extraction.scores, strict=False):
+            evaluation.reliability.add(score, triplet in expected)

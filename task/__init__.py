@@ -1,0 +1,1 @@
+"""What an answer is: the prompt, triplets and their notation, the schema."""

@@ -1,0 +1,53 @@
+"""The benchmarks run, on the smallest sizes, and end in a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def result(root: Path, script: str, *arguments: str) -> dict:
+    command = [sys.executable, "-m", f"benchmarks.{script}", "--model", "tiny", *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_training_against_the_recipe(root: Path) -> None:
+    figures = result(root, "bench_training", "--steps", "1")
+    assert figures["ratio"] == pytest.approx(
+        figures["samples_per_s"] / figures["recipe_samples_per_s"], rel=0.01
+    )
+    assert figures["ratio"] > 1
+    assert {"peak_bytes", "recipe_peak_bytes", "device", "versions"} <= figures.keys()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
+def test_memory_of_one_case(root: Path, tmp_path: Path) -> None:
+    figures = result(
+        root, "bench_memory", "--case", "all", "--scratch", str(tmp_path),
+        "--pre_model", str(root / "models" / "chatglm-tiny"),
+    )  # fmt: skip
+    assert 0 < figures["step"] <= figures["peak"]
+    assert figures["tokens"] > 0
+
+
+def test_inference_against_generate(root: Path, tmp_path: Path) -> None:
+    sizes = ["--sentences", "4", "--single", "2", "--batch_size", "2", "--repeats", "1"]
+    figures = result(root, "bench_inference", *sizes, "--adapter", str(tmp_path / "none"))
+    assert 0 < figures["passes_per_token"] < 1
+    assert figures["throughput_ratio"] > 0
+    assert figures["latency_ratio"] > 0
+    assert 0 < figures["constraint_share"] < 1
+
+
+def test_data_twice(root: Path) -> None:
+    figures = result(root, "bench_data", "--lines", "300")
+    assert figures["lines"] == 300
+    assert figures["first_seconds"] > 0
+    assert figures["second_seconds"] > 0
+    assert figures["peak_bytes"] > 0

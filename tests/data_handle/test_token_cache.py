@@ -1,0 +1,459 @@
+"""The cache of encoded files: equal to encoding in memory, used again, mended when damaged, shared safely."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from bases.chatglm import ChatGLMTokenizer
+from data_handle import parallel as parallel_encoding
+from data_handle import token_cache
+from data_handle.data_loader import LoadedData, build_dataloader, length_sorted_batches, load_data
+from data_handle.data_preprocess import Features
+from tests.helpers.data_samples import CharacterTokenizer, DyingTokenizer, director, make_line, write_jsonl
+from utils.common_utils import UserError
+
+LIMITS = {"max_source_seq_len": 128, "max_target_seq_len": 96}
+
+
+@pytest.fixture
+def data_file(tmp_path: Path, root: Path) -> Path:
+    """Bundled lines, and what goes wrong in data: bad lines, answers too long, text of all planes."""
+    bundled = (root / "data" / "mixed_dev_dataset.jsonl").read_text(encoding="utf-8")
+    long = make_line("长" * 300, *(director(f"片{i}", "人") for i in range(30)))
+    surrogate = make_line("😀\u2028é\t\n〇", director("😀", "é"))
+    surrogate["target"] = surrogate["target"].replace("导演", r"\ud800")
+    lines = [
+        json.dumps(surrogate),
+        "不是 JSON",
+        json.dumps(long),
+        json.dumps({"context": "x", "target": "```json\n[{坏"}),
+        json.dumps({"context": "x"}),
+        "",
+    ]
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(lines) + bundled, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(root: Path) -> ChatGLMTokenizer:
+    return ChatGLMTokenizer.from_pretrained(root / "models" / "chatglm-tiny")
+
+
+@pytest.fixture
+def encoded_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The data files encoded for the cache so far."""
+    encoded = []
+    original = parallel_encoding.encode_file
+
+    def encode_file(path: Path, *args: Any) -> Any:
+        encoded.append(path)
+        return original(path, *args)
+
+    monkeypatch.setattr(token_cache, "encode_file", encode_file)
+    return encoded
+
+
+def caches(directory: Path) -> list[Path]:
+    return sorted(directory.glob("tokens-*"))
+
+
+def assert_same(left: LoadedData, right: LoadedData) -> None:
+    assert list(left.dataset.features) == list(right.dataset.features)
+    assert left.dataset.lengths.tolist() == right.dataset.lengths.tolist()
+    assert left.dataset.lengths.dtype == right.dataset.lengths.dtype
+    assert list(left.examples) == list(right.examples)
+    assert (left.bad_lines, left.summary, left.combinations) == (
+        right.bad_lines,
+        right.summary,
+        right.combinations,
+    )
+    assert left.report() == right.report()
+
+
+def test_a_cached_file_equals_one_encoded_in_memory(
+    data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path, encoded_files: list[Path]
+) -> None:
+    in_memory = load_data(data_file, tokenizer, **LIMITS)
+    assert len(in_memory.bad_lines) == 2 and in_memory.summary.left_out and in_memory.summary.targets_cut
+    assert in_memory.combinations
+    assert encoded_files == []
+    first, second = (load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "c") for _ in range(2))
+    assert_same(first, in_memory)
+    assert_same(second, in_memory)
+    assert encoded_files == [data_file]
+
+    item = second.dataset[3]
+    assert type(item) is Features and {type(value) for value in item.input_ids + item.labels} == {int}
+    assert second.dataset[-1] == in_memory.dataset[-1]
+    with pytest.raises(IndexError):
+        second.dataset[len(in_memory.dataset)]
+    for process in range(2):
+        shares = (loaded.dataset.features[process::2] for loaded in (second, in_memory))
+        batches, expected = (list(length_sorted_batches(share, 8, 3)) for share in shares)
+        assert len(batches) == len(expected)
+        for batch, wanted in zip(batches, expected, strict=True):
+            assert all(torch.equal(batch[name], wanted[name]) for name in wanted)
+
+
+def test_batches_come_in_the_same_order(data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path) -> None:
+    orders = []
+    for cache_dir in (None, tmp_path / "c"):
+        loaded = load_data(data_file, tokenizer, **LIMITS, cache_dir=cache_dir)
+        loader, _ = build_dataloader(loaded.dataset, 4, seed=1, num_workers=1 if cache_dir else 0)
+        orders.append([[sample.input_ids for sample in batch] for batch in loader])
+    assert orders[0] == orders[1]
+
+
+def test_workers_get_the_place_of_the_cache_not_its_content(
+    data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path
+) -> None:
+    loaded = load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "c")
+    for items in (loaded.dataset.features, loaded.examples, loaded.examples[5::3]):
+        pickled = pickle.dumps(items)
+        assert len(pickled) < 1000
+        assert list(pickle.loads(pickled)) == list(items)
+
+
+def test_a_cache_that_is_deleted_serves_on(
+    data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path
+) -> None:
+    loaded = load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "c")
+    before = list(loaded.dataset.features)
+    shutil.rmtree(tmp_path / "c")
+    assert list(loaded.dataset.features[1::2]) == before[1::2]
+    assert [example.target for example in loaded.examples[:3]]
+
+
+def test_the_key_follows_content_tokenizer_and_limits(
+    data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lowering = ChatGLMTokenizer.from_pretrained(root / "models" / "chatglm-tiny", do_lower_case=True)
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(data_file.read_bytes() + b"\n")
+    keys = [
+        token_cache.cache_key(data_file, tokenizer, (128, 96)),
+        token_cache.cache_key(data_file, tokenizer, (128, 97)),
+        token_cache.cache_key(data_file, tokenizer, (127, 96)),
+        token_cache.cache_key(other, tokenizer, (128, 96)),
+        token_cache.cache_key(data_file, lowering, (128, 96)),
+        token_cache.cache_key(data_file, CharacterTokenizer(), (128, 96)),
+    ]
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(data_file.read_bytes())
+    assert token_cache.cache_key(copy, tokenizer, (128, 96)) == keys[0]
+    tokenizer_copy = tmp_path / "tokenizer"
+    tokenizer.save_pretrained(tokenizer_copy)
+    same = ChatGLMTokenizer.from_pretrained(tokenizer_copy)
+    assert token_cache.cache_key(data_file, same, (128, 96)) == keys[0]
+    monkeypatch.setattr(token_cache, "FORMAT_VERSION", token_cache.FORMAT_VERSION + 1)
+    keys.append(token_cache.cache_key(data_file, tokenizer, (128, 96)))
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_hit_from_another_path_names_that_path(data_file: Path, tmp_path: Path) -> None:
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(data_file.read_bytes())
+    loaded = load_data(copy, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    assert len(caches(tmp_path / "c")) == 1
+    assert {bad_line.path for bad_line in loaded.bad_lines} == {str(copy)}
+
+
+def test_strictness_and_useless_files_are_refused_as_without_a_cache(data_file: Path, tmp_path: Path) -> None:
+    empty = write_jsonl(tmp_path / "empty.jsonl", [])
+    useless = write_jsonl(tmp_path / "useless.jsonl", [{"context": "甲"}])
+    cases: list[tuple[Path, dict[str, Any]]] = [
+        (data_file, {**LIMITS, "strict": True}),
+        (data_file, {**LIMITS, "strict": True}),  # now from the cache
+        (data_file, {"max_source_seq_len": 3, "max_target_seq_len": 2}),
+        (empty, LIMITS),
+        (useless, LIMITS),
+        (tmp_path / "missing.jsonl", LIMITS),
+    ]
+    for path, arguments in cases:
+        messages = []
+        for cache_dir in (None, tmp_path / "c"):
+            with pytest.raises(UserError) as error:
+                load_data(path, CharacterTokenizer(), **arguments, cache_dir=cache_dir)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+    assert len(caches(tmp_path / "c")) == 1
+    assert not list((tmp_path / "c").glob(".tokens-*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["samples.bin", "input_ids.bin", "examples.bin", "text.bin", "summary.json", "manifest.json"]
+)
+@pytest.mark.parametrize("damage", ["bit", "truncated", "missing"])
+def test_damage_is_found_and_mended(
+    name: str,
+    damage: str,
+    data_file: Path,
+    tmp_path: Path,
+    encoded_files: list[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = load_data(data_file, CharacterTokenizer(), **LIMITS)
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    (cache,) = caches(tmp_path / "c")
+    file = cache / name
+    content = bytearray(file.read_bytes())
+    if damage == "bit":
+        content[len(content) // 2] ^= 0x80
+    file.unlink()
+    if damage != "missing":
+        file.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
+
+    assert_same(load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c"), whole)
+    assert len(encoded_files) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "已损坏" in line and "重新生成" in line
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    assert len(encoded_files) == 2
+
+
+def test_of_several_at_once_one_encodes(
+    data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded_files: list[Path]
+) -> None:
+    counting = token_cache.encode_file
+
+    def encode_slowly(*args: Any) -> Any:
+        time.sleep(0.3)
+        return counting(*args)
+
+    monkeypatch.setattr(token_cache, "encode_file", encode_slowly)
+    results: list[LoadedData] = []
+
+    def load() -> None:
+        results.append(load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c"))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert encoded_files == [data_file]
+    whole = load_data(data_file, CharacterTokenizer(), **LIMITS)
+    assert len(results) == 4
+    for result in results:
+        assert_same(result, whole)
+
+
+@pytest.mark.parametrize("trouble", ["not a directory", "disk full", "no locks", "data changes"])
+def test_without_a_cache_directory_the_file_is_encoded_in_memory(
+    trouble: str,
+    data_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cache_dir = tmp_path / "c"
+
+    def write(directory: Path, path: Path, *_: Any) -> None:
+        (directory / "samples.bin").write_bytes(b"12")
+        if trouble == "disk full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.utime(path, (0, 0))
+
+    def no_locks(*_: Any) -> None:
+        raise NotImplementedError("no flock")
+
+    if trouble == "not a directory":
+        cache_dir.write_text("")
+    elif trouble == "no locks":
+        monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    else:
+        monkeypatch.setattr(token_cache, "_write", write)
+    loaded = load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=cache_dir)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"分词缓存 {cache_dir} 不能用（") and line.endswith("），这次在内存中分词。")
+    assert_same(loaded, load_data(data_file, CharacterTokenizer(), **LIMITS))
+    assert not caches(cache_dir) and not list(cache_dir.glob(".tokens-*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes")
+def test_a_pipe_is_read_once_and_not_cached(data_file: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(data_file.read_bytes()), daemon=True)
+    writer.start()
+    loaded = load_data(pipe, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    assert list(loaded.examples) == list(load_data(data_file, CharacterTokenizer(), **LIMITS).examples)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_cache_that_is_read_only_serves(
+    data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded_files: list[Path]
+) -> None:
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("pathlib.Path.mkdir", "filelock.FileLock.acquire", "os.utime"):
+        monkeypatch.setattr(name, refuse)
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    assert len(encoded_files) == 1
+
+
+def test_the_caches_used_last_are_kept(data_file: Path, tmp_path: Path) -> None:
+    cache_dir = tmp_path / "c"
+    (cache_dir / ".tokens-killed.new").mkdir(parents=True)
+    (cache_dir / "mine").mkdir()
+
+    def load(target_limit: int) -> Path:
+        before = set(caches(cache_dir))
+        load_data(
+            data_file,
+            CharacterTokenizer(),
+            max_source_seq_len=128,
+            max_target_seq_len=target_limit,
+            cache_dir=cache_dir,
+        )
+        created = set(caches(cache_dir)) - before
+        return created.pop() if created else Path()
+
+    made = [load(50 + index) for index in range(token_cache.CACHES_KEPT)]
+    for age, path in enumerate(made):
+        os.utime(path, (1000 + age, 1000 + age))
+    load(50)  # the oldest is used again
+    new = load(49)
+    assert set(caches(cache_dir)) == {new, made[0], *made[2:]}
+    assert sorted(path.name for path in cache_dir.iterdir() if not path.name.startswith("tokens-")) == [
+        ".lock",
+        "mine",
+    ]
+
+
+def test_several_processes_write_what_one_writes(
+    data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "serial")
+    monkeypatch.setattr(token_cache, "SERIAL_BYTES", 0)
+    monkeypatch.setattr(token_cache, "worker_count", lambda: 2)
+    monkeypatch.setattr(parallel_encoding, "CHUNK_CHARACTERS", 1000)
+    load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "parallel")
+    (serial,), (parallel,) = caches(tmp_path / "serial"), caches(tmp_path / "parallel")
+    names = sorted(path.name for path in serial.iterdir())
+    assert names == sorted(path.name for path in parallel.iterdir())
+    for name in names:
+        assert (serial / name).read_bytes() == (parallel / name).read_bytes(), name
+
+
+def test_a_killed_worker_costs_time_only(
+    data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(token_cache, "SERIAL_BYTES", 0)
+    monkeypatch.setattr(token_cache, "worker_count", lambda: 2)
+    loaded = load_data(data_file, DyingTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    assert "工作进程被系统终止" in capsys.readouterr().err
+    assert_same(loaded, load_data(data_file, CharacterTokenizer(), **LIMITS))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_workers_leave_with_their_parent(data_file: Path, root: Path) -> None:
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path\n"
+        "from data_handle.parallel import encode_file\n"
+        "from tests.helpers.data_samples import SlowTokenizer\n"
+        "list(encode_file(Path(sys.argv[1]), SlowTokenizer(), (128, 96), 2))\n"
+    )
+    command = [sys.executable, "-c", code, str(data_file), str(root), str(root / "tests")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        workers: list[psutil.Process] = []
+        deadline = time.monotonic() + 120
+        while not workers and time.monotonic() < deadline:
+            time.sleep(0.1)
+            children = psutil.Process(parent.pid).children()
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+            workers = [worker for worker in workers if worker.num_threads() > 1]  # up, and watching
+        parent.send_signal(signal.SIGKILL)
+    assert workers
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    for worker in alive:
+        worker.kill()
+    assert alive == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of a process group")
+def test_ctrl_c_while_workers_start_leaves_no_traceback(data_file: Path, root: Path) -> None:
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path\n"
+        "from data_handle.parallel import encode_file\n"
+        "from tests.helpers.data_samples import LateTokenizer\n"
+        "from utils.common_utils import run_main\n"
+        "file = Path(sys.argv[1])\n"
+        "run_main(lambda: sum(1 for _ in encode_file(file, LateTokenizer(), (128, 96), 2)))\n"
+    )
+    command = [sys.executable, "-c", code, str(data_file), str(root), str(root / "tests")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        while "receiving" not in process.stderr.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read().split()
+    assert process.returncode == 130
+    assert set(rest) <= {"receiving", "已中断。"}
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel_encoding, "CHUNK_CHARACTERS", 10_000)
+    peaks = []
+    for lines in (300, 3000):
+        path = write_jsonl(tmp_path / f"{lines}.jsonl", [make_line(f"{i}" * 9) for i in range(lines)])
+        (new := tmp_path / str(lines)).mkdir()
+        tracemalloc.start()
+        token_cache._encode_into(new, path, CharacterTokenizer(), (128, 96))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_the_format_version_belongs_to_this_encoding(tmp_path: Path) -> None:
+    """If this fails because encoding or the files changed on purpose, raise FORMAT_VERSION too."""
+    lines = [
+        make_line("甲 乙\n😀", director("甲", "乙")),
+        make_line("长" * 200, *(director(f"片{i}", "人") for i in range(3))),
+        {"context": "评论：好", "target": "正面" * 60},
+    ]
+    path = write_jsonl(tmp_path / "data.jsonl", lines)
+    load_data(path, CharacterTokenizer(), max_source_seq_len=128, max_target_seq_len=100, cache_dir=tmp_path)
+    (cache,) = caches(tmp_path)
+    files = json.loads((cache / "manifest.json").read_text(encoding="utf-8"))["files"]
+    digests = {name: entry["sha256"][:8] for name, entry in files.items()}
+    assert token_cache.FORMAT_VERSION == 1
+    assert digests == {
+        "samples.bin": "79959165",
+        "input_ids.bin": "993e9e8d",
+        "examples.bin": "c06f1a71",
+        "text.bin": "8ca98324",
+        "summary.json": "679283b6",
+    }
+
+
+def test_workers_do_not_load_torch(root: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "import bases.chatglm.tokenization, data_handle.parallel\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

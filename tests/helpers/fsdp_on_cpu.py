@@ -1,0 +1,48 @@
+"""`train.py` under FSDP on CPUs, which accelerate would quietly run as plain data parallelism.
+
+Started by `accelerate launch` with `configs/fsdp_qlora.yaml`, which leaves its settings in the environment.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+def main() -> int:
+    """Train with the command line's knobs, and say how much of the 4-bit weights this process holds."""
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    import train
+    from utils import device
+
+    make_accelerator = device.make_accelerator
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        accelerator = make_accelerator(*args, **kwargs)
+        plugin = FullyShardedDataParallelPlugin()
+        if accelerator.mixed_precision != "no":
+            plugin.set_mixed_precision(accelerator.mixed_precision)
+        accelerator.state.fsdp_plugin = plugin
+        accelerator.state.distributed_type = DistributedType.FSDP
+        return accelerator
+
+    device.make_accelerator = make
+    finish = train.Trainer._finish
+
+    def describe(trainer: Any) -> int:
+        packed = [p for name, p in trainer.model.named_parameters() if name.endswith("base_layer.weight")]
+        local = sum(p.to_local().numel() for p in packed)
+        print(f"held {local} of {sum(p.numel() for p in packed)}", flush=True)
+        return finish(trainer)
+
+    train.Trainer._finish = describe
+    return train.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

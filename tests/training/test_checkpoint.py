@@ -1,0 +1,340 @@
+"""Directories that are whole or absent, adapters and what has to agree with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bases import adapter
+from bases.chatglm import load_base_model
+from training.run_directory import clear_results
+from utils import directories as checkpoint
+from utils.common_utils import UserError, set_seed
+
+META = {"max_source_seq_len": 256, "max_target_seq_len": 128, "pre_model": "base"}
+
+
+def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model_best"
+    for content in ("old", "new"):
+        checkpoint.write_directory(target, lambda new, content=content: (new / content).write_text(content))
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "new"]
+    assert checkpoint.find_damage(target) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+
+
+def test_a_failure_leaves_the_old_directory(tmp_path: Path) -> None:
+    target = tmp_path / "model_best"
+    checkpoint.write_directory(target, lambda new: (new / "old").write_text("old"))
+
+    def fail(new: Path) -> None:
+        (new / "half").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.write_directory(target, fail)
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+
+
+def test_a_failure_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "model_best"
+    checkpoint.write_directory(target, lambda new: (new / "old").write_text("old"))
+    original = Path.rename
+
+    def rename(self: Path, destination: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError("no")
+        return original(self, destination)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="no"):
+        checkpoint.write_directory(target, lambda new: (new / "new").write_text("new"))
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
+
+
+@pytest.mark.parametrize("moment", ["before the first rename", "between the two", "after the second"])
+def test_a_kill_while_replacing(tmp_path: Path, moment: str) -> None:
+    """What a kill leaves is put right: the old directory or the new one, whole, and nothing else."""
+    target = tmp_path / "model_best"
+    for name in ("old", "new"):
+        checkpoint.write_directory(target, lambda new, name=name: (new / "file").write_text(name))
+        if name == "old":
+            shutil.copytree(target, tmp_path / "kept")
+    if moment == "after the second":
+        shutil.move(tmp_path / "kept", tmp_path / ".model_best.old")
+    else:
+        shutil.move(target, tmp_path / ".model_best.new")
+        shutil.move(
+            tmp_path / "kept", tmp_path / (".model_best.old" if "between" in moment else "model_best")
+        )
+    (tmp_path / ".checkpoint-3.trash").mkdir()
+    checkpoint.recover_directories(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+    assert checkpoint.find_damage(target) is None
+    assert (target / "file").read_text() == ("new" if moment == "after the second" else "old")
+
+
+def make_checkpoint(save_dir: Path, step: int) -> Path:
+    path = checkpoint.checkpoint_path(save_dir, step)
+    state = {"state": {"global_step": step}}
+    checkpoint.write_directory(path, lambda new: torch.save(state, new / checkpoint.STATE_FILE))
+    return path
+
+
+def damage_by_truncation(path: Path) -> None:
+    file = path / checkpoint.STATE_FILE
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def damage_by_a_flipped_bit(path: Path) -> None:
+    file = path / checkpoint.STATE_FILE
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "training_state.pt 的大小不对": damage_by_truncation,
+    "training_state.pt 的内容与校验和不符": damage_by_a_flipped_bit,
+    "缺少 training_state.pt": lambda path: (path / checkpoint.STATE_FILE).unlink(),
+    "manifest.json 读不出来": lambda path: [file.unlink() for file in path.iterdir()],  # an empty directory
+    "manifest.json 已损坏": lambda path: (path / checkpoint.MANIFEST_FILE).write_text('{"files": 3}'),
+}
+
+
+@pytest.mark.parametrize("reason", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, reason: str, capsys) -> None:
+    for step in (10, 20):
+        make_checkpoint(tmp_path, step)
+    DAMAGES[reason](tmp_path / "checkpoint-20")
+    assert checkpoint.find_damage(tmp_path / "checkpoint-20") == reason
+    assert checkpoint.find_checkpoint(tmp_path, "auto").name == "checkpoint-10"
+    assert f"checkpoint-20 已损坏（{reason}）" in capsys.readouterr().err
+    with pytest.raises(UserError, match=re.escape(f"不能用（{reason}）")):
+        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-20"))
+    # The damaged one does not stand in the way of an explicit choice of the one before.
+    assert checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-10")).name == "checkpoint-10"
+
+
+def test_checkpoints_are_found_and_rotated(tmp_path: Path) -> None:
+    for step in (9, 100, 20):
+        make_checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-x").mkdir()
+    names = [path.name for path in checkpoint.list_checkpoints(tmp_path)]
+    assert names == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
+    assert checkpoint.find_checkpoint(tmp_path, "auto").name == "checkpoint-100"
+    with pytest.raises(UserError, match=r"比 checkpoint-9 更新的检查点（checkpoint-100）"):
+        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-9"))
+    with pytest.raises(UserError, match="checkpoint-500 不能用（目录不存在）"):
+        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-500"))
+    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-100", 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-100",
+        "checkpoint-20",
+        "checkpoint-x",
+    ]
+    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-100", 0)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["checkpoint-100"]
+    with pytest.raises(UserError, match="没有可继续的完整检查点"):
+        checkpoint.find_checkpoint(tmp_path / "absent", "auto")
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(1, ["250"]), (2, ["200", "250"]), (4, ["100", "200", "250", "300"])]
+)
+def test_rotation_keeps_what_was_just_saved(tmp_path: Path, keep: int, left: list[str]) -> None:
+    """After going on from step 200 because checkpoint-300 is damaged."""
+    for step in (100, 200, 300, 250):
+        make_checkpoint(tmp_path, step)
+    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-250", keep)
+    names = [path.name for path in checkpoint.list_checkpoints(tmp_path)]
+    assert names == [f"checkpoint-{step}" for step in left]
+
+
+def test_recovery_and_clearing_touch_nothing_else(tmp_path: Path) -> None:
+    theirs = [".config.new", ".cache.trash", ".venv.old", "checkpoint-300.bak", "checkpoint-notes.txt"]
+    for name in theirs:
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "events").touch()
+    (tmp_path / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    make_checkpoint(tmp_path, 3)
+    checkpoint.recover_directories(tmp_path)
+    clear_results(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*theirs, "elsewhere"])
+    assert (tmp_path / "elsewhere" / "events").exists()
+
+
+class Payload:
+    def __reduce__(self):
+        return (os.mkdir, ("owned",))
+
+
+def test_a_state_that_executes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Payload(), tmp_path / checkpoint.STATE_FILE)
+    with pytest.raises(UserError, match="已损坏"):
+        checkpoint.load_state(tmp_path)
+    assert not Path("owned").exists()
+
+
+def test_random_generators_go_back(tmp_path: Path) -> None:
+    import numpy as np
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.standard_normal(), torch.rand(1).item()  # noqa: NPY002
+
+    set_seed(3)
+    draw()  # leaves numpy with a second normal number in store
+    torch.save(checkpoint.random_state(), tmp_path / "state.pt")
+    expected = draw()
+    checkpoint.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draw() == expected
+
+
+# ---- adapters
+
+
+@pytest.fixture(scope="module")
+def saved(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter whose LoRA weights change the output."""
+    directory = tmp_path_factory.mktemp("adapter")
+    base, _ = load_base_model(random_base, device="cpu")
+    meta = adapter.AdapterMeta(base_fingerprint=base.base_fingerprint, **META)
+    model = adapter.attach_lora(
+        base, rank=4, alpha=8, dropout=0.0, target_modules=["query_key_value", "dense"]
+    )
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapter.write_adapter_files(model, directory, meta, {"batch_size": 1}, {"combinations": []})
+    return directory
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "adapter"))
+
+
+def load(random_base: Path, directory: Path) -> torch.nn.Module:
+    return adapter.load_adapter(load_base_model(random_base, device="cpu")[0], directory)
+
+
+def test_an_adapter_comes_back_the_same(random_base: Path, saved: Path) -> None:
+    model = load(random_base, saved)
+    stored = load_file(saved / "adapter_model.safetensors")
+    loaded = {
+        name.replace(".default", ""): value for name, value in model.state_dict().items() if "lora_" in name
+    }
+    assert stored.keys() == loaded.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in stored.items())
+    assert not model.training
+    assert adapter.read_adapter_json(saved, adapter.CONFIG_FILE) == {"batch_size": 1}
+    assert not (saved / "README.md").exists()
+
+
+def test_the_file_holds_lora_weights_only(saved: Path) -> None:
+    names = load_file(saved / "adapter_model.safetensors")
+    assert all("lora_A" in name or "lora_B" in name for name in names)
+    assert len(names) == 2 * 2 * 2  # layers, modules named dense are only attention's; A and B
+
+
+def test_another_base_is_refused(saved: Path, random_base: Path) -> None:
+    base, _ = load_base_model(random_base, device="cpu")
+    base.base_fingerprint = "another"
+    with pytest.raises(UserError, match="另一个基座模型（base）"):
+        adapter.load_adapter(base, saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt_template": "{instruction}{sentence}"}, "另一种提示词模板"),
+        ({"format_version": 99}, "格式版本不是 1"),
+        ({"surprise": 1}, "字段不对"),
+    ],
+)
+def test_a_meta_that_does_not_agree(random_base: Path, copy: Path, changes: dict, message: str) -> None:
+    content = json.loads((copy / adapter.META_FILE).read_text(encoding="utf-8"))
+    (copy / adapter.META_FILE).write_text(json.dumps(content | changes), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load(random_base, copy)
+
+
+def test_files_that_are_missing_or_damaged(random_base: Path, copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"找不到适配器.*python train.py"):
+        adapter.load_adapter_meta(tmp_path / "absent")
+    (copy / adapter.META_FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"adapter_meta.json 读不出来"):
+        load(random_base, copy)
+    (copy / adapter.CONFIG_FILE).write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match=r"project_config.json 读不出来.*不是 JSON 对象"):
+        adapter.read_adapter_json(copy, adapter.CONFIG_FILE)
+    (copy / adapter.META_FILE).unlink()
+    with pytest.raises(UserError, match=r"缺少 adapter_meta.json"):
+        load(random_base, copy)
+
+
+def test_weights_that_do_not_fit(random_base: Path, copy: Path) -> None:
+    file = copy / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({name: value[:, :-1].contiguous() for name, value in weights.items()}, file)
+    with pytest.raises(UserError, match="权重形状与当前的 LoRA 参数不符"):
+        load(random_base, copy)
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] * float("nan")}, file)
+    with pytest.raises(UserError, match="有 NaN 或无穷大"):
+        load(random_base, copy)
+    file.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"adapter_model.safetensors 读不出来"):
+        load(random_base, copy)
+
+
+def test_a_flipped_bit_is_found(random_base: Path, saved: Path, tmp_path: Path) -> None:
+    checkpoint.write_directory(tmp_path / "best", lambda new: shutil.copytree(saved, new, dirs_exist_ok=True))
+    assert load(random_base, tmp_path / "best") is not None
+    file = tmp_path / "best" / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"已损坏（adapter_model.safetensors 的内容与校验和不符）"):
+        load(random_base, tmp_path / "best")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"auto_mapping": {"parent_library": "evil", "base_model_class": "Code"}},
+            "不支持的设置：auto_mapping",
+        ),
+        ({"modules_to_save": ["lm_head"]}, "不支持的设置：modules_to_save"),
+        ({"use_dora": True}, "不支持的设置：use_dora"),
+        ({"peft_type": "PREFIX_TUNING"}, "不是 LoRA 的配置"),
+        ({"r": "8"}, "不是 LoRA 的配置"),
+        ({"r": 10**9}, "r 写的是 1000000000"),
+        ({"target_modules": ["lm_head"]}, "lm_head 不是模型各层的线性层|与当前的 LoRA 模块不符"),
+    ],
+)
+def test_a_lora_config_that_is_refused(random_base: Path, copy: Path, changes: dict, message: str) -> None:
+    content = json.loads((copy / "adapter_config.json").read_text(encoding="utf-8"))
+    (copy / "adapter_config.json").write_text(json.dumps(content | changes), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load(random_base, copy)
+
+
+def test_resuming_with_other_modules_is_refused(random_base: Path, copy: Path) -> None:
+    base, _ = load_base_model(random_base, device="cpu")
+    model = adapter.attach_lora(base, rank=4, alpha=8, dropout=0.0, target_modules=["query_key_value"])
+    with pytest.raises(UserError, match="与当前的 LoRA 模块不符"):
+        adapter.load_adapter_weights(model, copy)

@@ -1,0 +1,204 @@
+"""What may go wrong during a run, and what must not be lost by it: disks, signals, memory, workers."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+import train
+from tests.helpers.killing import train_command
+from training import state as run_state
+from utils.common_utils import UserError
+from utils.directories import find_damage
+
+
+@pytest.fixture(autouse=True)
+def a_process_of_its_own():
+    """Undo what a run leaves in its process: signal handlers, and accelerate's choice of precision."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def words(root: Path, random_base: Path, tmp_path: Path) -> list[str]:
+    """The arguments of a run of four steps with a checkpoint after each."""
+    return train_command(root, random_base, tmp_path, tmp_path / "run", epochs=2)[2:]
+
+
+def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something in the middle of an optimiser step (the steps count from 1)."""
+    original = train.Trainer.train_window
+
+    def window(self, batches):
+        if self.state.global_step + 1 == step:
+            action()
+        return original(self, batches)
+
+    monkeypatch.setattr(train.Trainer, "train_window", window)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_run_after_its_step(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, capsys
+) -> None:
+    at_step(2, lambda: signal.raise_signal(number), monkeypatch)
+    assert train.main(words) == 128 + number
+    assert find_damage(tmp_path / "run" / "checkpoint-2") is None
+    assert not (tmp_path / "run" / "checkpoint-3").exists()
+    assert "--resume_from_checkpoint auto" in capsys.readouterr().err
+
+
+def test_out_of_memory_loses_no_step(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    at_step(3, fail, monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    with pytest.raises(UserError, match="显存（内存）不足"):
+        train.main([*words, "--save_freq", "0"])
+    assert find_damage(tmp_path / "run" / "checkpoint-2") is None
+
+
+def test_out_of_memory_halves_the_passes_and_does_the_step_again(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pass that runs out of memory leaves gradients behind; the step done again must not count them."""
+    words += ["--fp16", "false", "--load_in_4bit", "false", "--lora_dropout", "0", "--learning_rate", "0.01"]
+    assert train.main([*words, "--save_dir", str(tmp_path / "whole")]) == 0
+    whole = load_file(tmp_path / "whole" / "model_best" / "adapter_model.safetensors")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run_passes, sizes = train.Trainer._run_passes, []
+
+    def run(self, samples, passes, target_tokens):
+        largest = max(each.tokens for each in passes)
+        sizes.append(largest)
+        loss = run_passes(self, samples, passes, target_tokens)
+        if largest > 400:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss
+
+    monkeypatch.setattr(train.Trainer, "_run_passes", run)
+    assert train.main(words) == 0
+    assert sizes[0] > 400
+    assert sizes[-1] <= 400
+    assert "重做这一步" in capsys.readouterr().err
+    halved = load_file(tmp_path / "run" / "model_best" / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 1e-3 for name, tensor in whole.items() if "lora_B" in name)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(halved[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_killed_data_worker(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill_workers() -> None:
+        children = psutil.Process().children(recursive=True)
+        assert children
+        for child in children:
+            child.kill()
+
+    at_step(1, kill_workers, monkeypatch)
+    with pytest.raises(UserError, match=r"数据加载的工作进程被系统终止了.*--dataloader_num_workers 0"):
+        train.main([*words, "--dataloader_num_workers", "1"])
+
+
+def test_a_disk_that_is_too_full_to_begin(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(UserError, match=r"磁盘只剩 0.00 GB.*--save_dir"):
+        train.main(words)
+
+
+def test_a_save_that_fails_is_tried_again(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    original, calls = run_state.save, []
+
+    def save(content, directory):
+        calls.append(directory)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        original(content, directory)
+
+    monkeypatch.setattr(run_state, "save", save)
+    assert train.main(words) == 0
+    said = capsys.readouterr().err
+    assert said.count("检查点没有保存成功（No space left on device）") == 1
+    assert find_damage(tmp_path / "run" / "checkpoint-4") is None
+
+
+def test_a_disk_that_is_full_for_a_while(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Too little room for a checkpoint: it is not begun, and the next one is saved again."""
+    usage, original = namedtuple("usage", "total used free"), shutil.disk_usage
+    at_step(2, lambda: monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(9, 9, 0)), monkeypatch)
+    at_step(3, lambda: monkeypatch.setattr(shutil, "disk_usage", original), monkeypatch)
+    assert train.main(words) == 0
+    assert capsys.readouterr().err.count("检查点没有保存成功（No space left on device）") == 1
+    assert [path.name for path in sorted((tmp_path / "run").glob("checkpoint-*"))] == [
+        "checkpoint-3",
+        "checkpoint-4",
+    ]
+
+
+def test_a_report_that_cannot_be_written(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "run" / "eval_report.json"
+    at_step(3, report.mkdir, monkeypatch)
+    assert train.main(words) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("错误：训练完成，但最后一次保存失败：评估报告（")
+    assert str(report) not in error  # there is none to be read
+
+
+def test_a_disk_that_fills_up(root: Path, words: list[str], tmp_path: Path) -> None:
+    """With a limit on file size that only the adapter fits under: training ends, and says what is missing."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    result = subprocess.run(
+        [sys.executable, "train.py", *words],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=limit,
+    )
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "检查点没有保存成功（File too large）" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(
+        "错误：训练完成，但最后一次保存失败：检查点（File too large）"
+    )
+    assert find_damage(tmp_path / "run" / "model_best") is None
+    assert not list((tmp_path / "run").glob("*checkpoint*"))
+    (final,) = [
+        record
+        for record in map(
+            json.loads, (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        )
+        if record["kind"] == "final"
+    ]
+    assert final["step"] == 4

@@ -1,0 +1,1 @@
+"""The workshop that makes the embedded base: corpus, tokenizer, pre-training, evaluation."""

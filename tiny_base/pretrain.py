@@ -1,0 +1,429 @@
+"""Train the embedded base from scratch on generated text, and write it as a checkpoint directory.
+
+    torchrun --nproc_per_node 2 -m tiny_base.pretrain --minutes 75 --work_dir runs/tiny
+    python -m tiny_base.pretrain --work_dir runs/tiny --export models/chatglm-tiny
+
+Read from top to bottom: data, model, optimisers, loop, checkpoints, export. An interrupted run goes on at its
+last checkpoint; text is drawn from the seed and the number of the chunk, so only that number is kept.
+One process for each CPU core is half as fast again as one process with as many threads; without torchrun
+there is one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bases.chatglm import ChatGLMConfig, ChatGLMTokenizer
+from data_handle.data_preprocess import IGNORE_INDEX, Features
+from data_handle.packing import assign_rows, pack
+from tiny_base.corpus.__main__ import DEV_FILE
+from tiny_base.corpus.heldout import HeldOut
+from tiny_base.corpus.tasks import SHORT_BLANK, Sample, TaskWriter
+from tiny_base.model import NUM_LAYERS, grow, new_model, save_base
+from utils.common_utils import UserError, log, run_main, set_seed
+
+MODEL_DIR = Path(__file__).resolve().parents[1] / "models" / "chatglm-tiny"
+COPYING_CHUNKS = 30  # chunks over which the share of copying falls from 30 % to its usual 4 %
+ROW_LENGTHS = (256, 512)  # tokens of a packed row; what fits into neither is left out
+CHUNK = 2048  # samples drawn and packed together
+
+
+# ---- data ----
+
+
+def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample) -> Features:
+    """Encode a sample as the product encodes its training lines: context, blank, <sop>, answer, <eop>."""
+    blank = tokenizer.mask_token_id if sample.blank == SHORT_BLANK else tokenizer.gmask_token_id
+    context = [*tokenizer.encode_plain(sample.before), blank]
+    if sample.after:
+        context += tokenizer.encode_plain(sample.after)
+    context.append(tokenizer.bos_token_id)
+    answer = [*tokenizer.encode_plain(sample.target), tokenizer.eos_token_id]
+    return Features(context + answer, [IGNORE_INDEX] * len(context) + answer)
+
+
+def chunk_batches(
+    tokenizer: ChatGLMTokenizer,
+    config: ChatGLMConfig,
+    held_out: HeldOut,
+    seed: int,
+    chunk: int,
+    batch_tokens: int,
+) -> list[dict[str, torch.Tensor]]:
+    """Draw one chunk of samples, pack them into rows and cut it into batches, in a seeded order.
+
+    There are two lengths of row, and all batches of a length have the same shape, so that a compiled model
+    has two shapes to compile for. Short samples fill up the long rows first. The few rows that fill no batch
+    are left out.
+    """
+    copying = max(0.04, 0.3 * (1 - chunk / COPYING_CHUNKS))
+    writer = TaskWriter(f"{seed}/{chunk}", held_out, copying)
+    samples = [encode_sample(tokenizer, writer.sample()) for _ in range(CHUNK)]
+    short, long = ROW_LENGTHS
+    samples = [sample for sample in samples if len(sample.input_ids) <= long]
+    long_rows = [  # longest first: the row of a long sample begins with it
+        row
+        for row in assign_rows([len(sample.input_ids) for sample in samples], long)
+        if len(samples[row[0]].input_ids) > short
+    ]
+    placed = {index for row in long_rows for index in row}
+    rest = [index for index in range(len(samples)) if index not in placed]
+    short_rows = [
+        [rest[place] for place in row]
+        for row in assign_rows([len(samples[index].input_ids) for index in rest], short)
+    ]
+    batches = []
+    for row_length, assigned in ((long, long_rows), (short, short_rows)):
+        rows = [[samples[index] for index in row] for row in assigned]
+        writer.rng.shuffle(rows)
+        count = max(1, batch_tokens // row_length)
+        batches += [
+            pack(rows[start : start + count], row_length, config)
+            for start in range(0, len(rows) - count + 1, count)
+        ]
+    writer.rng.shuffle(batches)
+    return batches
+
+
+def stream(
+    tokenizer: ChatGLMTokenizer,
+    config: ChatGLMConfig,
+    held_out: HeldOut,
+    args: argparse.Namespace,
+    first_chunk: int,
+    ranks: Ranks,
+) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """Yield (chunk, batch) without end; each process draws chunks of its own."""
+    chunk = first_chunk + ranks.rank
+    while True:
+        for batch in chunk_batches(
+            tokenizer, config, held_out, args.seed, chunk, args.batch_tokens // ranks.size
+        ):
+            yield chunk, batch
+        chunk += ranks.size
+
+
+# ---- optimisers ----
+
+
+def make_optimizers(model: nn.Module, optimizer: str, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Return AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
+    adam = {"betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
+    if optimizer == "adamw":
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(matrices + others, lr=learning_rate, **adam)
+        ]
+    else:
+        optimizers = [
+            torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.01),
+            torch.optim.AdamW(others, lr=learning_rate, **adam),
+        ]
+    return optimizers
+
+
+def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float:
+    """Return the part of the peak rate to use: linear warm-up by steps, then cosine decay by time to zero.
+
+    Args:
+        step: counted from where the schedule began.
+        progress: part of its time that has passed.
+        warmup_steps: steps of the warm-up.
+    """
+    return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+# ---- several processes ----
+
+
+class Ranks:
+    """The processes of a run started by torchrun, or this one alone."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if self.size > 1:
+            dist.init_process_group("gloo")
+
+    def average(self, parameters: list[nn.Parameter], figures: list[float]) -> list[float]:
+        """Replace the gradients by their means over all processes.
+
+        Args:
+            parameters: of the model.
+            figures: further numbers of this process.
+
+        Returns:
+            The means of the figures over all processes.
+        """
+        if self.size == 1:
+            return figures
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat(
+            [
+                *(gradient.flatten() for gradient in gradients),
+                torch.tensor(figures, device=gradients[0].device),
+            ]
+        )
+        dist.all_reduce(flat)
+        flat /= self.size
+        parts = flat[: -len(figures)].split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, parts, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return flat[-len(figures) :].tolist()
+
+
+# ---- the loop ----
+
+
+class Progress:
+    """Counts of a run so far, and the means since the last line of the log."""
+
+    def __init__(self, work_dir: Path, state: dict[str, float]):
+        """Args:
+        work_dir: where curve.jsonl is written.
+        state: steps, tokens, target tokens, next chunk, seconds, the seconds and the step at which the
+            schedule began, and the seconds it shall last; kept in checkpoints.
+        """
+        self.curve = work_dir / "curve.jsonl"
+        self.state = state
+        self.last = time.monotonic()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.losses: list[float] = []
+        self.seconds, self.tokens = 0.0, 0
+
+    def elapsed(self) -> float:
+        """Return the seconds since the last call."""
+        now = time.monotonic()
+        elapsed, self.last = now - self.last, now
+        return elapsed
+
+    def step(
+        self, next_chunk: int, num_tokens: float, num_targets: float, loss: float, seconds: float
+    ) -> None:
+        """Count one step; the rest of a chunk at which the run is broken off is never seen."""
+        self.state["step"] += 1
+        self.state["chunk"] = next_chunk
+        self.state["tokens"] += round(num_tokens)
+        self.state["targets"] += round(num_targets)
+        self.state["seconds"] += seconds
+        self.seconds, self.tokens = self.seconds + seconds, self.tokens + round(num_tokens)
+        self.losses.append(loss)
+
+    def write(self, factor: float) -> None:
+        """Write a line of the log and of the curve."""
+        loss, speed = sum(self.losses) / len(self.losses), self.tokens / self.seconds
+        record = {
+            **self.state,
+            "loss": round(loss, 4),
+            "tokens_per_second": round(speed),
+            "lr": round(factor, 4),
+        }
+        with self.curve.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        log(f"{self.state['step']} 步  {self.state['tokens']} token  loss {loss:.4f}  {speed:.0f} token/s")
+        self._reset()
+
+
+def truncate_curve(curve: Path, step: int) -> None:
+    """Forget what an interrupted run wrote after its last checkpoint."""
+    if curve.is_file():
+        lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
+        curve.write_text(
+            "".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8"
+        )
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train until the time is used up; write curve.jsonl and checkpoint.pt into the work directory."""
+    if not DEV_FILE.is_file():
+        raise UserError(f"找不到 {DEV_FILE}：语料要避开它的内容，请先生成数据。")
+    set_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    ranks = Ranks()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
+    held_out = HeldOut.from_file(DEV_FILE)
+    model = new_model(tokenizer).to(device)
+    optimizers = make_optimizers(model, args.optimizer, args.learning_rate)
+    peaks = [[group["lr"] for group in each.param_groups] for each in optimizers]  # a checkpoint has others
+    state: dict[str, float] = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0}
+    state |= {"begun": 0.0, "begun_step": 0, "budget": 0.0}
+    checkpoint = args.work_dir / "checkpoint.pt"
+    if checkpoint.is_file():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        if f"transformer.layers.{NUM_LAYERS - 1}.input_layernorm.weight" in saved["model"]:
+            model.load_state_dict(saved["model"])
+            for each, value in zip(optimizers, saved["optimizers"], strict=True):
+                each.load_state_dict(value)
+        else:  # of a model with fewer layers: the optimisers begin anew
+            model.load_state_dict(grow(saved["model"], NUM_LAYERS))
+        state |= saved["state"]
+        if args.again and state["seconds"] - state["begun"] >= state["budget"]:
+            state |= {"begun": state["seconds"], "begun_step": state["step"]}
+        log(f"从第 {state['step']} 步继续")
+    log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M 参数，设备 {device}")
+
+    model.train()
+    if args.compile:
+        for layer in model.transformer.layers:
+            layer.compile(dynamic=False)
+    state["budget"] = args.minutes * 60
+    progress = Progress(args.work_dir, state)
+    if ranks.rank == 0:
+        truncate_curve(progress.curve, int(state["step"]))
+    saved_at = time.monotonic()
+    parameters = list(model.parameters())
+    for chunk, batch in stream(tokenizer, model.config, held_out, args, int(state["chunk"]), ranks):
+        progress_of_time = (state["seconds"] - state["begun"]) / state["budget"]
+        step = int(state["step"] - state["begun_step"])
+        factor = learning_rate_factor(step, progress_of_time, args.warmup_steps)
+        for each, rates in zip(optimizers, peaks, strict=True):
+            for group, peak in zip(each.param_groups, rates, strict=True):
+                group["lr"] = peak * factor
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        tokens = int((batch["input_ids"] != model.config.pad_token_id).sum())
+        targets = int((batch["labels"] != -100).sum())
+        figures = [loss.item(), progress.elapsed(), tokens, targets, chunk]
+        mean_loss, seconds, tokens, targets, mean_chunk = ranks.average(parameters, figures)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for each in optimizers:
+            each.step()
+            each.zero_grad()
+        next_chunk = math.ceil(mean_chunk) + ranks.size
+        progress.step(next_chunk, tokens * ranks.size, targets * ranks.size, mean_loss, seconds)
+        done = state["seconds"] - state["begun"] >= state["budget"]
+        if ranks.rank == 0 and state["step"] % args.log_steps == 0:
+            progress.write(factor)
+        if ranks.rank == 0 and (done or time.monotonic() - saved_at > args.save_minutes * 60):
+            save_checkpoint(checkpoint, model, optimizers, state)
+            saved_at = time.monotonic()
+        if done:
+            break
+    if ranks.rank == 0:
+        log("时间用完，训练结束")
+    if ranks.size > 1:
+        dist.destroy_process_group()
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, float]
+) -> None:
+    """Write everything a resumed run needs, then put it into place in one step."""
+    temporary = path.with_suffix(".tmp")
+    value = {
+        "model": model.state_dict(),
+        "optimizers": [each.state_dict() for each in optimizers],
+        "state": state,
+    }
+    torch.save(value, temporary)
+    temporary.replace(path)
+
+
+# ---- export ----
+
+
+def load_checkpoint(work_dir: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Read a run's latest checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    checkpoint = work_dir / "checkpoint.pt"
+    if not checkpoint.is_file():
+        raise UserError(f"{work_dir} 里没有 checkpoint.pt，请先训练。")
+    saved: dict[str, dict[str, torch.Tensor]] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return saved
+
+
+def export(work_dir: Path, output: Path, average: Path | None, share: float) -> None:
+    """Write a run's latest weights as fp16 safetensors, with configuration and tokenizer, and its curve.
+
+    Args:
+        work_dir: of the run.
+        output: directory of the model.
+        average: work directory kept from an earlier leg, whose weights are averaged with these (SWA,
+            Izmailov et al. 2018): the ends of two cycles of the learning rate lie around a better point.
+        share: of the earlier leg in the average, from 0 to 1.
+    """
+    saved = load_checkpoint(work_dir)
+    if average is not None:
+        earlier = load_checkpoint(average)["model"]
+        if earlier.keys() != saved["model"].keys():
+            raise UserError(f"{average} 的检查点与 {work_dir} 的层数不同，不能平均。")
+        saved["model"] = {name: tensor.lerp(earlier[name], share) for name, tensor in saved["model"].items()}
+    tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
+    model = new_model(tokenizer)
+    model.load_state_dict(saved["model"])
+    save_base(model, output, MODEL_DIR)
+    (output / "curve.jsonl").write_text(
+        (work_dir / "curve.jsonl").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    log(f"已写入 {output}：{saved['state']}")
+
+
+def main() -> None:
+    """Read the command line, train or export."""
+    parser = argparse.ArgumentParser(description="从零训练自带的小模型")
+    parser.add_argument("--minutes", type=float, default=75, help="训练时间（分钟），学习率在此期间降到 0")
+    parser.add_argument(
+        "--work_dir", type=Path, default=Path("runs/tiny"), help="检查点和日志的目录，再次运行会接着训练"
+    )
+    parser.add_argument(
+        "--export", type=Path, default=None, metavar="DIR", help="不训练，只把最新检查点写成模型目录"
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="从检查点起另开一程（SGDR）：学习率重新升降一次；没走完的一程会先接着走完",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="语料和初始化的随机种子")
+    parser.add_argument("--threads", type=int, default=1, help="每个进程的 CPU 线程数")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="优化器")
+    parser.add_argument(
+        "--learning_rate", type=float, default=2e-3, help="AdamW 的最高学习率；Muon 用它的 10 倍"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="用 torch.compile 编译各层，需要 C++ 编译器；CPU 上快四分之一"
+    )
+    parser.add_argument("--warmup_steps", type=int, default=100, help="预热步数")
+    parser.add_argument("--batch_tokens", type=int, default=5000, help="每批的 token 数（含填充）")
+    parser.add_argument("--log_steps", type=int, default=20, help="每多少步记一次日志")
+    parser.add_argument("--save_minutes", type=float, default=3, help="每多少分钟存一次检查点")
+    parser.add_argument(
+        "--average",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="与 --export 合用：和前一程留下的目录平均权重",
+    )
+    parser.add_argument("--average_share", type=float, default=0.3, help="平均时前一程所占的份额，0 到 1")
+    args = parser.parse_args()
+    if args.average and not args.export:
+        raise UserError("--average 只与 --export 合用，请加上 --export 目录。")
+    if not 0 <= args.average_share <= 1:
+        raise UserError(f"--average_share 应在 0 到 1 之间，收到 {args.average_share}。")
+    if args.export:
+        export(args.work_dir, args.export, args.average, args.average_share)
+    else:
+        train(args)
+
+
+if __name__ == "__main__":
+    run_main(main)

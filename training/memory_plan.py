@@ -1,0 +1,328 @@
+"""What a training run will take in memory, before anything is loaded, and how to make it fit.
+
+The parts follow what the code keeps, tensor by tensor; `tests/training/test_memory_plan.py` compares the
+activations with what autograd really saves, `benchmarks/bench_memory.py` the whole with the measured peak.
+All sizes in bytes; GB are 2^30.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from utils.common_utils import UserError
+from utils.table import pad
+
+GB = 2**30
+NF4_BYTES = 0.516  # per weight: 4 bits, and the doubly quantised scale of each block of 64
+LORA_BYTES = 16  # per adapter weight in fp32: itself, its gradient, Adam's two moments
+CUDA_CONTEXT = GB  # CUDA context, kernels, and what the allocator can't use
+CPU_RUNTIME = 150 * 2**20  # what the libraries take once they compute, and the C library keeps (measured)
+HEAD_ROWS, HEAD_LOGITS = 128, 2**20  # bases.chatglm.loss: rows of logits held at a time, at least these
+# A pass of so many tokens keeps the device busy: one with more is hardly faster per token, one with fewer
+# pays too often for turning 4-bit weights back into half precision.
+SATURATED_TOKENS = 1024
+# Every n-th layer is checkpointed: none, then ever more. The first that fits is taken.
+CHECKPOINT_CHOICES = (0, 4, 3, 2, 1)
+
+
+class ModelShape(NamedTuple):
+    """What of a ChatGLM decides how much memory it takes: sizes, and how its weights are stored.
+
+    Attributes:
+        tied: embedding and head are one matrix.
+        quantized: the linear layers are 4-bit on the disk already.
+    """
+
+    num_layers: int
+    hidden_size: int
+    inner_hidden_size: int
+    vocab_size: int
+    num_attention_heads: int
+    tied: bool = True
+    quantized: bool = False
+
+    @property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of each linear layer of a block."""
+        hidden, inner = self.hidden_size, self.inner_hidden_size
+        return {
+            "query_key_value": (hidden, 3 * hidden),
+            "dense": (hidden, hidden),
+            "dense_h_to_4h": (hidden, inner),
+            "dense_4h_to_h": (inner, hidden),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of all blocks' linear layers."""
+        return self.num_layers * sum(rows * columns for rows, columns in self.linear_shapes.values())
+
+    @property
+    def parameters(self) -> int:
+        """All weights but for norms and biases."""
+        return self.linear_parameters + self.embedding_parameters
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Weights of embedding and head, counted once if tied."""
+        return (1 if self.tied else 2) * self.vocab_size * self.hidden_size
+
+
+def shape_of(sizes: Any) -> ModelShape:
+    """Return the shape of a `ChatGLMConfig`."""
+    inner = sizes.inner_hidden_size or 4 * sizes.hidden_size
+    return ModelShape(
+        sizes.num_layers,
+        sizes.hidden_size,
+        inner,
+        sizes.vocab_size,
+        sizes.num_attention_heads,
+        tied=sizes.tie_word_embeddings,
+        quantized=getattr(sizes, "quantization_config", None) is not None,
+    )
+
+
+class TrainingSettings(NamedTuple):
+    """What decides the memory of training beside the model's shape.
+
+    Attributes:
+        lora_rank, lora_target_modules, lora_dropout: of the adapter.
+        load_in_4bit: NF4 for the blocks' linear layers.
+        half: weights and activations in half precision, else fp32.
+        on_cuda: on the CPU some kernels keep other things.
+        samples_per_window: of one process in one optimiser step.
+        max_sample_tokens, max_target_tokens: length limits of a sample and of its answer.
+        eval_batch_size: sentences that are answered together.
+        shard_bytes: the largest weight file; on the CPU it is part of the process while it is read.
+    """
+
+    lora_rank: int
+    lora_target_modules: tuple[str, ...]
+    lora_dropout: float
+    load_in_4bit: bool
+    half: bool
+    on_cuda: bool
+    samples_per_window: int
+    max_sample_tokens: int
+    max_target_tokens: int
+    eval_batch_size: int
+    shard_bytes: int = 0
+
+    @classmethod
+    def of(cls, knobs: Mapping[str, Any], on_cuda: bool, shard_bytes: int = 0) -> TrainingSettings:
+        """Read them from the knobs of a config (`ProjectConfig.to_dict`)."""
+        return cls(
+            lora_rank=knobs["lora_rank"],
+            lora_target_modules=tuple(knobs["lora_target_modules"]),
+            lora_dropout=knobs["lora_dropout"],
+            load_in_4bit=knobs["load_in_4bit"],
+            half=knobs["fp16"] or knobs["bf16"],
+            on_cuda=on_cuda,
+            samples_per_window=knobs["batch_size"] * knobs["gradient_accumulation_steps"],
+            max_sample_tokens=knobs["max_source_seq_len"] + knobs["max_target_seq_len"],
+            max_target_tokens=knobs["max_target_seq_len"],
+            eval_batch_size=knobs["eval_batch_size"],
+            shard_bytes=0 if on_cuda else shard_bytes,
+        )
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a weight that is not 4-bit, and of an activation."""
+        return 2 if self.half else 4
+
+    @property
+    def lora_names(self) -> set[str]:
+        """The last parts of the adapter's module names."""
+        return {module.rpartition(".")[2] for module in self.lora_target_modules}
+
+
+def lora_parameters(shape: ModelShape, rank: int, target_modules: Iterable[str]) -> int:
+    """Count the weights that LoRA adds to a ChatGLM."""
+    names = {module.rpartition(".")[2] for module in target_modules}
+    sizes = (sum(size) for name, size in shape.linear_shapes.items() if name in names)
+    return shape.num_layers * rank * sum(sizes)
+
+
+def layer_bytes_per_token(shape: ModelShape, settings: TrainingSettings) -> int:
+    """Return what the backward pass of one layer, not checkpointed, keeps of a token."""
+    value, hidden = settings.value_bytes, shape.hidden_size
+    norms = 2 * (value * hidden + 8)  # inputs, and fp32 mean and deviation
+    head_dim = hidden // shape.num_attention_heads
+    rotary = 4 * value * head_dim if settings.half else 0  # cos and sin, cast for query and key
+    # the projection (alive through its view, the value), rotated query and key, output, fp32 log-sum-exp
+    attention = value * (3 + 2 + 1) * hidden + 4 * shape.num_attention_heads
+    gelu = value * shape.inner_hidden_size
+    kept = norms + rotary + attention + gelu
+    for name in settings.lora_names & shape.linear_shapes.keys():
+        width = shape.linear_shapes[name][0]
+        kept += value * (width + settings.lora_rank)  # the inputs of A and B
+        if settings.lora_dropout:
+            kept += width if settings.on_cuda else value * width  # the mask: bool on CUDA
+    return kept
+
+
+class MemoryPlan(NamedTuple):
+    """How a run uses its memory.
+
+    Attributes:
+        parts: bytes by Chinese name, to be added up: the predicted peak.
+        budget: bytes that may be used.
+        checkpoint_every: every n-th layer is checkpointed; 0 for none, 1 for all.
+        tokens_per_pass: the most tokens, padding included, of a training pass.
+        sample_tokens, window_tokens: the most that a sample and an optimiser step can have.
+    """
+
+    parts: dict[str, int]
+    budget: int
+    checkpoint_every: int
+    tokens_per_pass: int
+    sample_tokens: int
+    window_tokens: int
+
+    @property
+    def peak(self) -> int:
+        """The predicted peak."""
+        return sum(self.parts.values())
+
+    def table(self) -> str:
+        """Return the plan as a table in Chinese."""
+        checkpointing = {0: "不用", 1: "所有层"}.get(
+            self.checkpoint_every, f"每 {self.checkpoint_every} 层中的一层"
+        )
+        rows = [(name, f"{size / GB:8.2f} GB") for name, size in self.parts.items()]
+        rows += [("预计峰值", f"{self.peak / GB:8.2f} GB"), ("预算", f"{self.budget / GB:8.2f} GB")]
+        lines = [f"  {pad(name, 20)}{size}" for name, size in rows]
+        samples_per_pass = self.tokens_per_pass // self.sample_tokens  # if all are as long
+        passes = math.ceil(self.window_tokens / self.sample_tokens / samples_per_pass)
+        lines.append(
+            f"  梯度检查点：{checkpointing}；每次前向至多 {self.tokens_per_pass} 个 token，"
+            f"一步（至多 {self.window_tokens} 个 token）至多分 {passes} 次"
+        )
+        return "显存（内存）计划：\n" + "\n".join(lines)
+
+
+def memory_parts(
+    shape: ModelShape, settings: TrainingSettings, checkpoint_every: int, tokens: int, target_tokens: int
+) -> dict[str, int]:
+    """Predict the peak of training with passes of a number of tokens.
+
+    Args:
+        shape, settings: of the run.
+        checkpoint_every: every n-th layer is checkpointed; 0 for none.
+        tokens: of a pass, padding included.
+        target_tokens: those of them with a label.
+
+    Returns:
+        Bytes by Chinese name of the part.
+    """
+    value = settings.value_bytes
+    hidden, inner, layers = shape.hidden_size, shape.inner_hidden_size, shape.num_layers
+    linear_bytes = NF4_BYTES if settings.load_in_4bit else value
+    lora_weights = lora_parameters(shape, settings.lora_rank, settings.lora_target_modules)
+    weights = int(linear_bytes * shape.linear_parameters)
+    weights += value * (shape.embedding_parameters + layers * (9 * hidden + inner))  # norms, biases
+
+    per_layer = layer_bytes_per_token(shape, settings)
+    checkpointed = math.ceil(layers / checkpoint_every) if checkpoint_every else 0
+    kept = (layers - checkpointed) * per_layer + checkpointed * value * hidden
+    if checkpointed:
+        kept += per_layer  # of the layer that is being computed again
+    kept += 2 * value * hidden  # embedding, final norm
+    # In the backward pass of an MLP: gradients of both its sides, and those that come through LoRA.
+    passing = 2 * value * inner + 2 * value * hidden
+    if "dense_4h_to_h" in settings.lora_names:
+        passing += 2 * value * inner
+    elif settings.lora_names:
+        passing += 2 * value * hidden
+    dequantized = value * max(rows * columns for rows, columns in shape.linear_shapes.values())
+    rows = min(target_tokens, max(HEAD_ROWS, HEAD_LOGITS // shape.vocab_size))
+    head = rows * shape.vocab_size * (4 + 2 * value) + target_tokens * hidden * 2 * value
+    layer = passing * tokens + (2 * dequantized if settings.load_in_4bit else 0)
+    mask = (1 + value) * tokens * tokens  # bool, and as it is added to the scores
+    training = kept * tokens + mask + max(head, layer)
+    # Keys and values of every layer, while answers are generated, and the logits of every sentence.
+    longest = settings.max_sample_tokens
+    generation = settings.eval_batch_size * (2 * value * hidden * layers * longest + 8 * shape.vocab_size)
+    loading = settings.shard_bytes
+    if (
+        loading and settings.load_in_4bit and not shape.quantized
+    ):  # bitsandbytes quantises on the CPU in four copies of 4 bytes
+        loading += 16 * max(rows * columns for rows, columns in shape.linear_shapes.values())
+    return {
+        "权重": weights,
+        "LoRA 与优化器": LORA_BYTES * lora_weights,
+        "激活与临时缓冲": max(training, generation, loading),
+        "运行库": CUDA_CONTEXT if settings.on_cuda else CPU_RUNTIME,
+    }
+
+
+def plan_memory(
+    shape: ModelShape, settings: TrainingSettings, checkpointing: bool | str, budget: int
+) -> MemoryPlan:
+    """Choose the tokens of a pass and the checkpointing, so that the peak stays within a budget.
+
+    With "auto", no more layers are checkpointed than a pass of `SATURATED_TOKENS` (or of the whole window,
+    if that has fewer) asks for; then a pass gets as many tokens as fit, at most the whole window.
+
+    Args:
+        shape, settings: of the run.
+        checkpointing: True for all layers, False for none, "auto".
+        budget: bytes that may be used.
+
+    Raises:
+        UserError: not even one longest sample fits; the message says what to change.
+    """
+    longest = settings.max_sample_tokens
+    window = settings.samples_per_window * longest
+    wanted = min(window, max(longest, SATURATED_TOKENS))
+    if checkpointing == "auto":
+        choices: tuple[int, ...] = CHECKPOINT_CHOICES
+    else:
+        choices = (1,) if checkpointing else (0,)
+
+    def parts(every: int, tokens: int) -> dict[str, int]:
+        targets = math.ceil(tokens * settings.max_target_tokens / longest)
+        return memory_parts(shape, settings, every, tokens, targets)
+
+    def fits(every: int, tokens: int) -> bool:
+        return sum(parts(every, tokens).values()) <= budget
+
+    every = next((choice for choice in choices if fits(choice, wanted)), choices[-1])
+    if not fits(every, longest):
+        raise UserError(_refusal(shape, settings, sum(parts(every, longest).values()), budget, every))
+    low, high = longest, window  # the most tokens that fit lie between
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(every, middle) else (low, middle - 1)
+    return MemoryPlan(parts(every, low), budget, every, low, longest, window)
+
+
+def _refusal(shape: ModelShape, settings: TrainingSettings, need: int, budget: int, every: int) -> str:
+    """Say that not even one sample fits, and what would help and how far, most first."""
+    target = settings.max_target_tokens // 2
+    source = settings.max_sample_tokens // 2 - target
+    shorter = settings._replace(max_sample_tokens=source + target, max_target_tokens=target)
+    changes = [
+        ("开启 4-bit：--load_in_4bit true", settings._replace(load_in_4bit=True), every),
+        ("开启梯度检查点：--gradient_checkpointing auto", settings, 1),
+        ("开启混合精度：--fp16 true", settings._replace(half=True), every),
+        (f"减少序列长度：--max_source_seq_len {source} --max_target_seq_len {target}", shorter, every),
+        ("减少评估批次：--eval_batch_size 1", settings._replace(eval_batch_size=1), every),
+    ]
+    remedies = []
+    for text, changed, checkpoint_every in changes:
+        tokens, targets = changed.max_sample_tokens, changed.max_target_tokens
+        needed = sum(memory_parts(shape, changed, checkpoint_every, tokens, targets).values())
+        if needed < need:
+            remedies.append((needed, f"{text}（预计需要 {needed / GB:.1f} GB）"))
+    lines = [text for _, text in sorted(remedies)]
+    lines.append("腾出显存（内存）：nvidia-smi、top 可查看被谁占用")
+    lines.append(f"有富余时调大预算：--vram_budget_gb {math.ceil(need / GB)}")
+    numbered = "\n".join(f"  {number}. {line}" for number, line in enumerate(lines, start=1))
+    return (
+        f"显存（内存）放不下：{shape.parameters / 1e9:.1f}B 参数的模型、"
+        f"一条 {settings.max_sample_tokens} 个 token 的样本预计需要 {need / GB:.1f} GB，"
+        f"预算是 {budget / GB:.1f} GB。可以：\n{numbered}"
+    )
