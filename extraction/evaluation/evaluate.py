@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,18 +73,34 @@ def evaluate(
             other is a classification answer and has to be met exactly.
         on_progress: called with the number of contexts answered since the last call.
     """
-    sentences = [split_context(context)[1] for context in contexts]
     extractions: dict[int, Extraction] = {}
+    sentences = [split_context(context)[1] for context in contexts]
     for index, extraction in extractor.stream(sentences, contexts):
         extractions[index] = extraction
         if on_progress is not None:
             on_progress(1)
+    return score(contexts, targets, extractions, extractor.tokenizer)
+
+
+def score(
+    contexts: Sequence[str], targets: Sequence[str], extractions: Mapping[int, Extraction], tokenizer: Any
+) -> Evaluation:
+    """Compare answers with targets; for callers that run `TripletExtractor.stream` themselves.
+
+    Args:
+        contexts, targets: see `evaluate`.
+        extractions: an answer for every context, by the context's index.
+        tokenizer: that of the extractor.
+
+    Raises:
+        KeyError: an answer is missing.
+    """
     evaluation = Evaluation()
-    for index, (sentence, target) in enumerate(zip(sentences, targets, strict=True)):
-        extraction = extractions[index]
+    for index, (context, target) in enumerate(zip(contexts, targets, strict=True)):
+        sentence, extraction = split_context(context)[1], extractions[index]
         if extraction.error is not None:
             evaluation.failures.append({"sentence": sentence, "error": extraction.error})
-        _count(evaluation, sentence, target, extraction, extractor.tokenizer)
+        _count(evaluation, sentence, target, extraction, tokenizer)
     return evaluation
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BINS = 10
+PRIOR_TRIPLETS = 2  # in each bin, right as often as their score says, before any are counted
 
 
 @dataclass
@@ -46,6 +47,24 @@ class Reliability:
         """Expected calibration error: the mean distance of a bin's precision from its mean score."""
         distances = (place.triplets * abs(place.precision - place.mean_score) for place in self.bins)
         return sum(distances) / self.triplets if self.triplets else 0.0
+
+    def half_right_score(self) -> float | None:
+        """Return the score below which a triplet is rather wrong than right; None if none was counted.
+
+        It is the lowest level (a bin's end) with at least as many right triplets as wrong ones between it and
+        every level above it: where the balance of right and wrong, summed from 1 downwards, is highest. A few
+        triplets can't shift it far: each bin starts with `PRIOR_TRIPLETS` that are right as often as their
+        score claims, so that a level of which nothing is known is judged by the score itself.
+        """
+        if not self.triplets:
+            return None
+        level, highest, balance = 1.0, 0.0, 0.0
+        for index in reversed(range(BINS)):
+            place, claimed = self.bins[index], (index + 0.5) / BINS
+            balance += 2 * place.correct - place.triplets + PRIOR_TRIPLETS * (2 * claimed - 1)
+            if balance >= highest:
+                level, highest = index / BINS, balance
+        return level
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table for JSON, with the precision that each bin's lower end gives as a threshold."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from extraction.decoding.grammar import Constraint
-from extraction.evaluation.evaluate import evaluate
+from extraction.evaluation.evaluate import evaluate, score
 from extraction.extractor import Extraction, TripletExtractor
 from extraction.parsing import AnswerStatus
 from task.prompt import build_prompt
@@ -283,6 +283,17 @@ def test_evaluation_tells_the_kinds_of_lines_apart(extractor: TripletExtractor) 
     assert "多出（娘家的故事第二部，主演，何赛飞）" in text
     assert text.count("失败：") == 2
     assert text.count("错例：") == 1
+
+
+def test_answers_streamed_elsewhere_are_scored_the_same(extractor: TripletExtractor) -> None:
+    contexts = [build_prompt(FILM), build_prompt(NOVEL), build_prompt(RAIN)]
+    targets = [format_target(FILM_TRIPLETS[:2]), format_target(NOVEL_TRIPLETS), "[]"]
+    answers = dict(extractor.stream([FILM, NOVEL, RAIN], contexts))
+    alone = score(contexts, targets, answers, extractor.tokenizer)
+    assert alone.to_dict() == evaluate(extractor, contexts, targets).to_dict()
+    del answers[1]  # a stream that was broken off has no score
+    with pytest.raises(KeyError):
+        score(contexts, targets, answers, extractor.tokenizer)
 
 
 def test_free_answers_are_compared_as_the_tokenizer_sees_them(

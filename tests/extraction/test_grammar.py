@@ -14,7 +14,6 @@ from extraction.decoding.drafting import draft
 from extraction.decoding.grammar import AnswerGrammar, Constraint
 from extraction.decoding.source_text import SourceText, Span
 from extraction.decoding.vocabulary import vocabulary_of
-from extraction.evaluation.reliability import Reliability
 from extraction.splitting import asks_for_triplets, split_sentence
 from task.prompt import build_prompt, split_context
 from task.schema import Combination, Schema
@@ -211,18 +210,6 @@ def test_long_sentences_are_split_at_their_ends(tokenizer: Any) -> None:
     )
     with pytest.raises(UserError, match="max_source_seq_len=20 太小"):
         list(split_sentence(tokenizer, build_prompt(FILM), 20))
-
-
-def test_reliability() -> None:
-    reliability = Reliability()
-    for score, correct in ((0.95, True), (0.95, True), (0.85, False), (1.0, True), (0.0, False)):
-        reliability.add(score, correct)
-    result = reliability.to_dict()
-    assert [row["triplets"] for row in result["bins"]] == [1, 0, 0, 0, 0, 0, 0, 0, 1, 3]
-    assert result["bins"][9]["precision"] == 1.0
-    assert (result["bins"][8]["triplets_above"], result["bins"][8]["precision_above"]) == (4, 0.75)
-    assert result["expected_calibration_error"] == pytest.approx((0.05 + 0.05 + 0.0 + 0.85) / 5)
-    assert "0.9–1.0" in reliability.to_table()
 
 
 @pytest.mark.parametrize(
