@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Features, Tokenizer, encode_examples
 from data_handle.reader import BadLine, Example, check_lines, describe_bad_lines, read_jsonl
-from data_handle.token_cache import MappedFeatures, read_through_cache
+from data_handle.token_cache import read_through_cache
 from task.triplets import Combination, combinations_in
 from utils.common_utils import log
 
@@ -256,7 +256,8 @@ def length_sorted_batches(
 
 
 def _lengths(features: Sequence[Features]) -> np.ndarray:
-    """Return the tokens of each, int64; of mapped features without making them."""
-    if isinstance(features, MappedFeatures):
-        return features.lengths
+    """Return the tokens of each, int64; of features that know their lengths without making them."""
+    known = getattr(features, "lengths", None)
+    if known is not None:
+        return known
     return np.array([len(item.input_ids) for item in features], np.int64)

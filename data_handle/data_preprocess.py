@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -93,17 +93,22 @@ class EncodedExample:
 
 @dataclass
 class EncodingSummary:
-    """What the length limits cost a whole file; `left_out` holds (line number, reason)."""
+    """What became of the lines of a file.
+
+    Attributes:
+        examples: lines that can be learnt from.
+        tokens: of these, context and answer.
+        left_out: (line number, reason in Chinese) of the others.
+        lines: by kind of loss, the line numbers: "source" (the sentence lost its end), "triplets" (once for
+            each item that the answer's list lost), "text" (the answer was cut in tokens).
+    """
 
     max_source_seq_len: int
     max_target_seq_len: int
     examples: int = 0
     tokens: int = 0
-    sources_truncated: int = 0
-    targets_cut: int = 0
-    triplets_dropped: int = 0
-    texts_cut: int = 0
     left_out: list[tuple[int, str]] = field(default_factory=list)
+    lines: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, encoded: EncodedExample, line_number: int) -> None:
         """Count one example."""
@@ -112,20 +117,54 @@ class EncodingSummary:
             return
         self.examples += 1
         self.tokens += len(encoded.features.input_ids)
-        self.sources_truncated += encoded.source_truncated
-        self.targets_cut += encoded.triplets_dropped > 0
-        self.triplets_dropped += encoded.triplets_dropped
-        self.texts_cut += encoded.text_cut
+        losses = {
+            "source": int(encoded.source_truncated),
+            "triplets": encoded.triplets_dropped,
+            "text": int(encoded.text_cut),
+        }
+        for kind, count in losses.items():
+            if count:
+                self.lines.setdefault(kind, []).extend([line_number] * count)
 
     def add_all(self, other: EncodingSummary) -> None:
         """Count what another part of the file was counted to."""
         self.examples += other.examples
         self.tokens += other.tokens
-        self.sources_truncated += other.sources_truncated
-        self.targets_cut += other.targets_cut
-        self.triplets_dropped += other.triplets_dropped
-        self.texts_cut += other.texts_cut
         self.left_out += other.left_out
+        for kind, lines in other.lines.items():
+            self.lines.setdefault(kind, []).extend(lines)
+
+    def select(self, line_numbers: Container[int], examples: int, tokens: int) -> EncodingSummary:
+        """Return the summary of some of the lines, whose samples and tokens the caller has counted."""
+        chosen = {kind: [n for n in lines if n in line_numbers] for kind, lines in self.lines.items()}
+        return EncodingSummary(
+            self.max_source_seq_len,
+            self.max_target_seq_len,
+            examples,
+            tokens,
+            [item for item in self.left_out if item[0] in line_numbers],
+            {kind: lines for kind, lines in chosen.items() if lines},
+        )
+
+    @property
+    def sources_truncated(self) -> int:
+        """How many sentences lost their end."""
+        return len(self.lines.get("source", ()))
+
+    @property
+    def targets_cut(self) -> int:
+        """How many answers lost items of their list."""
+        return len(set(self.lines.get("triplets", ())))
+
+    @property
+    def triplets_dropped(self) -> int:
+        """How many items these answers lost together."""
+        return len(self.lines.get("triplets", ()))
+
+    @property
+    def texts_cut(self) -> int:
+        """How many answers of plain text were cut."""
+        return len(self.lines.get("text", ()))
 
     def check(self, source: str) -> None:
         """Refuse a file of which nothing is left.

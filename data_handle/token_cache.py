@@ -33,7 +33,7 @@ from task.triplets import Combination
 from utils.common_utils import log
 from utils.directories import file_digest, find_damage, write_directory
 
-FORMAT_VERSION = 1  # to be raised when the files change, or what `encode_example` makes of a line
+FORMAT_VERSION = 2  # to be raised when the files change, or what `encode_example` makes of a line
 CACHES_KEPT = 8
 _PREFIX = "tokens-"
 _SAMPLES, _INPUT_IDS, _EXAMPLES, _TEXT = "samples.bin", "input_ids.bin", "examples.bin", "text.bin"

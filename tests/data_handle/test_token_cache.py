@@ -440,13 +440,13 @@ def test_the_format_version_belongs_to_this_encoding(tmp_path: Path) -> None:
     (cache,) = caches(tmp_path)
     files = json.loads((cache / "manifest.json").read_text(encoding="utf-8"))["files"]
     digests = {name: entry["sha256"][:8] for name, entry in files.items()}
-    assert token_cache.FORMAT_VERSION == 1
+    assert token_cache.FORMAT_VERSION == 2
     assert digests == {
         "samples.bin": "79959165",
         "input_ids.bin": "993e9e8d",
         "examples.bin": "c06f1a71",
         "text.bin": "8ca98324",
-        "summary.json": "679283b6",
+        "summary.json": "336a060f",
     }
 
 

@@ -1,0 +1,177 @@
+"""A share of the training data as dev set, for those who bring none of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
+
+import numpy as np
+
+from data_handle.data_loader import LoadedData, TripletDataset
+from task.prompt import split_context
+from task.triplets import Combination, combinations_in
+from utils.common_utils import UserError
+
+T = TypeVar("T")
+
+
+class Selection(Sequence[T]):
+    """Some items of a sequence, in an order of their own; nothing is copied.
+
+    Args:
+        items: the sequence, which may be mapped from a file.
+        indices: int64, of the items wanted.
+    """
+
+    def __init__(self, items: Sequence[T], indices: np.ndarray) -> None:
+        self._items = items
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            return Selection(self._items, self._indices[index])
+        return self._items[int(self._indices[index])]
+
+
+class SelectedFeatures(Selection[Any]):
+    """Some samples, whose lengths (tokens, int64) are known without making them."""
+
+    def __init__(self, items: Sequence[Any], indices: np.ndarray, all_lengths: np.ndarray) -> None:
+        super().__init__(items, indices)
+        self._all_lengths = all_lengths
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self._all_lengths[self._indices]
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return SelectedFeatures(self._items, self._indices[index], self._all_lengths)
+        return super().__getitem__(index)
+
+
+@dataclass
+class _Group:
+    """The examples of one sentence: they stay together."""
+
+    examples: list[int] = field(default_factory=list)
+    samples: int = 0  # of them can be learnt from
+    combinations: frozenset[Combination] = frozenset()
+
+
+def split_off(data: LoadedData, ratio: float, seed: int) -> tuple[LoadedData, LoadedData]:
+    """Split a share of the examples off as dev set.
+
+    Lines with triplets and the others (`[]`, classification) are shared out alike. Lines of one sentence stay
+    together, see `sentence_key`. A line whose combination of types no other sentence has stays in train, so
+    that dev asks for nothing that the schema lacks; only where no line with triplets is left that way, the
+    one goes that costs the fewest combinations.
+
+    Args:
+        data: what `load_data` returned.
+        ratio: the share wanted, between 0 and 1; dev may get less, see above, but never nothing.
+        seed: of the choice.
+
+    Returns:
+        Train and dev, each in the order of the file. The bad lines are with train.
+
+    Raises:
+        UserError: there are fewer than two sentences that can be learnt from.
+    """
+    if not 0 < ratio < 1:
+        raise UserError(f"验证集所占的份额应当在 0 和 1 之间，现在是 {ratio}。")
+    groups = _group(data)
+    if sum(group.samples > 0 for group in groups) < 2:
+        raise UserError(
+            f"{data.path} 里可用的句子不到两个（标点、数字和空白不算区别），分不出验证集：请补充数据，"
+            "或用 --dev_path 另外给出验证集。"
+        )
+    chosen = _choose(groups, ratio, seed)
+    in_dev = np.zeros(len(data.examples), bool)
+    for number in chosen:
+        in_dev[groups[number].examples] = True
+    train = _select(data, ~in_dev, [g for n, g in enumerate(groups) if n not in chosen])
+    dev = _select(data, in_dev, [groups[number] for number in chosen])
+    train.bad_lines.extend(data.bad_lines)
+    return train, dev
+
+
+def sentence_key(sentence: str) -> str:
+    """Return what two forms of one sentence have in common: its letters, in NFKC.
+
+    Punctuation, symbols, digits and blanks don't count, unless there is nothing else.
+    """
+    text = unicodedata.normalize("NFKC", sentence)
+    letters = "".join(character for character in text if unicodedata.category(character)[0] in "LM")
+    return letters or "".join(text.split())
+
+
+def _group(data: LoadedData) -> list[_Group]:
+    left_out = {line_number for line_number, _ in data.summary.left_out}
+    groups: dict[bytes, _Group] = {}
+    for index, example in enumerate(data.examples):
+        key = sentence_key(split_context(example.context)[1])
+        digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        group = groups.setdefault(digest, _Group())
+        group.examples.append(index)
+        group.samples += example.line_number not in left_out
+        group.combinations |= combinations_in([example.target])
+    return list(groups.values())
+
+
+def _choose(groups: Sequence[_Group], ratio: float, seed: int) -> set[int]:
+    """Return the numbers of the groups that make up dev."""
+    order = [number for number, group in enumerate(groups) if group.samples]
+    random.Random(seed).shuffle(order)
+    holders = Counter(combination for group in groups for combination in group.combinations)
+
+    def lost(number: int) -> int:
+        return sum(holders[combination] == 1 for combination in groups[number].combinations)
+
+    chosen: set[int] = set()
+    with_triplets = [number for number in order if groups[number].combinations]
+    for kind in (with_triplets, [number for number in order if not groups[number].combinations]):
+        limit = round(ratio * sum(len(groups[number].examples) for number in kind))
+        limit = max(limit, 1 if kind is with_triplets else 0)
+        taken = 0
+        for number in kind:
+            size = len(groups[number].examples)
+            if taken + size <= limit and not lost(number) and len(chosen) < len(order) - 1:
+                chosen.add(number)
+                taken += size
+                holders.subtract(groups[number].combinations)
+    candidates = with_triplets if len(with_triplets) > 1 else order
+    if not chosen.intersection(candidates):
+        rest = [number for number in candidates if number not in chosen]
+        chosen = {min(rest, key=lambda number: (lost(number), len(groups[number].examples)))}
+    return chosen
+
+
+def _select(data: LoadedData, wanted: np.ndarray, groups: Sequence[_Group]) -> LoadedData:
+    """Return the part of the data with the examples wanted, bool [examples]; without bad lines."""
+    left_out = {line_number for line_number, _ in data.summary.left_out}
+    line_numbers = [example.line_number for example in data.examples]
+    is_sample = np.array([number not in left_out for number in line_numbers], bool)
+    samples = np.flatnonzero(wanted[is_sample])
+    features = SelectedFeatures(data.dataset.features, samples, data.dataset.lengths)
+    chosen_lines = {number for number, is_wanted in zip(line_numbers, wanted, strict=True) if is_wanted}
+    return LoadedData(
+        data.path,
+        TripletDataset(features),
+        Selection(data.examples, np.flatnonzero(wanted)),
+        [],
+        data.summary.select(chosen_lines, len(samples), int(features.lengths.sum())),
+        frozenset().union(*(group.combinations for group in groups)),
+    )
