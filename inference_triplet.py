@@ -436,8 +436,8 @@ def write_shard(
     args: argparse.Namespace, config: ProjectConfig, directory: Path | None, shards: Shards
 ) -> FileSummary:
     """Extract this process's lines of the input into its own file."""
-    from extraction.console import Progress
     from extraction.files import FileSummary, write_results
+    from utils.progress import Progress
 
     extractor: TripletExtractor | None = None
     shown = 0  # lines of the current window that progress has counted
@@ -475,9 +475,9 @@ def write_shard(
 def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
     """Score the extractor on a labelled file; return the exit code."""
     from data_handle.reader import describe_bad_lines, read_jsonl
-    from extraction.console import Progress
     from extraction.evaluation.evaluate import evaluate
     from extraction.files import check_output
+    from utils.progress import Progress
 
     if args.report is not None:
         if args.report.exists() and args.evaluate.exists() and args.report.samefile(args.evaluate):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from utils.memory import GB
-from utils.table import display_width, pad
+from utils.table import format_table
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "sentencepiece", "numpy")
 
@@ -68,11 +68,7 @@ def device_name(device: torch.device) -> str:
 
 def show(rows: Sequence[Sequence[str]], result: dict[str, Any], device: torch.device) -> None:
     """Print a table whose first row is its head, and as the last line a JSON object of the results."""
-    widths = [max(display_width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [pad(row[0], widths[0])]
-        cells += [pad(cell, width, right=True) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join(cells))
+    print(format_table(rows[0], rows[1:]))
     versions = {name: version(name) for name in LIBRARIES}
     print(json.dumps({**result, "device": device_name(device), "versions": versions}))
 

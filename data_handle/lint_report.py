@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from data_handle.lint import KINDS, Finding, LintReport, Types
 from data_handle.reader import BadLine, iter_objects, text_problem
 from utils.common_utils import UserError
-from utils.table import display_width, pad
+from utils.table import format_table
 
 
 def read_schema(path: str | Path) -> set[Types]:
@@ -89,11 +88,14 @@ def to_text(report: LintReport, max_details: int) -> str:
     ]
     types = [[*types, count] for types, count in report.types.most_common()]
     sections = [
-        ("文件", _table(["文件", "样本", "三元组样本", "其中 []", "三元组", "坏行"], files)),
-        ("长度（token）", _table(["文件", "字段", "平均", "P95", "最长", "上限", "超出"], lengths)),
+        ("文件", format_table(["文件", "样本", "三元组样本", "其中 []", "三元组", "坏行"], files)),
+        (
+            "长度（token）",
+            format_table(["文件", "字段", "平均", "P95", "最长", "上限", "超出"], lengths, left=2),
+        ),
     ]
     if types:
-        sections.append(("关系与类型", _table(["关系", "主体类型", "客体类型", "次数"], types)))
+        sections.append(("关系与类型", format_table(["关系", "主体类型", "客体类型", "次数"], types, left=3)))
     sections.append(("发现", "\n".join(_findings(report, max_details))))
     return "\n\n".join(f"【{title}】\n{body}" for title, body in sections)
 
@@ -116,15 +118,3 @@ def _findings(report: LintReport, max_details: int) -> list[str]:
             lines.append(f"  ……还有 {len(findings) - len(shown)} 处（--details 0 全部列出）")
     lines.append("没有发现问题。" if report.clean else "请先处理上面的问题。")
     return lines
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Align columns, numbers to the right, with Chinese characters counted as two columns wide."""
-    cells = [list(headings), *([str(value) for value in row] for row in rows)]
-    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
-    is_number = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(headings))]
-    lines = []
-    for row in cells:
-        padded = map(pad, row, widths, is_number)
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -90,40 +89,3 @@ def _terminal_reader() -> Callable[[], str]:
             return ""
 
     return read
-
-
-class Progress:
-    """How far a job is: a bar on a terminal, elsewhere a line every few seconds."""
-
-    INTERVAL = 10.0  # seconds between lines
-
-    def __init__(self, total: int | None = None) -> None:
-        self._total = total
-        self._done = 0
-        self._start = self._last = time.monotonic()
-        self._bar = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit="句", dynamic_ncols=True, file=sys.stderr)
-
-    def advance(self, count: int) -> None:
-        """Count sentences done."""
-        self._done += count
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(count)
-        elif now - self._last >= self.INTERVAL:
-            self._last = now
-            self._log(now)
-
-    def close(self) -> None:
-        """Leave the last state standing."""
-        if self._bar is not None:
-            self._bar.close()
-        else:
-            self._log(time.monotonic())
-
-    def _log(self, now: float) -> None:
-        of_total = "" if self._total is None else f"/{self._total}"
-        log(f"已完成 {self._done}{of_total} 句，{self._done / max(now - self._start, 1e-9):.2f} 句/秒")

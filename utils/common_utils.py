@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,17 +17,33 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
+# What moves the cursor, rings, or turns the reading direction of what stands around it: C0 and C1 control
+# characters, separators of lines, and the marks of bidirectional text.
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
 class UserError(ValueError):
     """A mistake the user can mend; its message is one Chinese sentence naming the thing and the remedy."""
+
+
+def visible(text: str, keep: str = "\n\t") -> str:
+    """Show characters that would act on a terminal as escapes (`\\x1b`, say), but for those of `keep`."""
+
+    def escape(match: re.Match[str]) -> str:
+        character = match[0]
+        return character if character in keep else character.encode("unicode_escape").decode()
+
+    return _INVISIBLE.sub(escape, text)
 
 
 def log(message: str) -> None:
     """Write one line of talk to stderr (stdout is for results only).
 
-    A stderr that is gone (a closed terminal, a full disk) must not end a run, so it costs the line only.
+    What it quotes may come from strangers' files: control characters are shown escaped. A stderr that is gone
+    (a closed terminal, a full disk) must not end a run, so it costs the line only.
     """
     with contextlib.suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message), file=sys.stderr, flush=True)
 
 
 def is_encodable(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from extraction.parsing import AnswerStatus
 from task.triplets import Triplet
-from utils.table import display_width, pad
+from utils.table import format_table
 
 
 @dataclass
@@ -158,7 +158,7 @@ class Report:
         summary = "，".join(
             f"{name} {part}/{whole}（{_ratio(part, whole):.1%}）" for name, (part, whole) in rates.items()
         )
-        return f"{_table([header, *rows])}\n句子 {self.sentences}，{summary}"
+        return f"{format_table(header, rows)}\n句子 {self.sentences}，{summary}"
 
 
 def score(
@@ -204,14 +204,3 @@ def _cells(match: Match) -> list[str]:
     counts = [str(count) for count in (strict.expected, strict.predicted, strict.correct)]
     ratios = [f"{ratio:.3f}" for ratio in (strict.precision, strict.recall, strict.f1)]
     return [*counts, *ratios, str(relaxed.correct), f"{relaxed.f1:.3f}"]
-
-
-def _table(rows: list[list[str]]) -> str:
-    """Align the columns on a terminal, where an ideograph is two columns wide; numbers to the right."""
-    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [pad(first, widths[0])]
-        cells += [pad(cell, width, right=True) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join(cells))
-    return "\n".join(lines)

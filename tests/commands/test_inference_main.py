@@ -16,7 +16,6 @@ import pytest
 import torch
 
 import inference_triplet
-from extraction.console import Progress
 from extraction.extractor import TripletExtractor
 from extraction.files import check_output
 from inference_triplet import main, parse_arguments, read_records, to_json
@@ -37,6 +36,7 @@ from tests.helpers.extraction_samples import (
     write_jsonl,
 )
 from utils.common_utils import UserError
+from utils.progress import Progress
 
 __all__ = ["tiny_run"]  # a fixture
 Capture = pytest.CaptureFixture[str]

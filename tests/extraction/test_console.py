@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from extraction import console
-from extraction.console import ChineseArgumentParser, Progress, positive_int, read_sentences
+from extraction.console import ChineseArgumentParser, positive_int, read_sentences
 from utils.common_utils import UserError
 
 
@@ -108,31 +108,3 @@ def test_terminal_line_editing_and_history(monkeypatch: pytest.MonkeyPatch) -> N
         # The history is loaded in the background once the prompt stands.
         threading.Timer(0.5, keys.send_text, [f"{up}{up}\r{control_d}"]).start()
         assert list(sentences) == ["今天"]
-
-
-def test_progress_in_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    clock = iter([0.0, 1.0, 11.0, 12.0, 20.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    progress = Progress(total=40)
-    for _ in range(3):
-        progress.advance(10)
-    progress.close()
-    assert capsys.readouterr().err.splitlines() == [
-        "已完成 20/40 句，1.82 句/秒",
-        "已完成 30/40 句，1.50 句/秒",
-    ]
-
-
-def test_progress_of_unknown_length(capsys: pytest.CaptureFixture[str]) -> None:
-    Progress().close()
-    assert capsys.readouterr().err.startswith("已完成 0 句，")
-
-
-def test_progress_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    progress = Progress(total=4)
-    progress.advance(4)
-    progress.close()
-    assert "4/4" in terminal.getvalue()
-    assert "\r" in terminal.getvalue()

@@ -14,7 +14,6 @@ from training.environment import (
     nearest_directory,
     read_requirements,
 )
-from utils.table import display_width, pad
 
 
 def test_what_a_run_writes() -> None:
@@ -65,9 +64,3 @@ def test_the_nearest_folder_of_a_path_to_come(tmp_path: Path, monkeypatch: pytes
     assert nearest_directory(tmp_path / "a" / "b") == tmp_path
     monkeypatch.chdir(tmp_path)
     assert nearest_directory("a/b") == tmp_path
-
-
-def test_columns_are_counted_as_a_terminal_does() -> None:
-    assert display_width("模型 a（1）") == 2 + 2 + 1 + 1 + 2 + 1 + 2
-    assert pad("模型", 6) == "模型  "
-    assert pad("12", 4, right=True) == "  12"
