@@ -94,13 +94,17 @@ class ProjectConfig(object):
         config.validate()
         return config
 
+    def problems(self) -> list[str]:
+        """Every problem of the knobs and their combinations, one Chinese line each, naming its knob."""
+        return _problems(vars(self))
+
     def validate(self) -> None:
         """Check every knob and their combinations.
 
         Raises:
             UserError: all problems at once, one line each, every line naming its knob.
         """
-        problems = _problems(vars(self))
+        problems = self.problems()
         if len(problems) == 1:
             raise UserError(f"配置有误：{problems[0]}")
         if problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from extraction.console import ChineseArgumentParser, positive_int, probability
+from utils.command_line import ChineseArgumentParser, positive_int, probability
 from utils.common_utils import UserError
 from utils.device import check_device_name
 
@@ -15,8 +15,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = ChineseArgumentParser(
         description="从中文句子中抽取三元组，结果以 JSON 输出到 stdout；不带参数时演示几个内置句子。",
         usage="%(prog)s [--text 句子 | --interactive | --input 文件 --output 文件 | --evaluate 文件] [选项]",
-        add_help=False,
-        allow_abbrev=False,
     )
     modes = parser.add_argument_group("做什么").add_mutually_exclusive_group()
     modes.add_argument("--text", metavar="句子", help="抽取一个句子")
@@ -63,9 +61,6 @@ def build_parser() -> argparse.ArgumentParser:
     answers.add_argument("--scores", action="store_true", help="给出每个三元组的置信度 score")
     answers.add_argument("--min-score", type=probability, metavar="P", help="只保留置信度不低于 P 的三元组")
     answers.add_argument("--spans", action="store_true", help="给出主语和宾语在原文中的位置（字符偏移）")
-    general = parser.add_argument_group("通用")
-    general.add_argument("--debug", action="store_true", help="出错时打印完整的调用栈")
-    general.add_argument("-h", "--help", action="help", help="显示这份说明")
     return parser
 
 

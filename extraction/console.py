@@ -1,53 +1,13 @@
-"""The console: complaints about the command line, sentences typed by a user, and progress shown."""
+"""The console: sentences typed by a user."""
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import NoReturn
 
-from utils.common_utils import UserError, log
+from utils.common_utils import log
 
 EXIT_WORDS = ("exit", "quit", "退出")
-# argparse's complaints that a user can provoke, and how they read in Chinese.
-_COMPLAINTS = (
-    (r"unrecognized arguments: (.*)", r"不认识的参数 \1"),
-    (r"argument (\S+): expected one argument", r"\1 后面缺少取值"),
-    (r"argument (\S+): not allowed with argument (\S+)", r"\1 不能与 \2 同时使用"),
-    (r"argument (\S+): ignored explicit argument (.*)", r"\1 不带取值，却写了 \2"),
-    (r"argument (\S+): (.*)", r"\1 \2"),
-)
-
-
-class ChineseArgumentParser(argparse.ArgumentParser):
-    """A parser whose complaints are `UserError`s in Chinese."""
-
-    def error(self, message: str) -> NoReturn:
-        for pattern, replacement in _COMPLAINTS:
-            if match := re.fullmatch(pattern, message, re.DOTALL):
-                message = match.expand(replacement)
-                break
-        raise UserError(f"命令行参数有误：{message}（--help 查看用法）。")
-
-
-def positive_int(word: str) -> int:
-    """Read a positive integer for argparse."""
-    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", word):
-        raise argparse.ArgumentTypeError(f"应为正整数，现在是 {word!r}")
-    return int(word)
-
-
-def probability(word: str) -> float:
-    """Read a number between 0 and 1 for argparse."""
-    try:
-        value = float(word)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"应为 0 到 1 之间的数，现在是 {word!r}")
-    return value
 
 
 def read_sentences() -> Iterator[str]:

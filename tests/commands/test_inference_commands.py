@@ -63,7 +63,7 @@ def test_help_is_quick() -> None:
     [
         (["--text"], "--text 后面缺少取值"),
         (["--text", ""], "--text 不能抽取"),
-        (["--nope"], "不认识的参数 --nope"),
+        (["--nope"], "认不出命令行参数 --nope"),
         (["--text", "甲", "--evaluate", "a"], "--evaluate 不能与 --text 同时使用"),
         (["--input", "a.txt"], "--input 与 --output 要一起使用"),
         (["--text", FILM], "找不到适配器 output/chatglm-6b-triplet-qlora/model_best"),

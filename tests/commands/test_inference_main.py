@@ -502,7 +502,7 @@ def test_progress_is_shown_within_the_first_window(
     source.write_bytes("".join(f"{s}\n" for s in (RAIN, FILM, NOVEL)).encode() + b"\xff\n")
     err = run("--input", source, "--output", output)[2]
     counts = [line.split()[1] for line in err.splitlines() if line.startswith("已完成 ")]
-    assert counts == ["1", "2", "3", "4", "4"]  # the bad line at the window's end, and the last state
+    assert counts == ["1", "2", "3", "4"]  # the bad line at the window's end
     whole = output.read_bytes()
     output.write_bytes(whole[: whole.index(b"\n") + 1])
     err = run("--input", source, "--output", output)[2]
@@ -677,7 +677,7 @@ def test_debug_lets_the_reason_of_a_failure_through(
         (["--device", "gpu"], "--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 'gpu'"),
         (["--batch_size", "0"], "--batch_size 应为正整数"),
         (["--max_new_tokens", "many"], "--max_new_tokens 应为正整数"),
-        (["甲"], "不认识的参数 甲"),
+        (["甲"], "认不出命令行参数 甲"),
     ],
 )
 def test_command_lines_that_make_no_sense(argv: list[str], message: str) -> None:

@@ -1,8 +1,7 @@
-"""The console: complaints in Chinese, sentences typed, progress."""
+"""The console: sentences typed."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 import threading
@@ -10,47 +9,12 @@ import threading
 import pytest
 
 from extraction import console
-from extraction.console import ChineseArgumentParser, positive_int, read_sentences
-from utils.common_utils import UserError
+from extraction.console import read_sentences
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--nope"], "不认识的参数 --nope"),
-        (["--name"], "--name 后面缺少取值"),
-        (["--flag=1"], "--flag 不带取值，却写了 '1'"),
-        (["--flag", "--name", "x"], "--name 不能与 --flag 同时使用"),
-        (["--count", "many"], "--count 应为正整数，现在是 'many'"),
-        (["--count", "0"], "--count 应为正整数，现在是 '0'"),
-        (["--count", "-1"], "--count 后面缺少取值|--count 应为正整数"),
-    ],
-)
-def test_complaints(argv: list[str], message: str) -> None:
-    parser = ChineseArgumentParser(allow_abbrev=False)
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--flag", action="store_true")
-    group.add_argument("--name")
-    parser.add_argument("--count", type=positive_int)
-    with pytest.raises(UserError, match=message):
-        parser.parse_args(argv)
-
-
-def test_complaints_without_a_translation_stand_as_they_are() -> None:
-    with pytest.raises(UserError, match="命令行参数有误：something else"):
-        ChineseArgumentParser().error("something else")
-
-
-def test_positive_int() -> None:
-    assert positive_int("012") == 12
-    for word in ("", "+3", "1.0", "１", "9" * 5000):
-        with pytest.raises(argparse.ArgumentTypeError):
-            positive_int(word)
 
 
 @pytest.mark.parametrize("word", ["exit", "QUIT", " 退出 "])

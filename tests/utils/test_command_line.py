@@ -245,6 +245,9 @@ def test_to_dict_is_a_copy() -> None:
         (["--token_cache_dir", ""], "token_cache_dir", ""),
         (["--epochs", "2", "--epochs", "4"], "epochs", 4),
         (["--debug"], "epochs", 3),
+        (["--batch-size", "8"], "batch_size", 8),
+        (["--batch-size=8"], "batch_size", 8),
+        (["--lora-target_modules", "dense"], "lora_target_modules", ["dense"]),
     ],
 )
 def test_command_line_values(argv: list[str], knob: str, value: Any) -> None:
@@ -263,7 +266,7 @@ def test_command_line_values(argv: list[str], knob: str, value: Any) -> None:
         (["--batch_size", "none"], "命令行参数 --batch_size 应当是不小于 1 的整数，现在是 none。"),
         (
             ["--learning_rate", "-2e-4"],
-            "命令行参数 --learning_rate 后面缺少取值，应当是大于 0、不大于 1 的数。",
+            "配置有误：learning_rate 应当是大于 0、不大于 1 的数，现在是 -0.0002（小数）。",
         ),
         (["--fp16", "maybe"], "命令行参数 --fp16 应当是开关 true/false，现在是 maybe。"),
         (["--lora_target_modules"], "命令行参数 --lora_target_modules 后面缺少取值，应当是非空的名称列表。"),
@@ -272,7 +275,9 @@ def test_command_line_values(argv: list[str], knob: str, value: Any) -> None:
             "配置有误：lora_target_modules 应当是非空的名称列表，现在是 []（列表）。",
         ),
         (["--batchsize", "2"], "认不出命令行参数 --batchsize，是不是想写 --batch_size？"),
-        (["--batch-size=2"], "认不出命令行参数 --batch-size=2，是不是想写 --batch_size？"),
+        (["--batch-siz=2"], "认不出命令行参数 --batch-siz=2，是不是想写 --batch_size？"),
+        (["-epochs", "2"], "认不出命令行参数 -epochs，是不是想写 --epochs？"),
+        (["--debug=1"], "命令行参数 --debug 不带取值，却写了 '1'。"),
         (["--batch", "2"], "认不出命令行参数 --batch，是不是想写 --batch_size？"),
         (["epochs", "2"], "认不出命令行参数 epochs，是不是想写 --epochs？"),
         (["--zzz"], "认不出命令行参数 --zzz，--help 列出全部参数。"),
@@ -290,10 +295,25 @@ def test_command_line_mistakes(argv: list[str], message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_parsing_alone_does_not_validate() -> None:
+def test_several_mistakes_are_told_together_one_line_each() -> None:
+    with pytest.raises(UserError) as caught:
+        from_command_line("--fp16", "maybe", "--batch_size", "0", "--nosuch", "1", "--epochs", "--seed", "x")
+    assert str(caught.value).splitlines() == [
+        "命令行与配置有 5 处错误：",
+        "  - 认不出命令行参数 --nosuch，--help 列出全部参数。",
+        "  - 命令行参数 --epochs 后面缺少取值，应当是不小于 1 的整数。",
+        "  - 命令行参数 --seed 应当是不小于 0、小于 4294967296 的整数，现在是 x。",
+        "  - 命令行参数 --fp16 应当是开关 true/false，现在是 maybe。",
+        "  - batch_size 应当是不小于 1 的整数，现在是 0（整数）。",
+    ]
+
+
+def test_parsing_alone_does_not_validate_and_tells_what_was_given() -> None:
     config = ProjectConfig()
-    parse_overrides(config, ["--batch_size", "0"], "test")
+    given = parse_overrides(config, ["--batch-size", "0", "--fp16", "--seed=42", "--debug"], "test")
     assert config.batch_size == 0
+    assert given == {"batch_size", "fp16", "seed"}
+    assert parse_overrides(config, [], "test") == set()
 
 
 def test_a_config_edited_wrongly_by_hand_is_found_whatever_the_command_line_says() -> None:
@@ -331,6 +351,9 @@ class Small:
         # 分组
         self.name: str | None = None  # 名称
         self.bare = 1.5
+
+    def problems(self) -> list[str]:
+        return []
 
     @staticmethod
     def rules() -> dict[str, Rule]:
