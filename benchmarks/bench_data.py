@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ LIMITS = {"max_source_seq_len": 256, "max_target_seq_len": 128}
 
 def main() -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = ChineseArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--model",
         choices=("tiny", "block", "full"),

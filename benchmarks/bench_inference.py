@@ -35,6 +35,7 @@ from extraction.decoding.grammar import AnswerGrammar, Constraint
 from task.prompt import encode_prompt, split_context
 from task.schema import Schema
 from task.triplets import is_triplet_target
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, run_main, set_seed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +66,7 @@ class ScriptedDecoder(ConstrainedDecoder):
 
 def main() -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = ChineseArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=("tiny", "block"), default="tiny")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--adapter", type=Path, default=ADAPTER, help="for tiny; the demo's, if it is there")

@@ -34,6 +34,7 @@ from data_handle.data_preprocess import Features
 from data_handle.packing import plan_passes
 from glm_config import ProjectConfig
 from training.memory_plan import TrainingSettings, memory_parts, shape_of
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, quiet_libraries, run_main, set_seed
 from utils.memory import map_large_allocations
 
@@ -49,7 +50,7 @@ CASES: dict[str, tuple[str, Any, bool]] = {
 
 def main() -> int:
     """Run the benchmark, or one of its processes."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = ChineseArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_arguments(parser)
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)

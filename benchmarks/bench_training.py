@@ -8,7 +8,6 @@ rank 8 on query_key_value). Medians are reported; the last line is a JSON object
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from itertools import islice
@@ -25,12 +24,13 @@ from benchmarks.training_paths import (
     project_config,
     scratch_directory,
 )
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, quiet_libraries, run_main, set_seed
 
 
 def main() -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = ChineseArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_arguments(parser)
     parser.add_argument("--steps", type=int, default=5, help="steps of either side that are timed")
     parser.add_argument("--checkpointing", default="auto", choices=("auto", "true", "false"))

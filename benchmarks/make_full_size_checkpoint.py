@@ -8,7 +8,6 @@ them: `python train.py --pre_model DIR …`. One shard at a time is in memory, 2
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
@@ -26,8 +25,8 @@ from bases.chatglm import (
     load_tokenizer,
 )
 from bases.chatglm.loading import EMBEDDING, HEAD
-from extraction.console import positive_int
 from training.environment import nearest_directory
+from utils.command_line import ChineseArgumentParser, positive_int
 from utils.common_utils import UserError, log, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +144,7 @@ def weight_bytes(shapes: dict[str, torch.Size]) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, check, write; the directory is printed."""
-    parser = argparse.ArgumentParser(
+    parser = ChineseArgumentParser(
         description="按 ChatGLM-6B 公布的形状写一份随机权重（13.4 GB），用来演练全流程"
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="写到哪个目录；必须不存在或是空的")

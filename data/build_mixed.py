@@ -7,7 +7,6 @@ python -m data.build_mixed --check    test them against the promises of data/REA
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
@@ -27,6 +26,7 @@ from data.notation import (
 )
 from task.prompt import INSTRUCTION, build_prompt, split_context
 from task.triplets import KEYS, format_target, is_triplet_target, parse_target
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, run_main
 
 DATA = Path(__file__).resolve().parent
@@ -251,7 +251,7 @@ def check() -> list[str]:
 
 def main() -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="由 data/source/ 生成两个数据文件，或统计、检查它们。")
+    parser = ChineseArgumentParser(description="由 data/source/ 生成两个数据文件，或统计、检查它们。")
     parser.add_argument("--stats", action="store_true", help="统计两个文件的内容")
     parser.add_argument("--check", action="store_true", help="检查两个文件，有问题时退出码为 1")
     parser.add_argument("--debug", action="store_true", help="出错时显示完整的调用栈")

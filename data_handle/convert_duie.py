@@ -7,7 +7,6 @@ strings (DuIE 1.0). Values are taken over as they are written.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 from data_handle.reader import BadLine, describe_bad_lines, iter_objects, text_problem
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import Triplet, format_target
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main
 
 _VALUE = "@value"
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command line without the program's name; `sys.argv` if None.
     """
-    parser = argparse.ArgumentParser(
+    parser = ChineseArgumentParser(
         prog="python -m data_handle.convert_duie",
         description="把 DuIE 1.0/2.0 的训练集或验证集转换成本项目的 JSONL。",
     )
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", metavar="OUT", help="要写的 JSONL 文件")
     parser.add_argument("--instruction", default=INSTRUCTION, help="提示词里的指令（默认“%(default)s”）")
     parser.add_argument("--predicates", default="", help="只保留这些关系，用逗号隔开（默认全部）")
-    parser.add_argument("--max_lines", "--max-lines", type=int, help="最多写多少行（默认全部）")
+    parser.add_argument("--max_lines", type=int, help="最多写多少行（默认全部）")
     parser.add_argument(
         "--slots",
         choices=("drop", "triplets"),

@@ -5,7 +5,6 @@ As a command this is the linter of data files: `python -m data_handle.data_prepr
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import NamedTuple, Protocol
 from data_handle.reader import BadLine, Example, read_jsonl
 from task.prompt import PromptTokenizer, encode_prompt
 from task.triplets import parse_target
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, run_main
 
 __all__ = [
@@ -344,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: a file or the tokenizer can't be used (exit code 2).
     """
-    parser = argparse.ArgumentParser(
+    parser = ChineseArgumentParser(
         prog="python -m data_handle.data_preprocess",
         description="检查训练数据：长度、关系与类型、重复、泄漏、坏行等。"
         "退出码：0 没有问题，1 有问题，2 无法检查。",

@@ -11,6 +11,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.command_line import ChineseArgumentParser
+from utils.common_utils import UserError, log, quiet_libraries, run_main
+
 if TYPE_CHECKING:
     import torch
 
@@ -80,7 +83,7 @@ def save_quantized(
 
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ChineseArgumentParser(
         prog="python -m export.quantized",
         description="把模型量化成 4-bit 并写成新目录。之后用 --pre_model 指定它，启动时只读约三分之一的字节，"
         "也不用再量化；在原模型上训练的适配器可以直接用，反之亦然。",
@@ -94,45 +97,49 @@ def build_parser() -> argparse.ArgumentParser:
         help="词嵌入、归一化层与偏置的类型，默认 float16（与公布的权重相同）；加载时可转成别的类型",
     )
     parser.add_argument("--device", help="在哪个设备上量化，例如 cpu、cuda:1；默认有 GPU 就用 GPU")
-    parser.add_argument("--debug", action="store_true", help="出错时显示完整的调用栈")
     return parser
 
 
-def main() -> None:
-    """Parse the command line, quantise, write; leaves the process with an exit code."""
+def convert() -> None:
+    """Parse the command line, quantise, write.
+
+    Raises:
+        UserError: the options, the model or the place to write to can't be used.
+    """
     arguments = build_parser().parse_args()
-
-    from utils.common_utils import UserError, log, quiet_libraries, run_main
-    from utils.device import check_device
-    from utils.directories import write_directory
-
     quiet_libraries()
     import torch
 
     from bases.chatglm.loading import CheckpointError, load_base_model, load_config, resolve_model_dir
+    from utils.device import check_device
+    from utils.directories import write_directory
 
-    def convert() -> None:
-        output: Path = arguments.output
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise UserError(f"{output} 已存在且不是空目录，请换一个 --output。")
-        check_device(arguments.device)
+    output: Path = arguments.output
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} 已存在且不是空目录，请换一个 --output。")
+    check_device(arguments.device)
+    try:
         model_dir = resolve_model_dir(arguments.pre_model)
         if getattr(load_config(model_dir), "quantization_config", None):
             raise UserError(f"{model_dir} 已经是量化过的模型，请用 --pre_model 指定原来的半精度权重。")
         log(f"正在读取并量化 {model_dir} …")
         dtype = getattr(torch, arguments.dtype)
-        try:
-            model, tokenizer = load_base_model(model_dir, dtype=dtype, device=arguments.device)
-        except torch.OutOfMemoryError as error:
-            raise UserError(f"{arguments.device or 'GPU'} 的显存不足，可以改用 --device cpu。") from error
-        log(f"正在写入 {output} …")
-        try:
-            write_directory(output, lambda new: save_quantized(model, tokenizer, new))
-        except OSError as error:
-            raise UserError(f"没有写成 {output}：{error.strerror or error}。") from error
-        print(output)
+        model, tokenizer = load_base_model(model_dir, dtype=dtype, device=arguments.device)
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{arguments.device or 'GPU'} 的显存不足，可以改用 --device cpu。") from error
+    log(f"正在写入 {output} …")
+    try:
+        write_directory(output, lambda new: save_quantized(model, tokenizer, new))
+    except OSError as error:
+        raise UserError(f"没有写成 {output}：{error.strerror or error}。") from error
+    print(output)
 
-    run_main(convert, (CheckpointError,))
+
+def main() -> None:
+    """Run the command; leaves the process with an exit code."""
+    run_main(convert)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python -m tiny_base.evaluate --samples 100
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bases.chatglm import ChatGLMForConditionalGeneration, ChatGLMTokenizer
 from tiny_base.corpus.__main__ import DEV_FILE
 from tiny_base.corpus.heldout import HeldOut
 from tiny_base.corpus.tasks import LONG_BLANK, Sample, TaskWriter
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, run_main
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "models" / "chatglm-tiny"
@@ -80,7 +80,7 @@ def normal(tokenizer: ChatGLMTokenizer, text: str) -> str:
 
 def main() -> None:
     """Print one JSON object: F1 and share of exact answers by task."""
-    parser = argparse.ArgumentParser(description="在新生成的样本上测量小模型本身（不带适配器）")
+    parser = ChineseArgumentParser(description="在新生成的样本上测量小模型本身（不带适配器）")
     parser.add_argument("--model", type=Path, default=MODEL_DIR, help="模型目录")
     parser.add_argument("--samples", type=int, default=100, help="每种任务的样本数")
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS, help="任务")

@@ -9,7 +9,6 @@ learning_curve.json (results already there are kept) and learning_curve.svg into
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from bases.chatglm import ChatGLMTokenizer
 from tiny_base.model import new_model, save_base
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main, set_seed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +91,7 @@ def draw(results: dict[str, dict[str, float]], path: Path) -> None:
 
 def main() -> None:
     """Read the command line, train, write results and figure."""
-    parser = argparse.ArgumentParser(description="画学习曲线（训练行数与 F1）；-- 之后的参数交给 train.py")
+    parser = ChineseArgumentParser(description="画学习曲线（训练行数与 F1）；-- 之后的参数交给 train.py")
     parser.add_argument("--model", type=Path, default=MODEL_DIR, help="基座目录，结果也写在这里")
     parser.add_argument(
         "--lines", type=int, nargs="*", default=[63, 125, 250, 500, 1009], help="从基座起训练的行数"

@@ -31,6 +31,7 @@ from tiny_base.corpus.__main__ import DEV_FILE
 from tiny_base.corpus.heldout import HeldOut
 from tiny_base.corpus.tasks import SHORT_BLANK, Sample, TaskWriter
 from tiny_base.model import NUM_LAYERS, grow, new_model, save_base
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main, set_seed
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "models" / "chatglm-tiny"
@@ -380,7 +381,7 @@ def export(work_dir: Path, output: Path, average: Path | None, share: float) -> 
 
 def main() -> None:
     """Read the command line, train or export."""
-    parser = argparse.ArgumentParser(description="从零训练自带的小模型")
+    parser = ChineseArgumentParser(description="从零训练自带的小模型")
     parser.add_argument("--minutes", type=float, default=75, help="训练时间（分钟），学习率在此期间降到 0")
     parser.add_argument(
         "--work_dir", type=Path, default=Path("runs/tiny"), help="检查点和日志的目录，再次运行会接着训练"

@@ -9,7 +9,6 @@ fixed words) is joined. The special pieces follow the text pieces in the publish
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from tiny_base.corpus.__main__ import DEV_FILE
 from tiny_base.corpus.heldout import HeldOut
 from tiny_base.corpus.tasks import TaskWriter
 from tiny_base.corpus.words import characters
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, run_main
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "models" / "chatglm-tiny"
@@ -134,7 +134,7 @@ def build(num_samples: int = NUM_SAMPLES) -> model_pb2.ModelProto:
 
 def main() -> None:
     """Write ice_text.model and tokenizer_config.json."""
-    parser = argparse.ArgumentParser(description="用生成的语料制作自带小模型的分词器")
+    parser = ChineseArgumentParser(description="用生成的语料制作自带小模型的分词器")
     parser.add_argument("--output", type=Path, default=MODEL_DIR, help="输出目录")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)

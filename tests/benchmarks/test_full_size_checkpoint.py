@@ -114,7 +114,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         write(tmp_path / "used")
     with pytest.raises(UserError, match="vocab_size 至少要是分词器的"):
         write(tmp_path / "new", "--vocab_size", "5000")
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(UserError, match="--layers 应为正整数"):
         write(tmp_path / "new", "--layers", "0")
     with pytest.raises(CheckpointError, match="缺少分词模型"):
         write(tmp_path / "new", "--tokenizer", str(tmp_path))

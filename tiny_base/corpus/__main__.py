@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 from tiny_base.corpus.heldout import HeldOut
 from tiny_base.corpus.tasks import TaskWriter
+from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, run_main
 
 DEV_FILE = Path(__file__).parents[2] / "data" / "mixed_dev_dataset.jsonl"
@@ -15,14 +15,14 @@ DEV_FILE = Path(__file__).parents[2] / "data" / "mixed_dev_dataset.jsonl"
 
 def main() -> None:
     """Write samples to stdout, as JSON lines or, with --text, as plain text for a tokenizer to learn from."""
-    parser = argparse.ArgumentParser(
+    parser = ChineseArgumentParser(
         prog="python -m tiny_base.corpus", description="生成预训练语料（带种子，可复现）"
     )
     parser.add_argument("--lines", type=int, default=10, help="样本数")
     parser.add_argument("--seed", type=int, default=0, help="随机种子，相同的种子得到相同的语料")
     parser.add_argument("--text", action="store_true", help="只输出纯文本（上下文和答案连写）")
     parser.add_argument(
-        "--held-out", type=Path, default=DEV_FILE, help="其中的名称、句式和指令不会出现在语料里"
+        "--held_out", type=Path, default=DEV_FILE, help="其中的名称、句式和指令不会出现在语料里"
     )
     args = parser.parse_args()
     if not args.held_out.is_file():
