@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from extraction.arguments import build_parser, refuse_contradictions
 from utils.common_utils import UserError, log, quiet_libraries, run_main, to_json
-from utils.device import limit_primitive_cache
+from utils.device import compute_dtype, limit_primitive_cache
 
 if TYPE_CHECKING:
     import torch
@@ -235,11 +235,8 @@ def choose_dtype(config: ProjectConfig) -> torch.dtype:
     """Return the precision to compute in: as in training, where the device has it."""
     import torch
 
-    from bases.chatglm import default_dtype
-
-    if not (config.fp16 or config.bf16):
-        return torch.float32
-    return default_dtype(config.device or ("cuda" if torch.cuda.is_available() else "cpu"), config.bf16)
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
 
 
 def extract_texts(args: argparse.Namespace, sentences: Sequence[str], results: TextIO) -> int:

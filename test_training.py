@@ -24,6 +24,7 @@ from training.environment import (
 from training.memory_plan import GB, ModelShape, TrainingSettings, lora_parameters, plan_memory, shape_of
 from utils.command_line import parse_overrides
 from utils.common_utils import UserError, log, quiet_libraries, run_main
+from utils.device import compute_dtype
 from utils.table import pad
 
 if TYPE_CHECKING:
@@ -141,11 +142,10 @@ def check_4bit(config: ProjectConfig) -> Iterator[Result]:
         return
     import torch
 
-    from bases.chatglm import default_dtype
     from bases.chatglm.loading import replace_linear_4bit
 
     device = training_device(config)
-    dtype = default_dtype(device, config.bf16)
+    dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
     name = "dense_h_to_4h"  # one of those that loading quantises
     block = torch.nn.ModuleDict({name: torch.nn.Linear(256, 256, bias=False)})
     replace_linear_4bit(block, compute_dtype=dtype)
@@ -238,14 +238,14 @@ def check_training_step(config: ProjectConfig) -> Iterator[Result]:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from bases.chatglm import default_dtype, load_base_model
+    from bases.chatglm import load_base_model
     from data_handle.data_loader import collate
     from data_handle.data_preprocess import encode_example
     from task.prompt import build_prompt
     from task.triplets import Triplet, format_target
 
     device = training_device(config)
-    dtype = default_dtype(device, config.bf16)
+    dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
     base, tokenizer = load_base_model(
         EMBEDDED_BASE, load_in_4bit=config.load_in_4bit, dtype=dtype, device=device
     )
@@ -268,12 +268,12 @@ def check_training_step(config: ProjectConfig) -> Iterator[Result]:
     }
 
     optimizer = torch.optim.AdamW(trainable, lr=1e-3)
-    with torch.autocast(device.type, dtype=dtype):
+    with torch.autocast(device.type, dtype, enabled=dtype.itemsize == 2):
         loss_before = model(**batch).loss
     loss_before.backward()
     gradient = torch.nn.utils.clip_grad_norm_(trainable, 1.0).item()
     optimizer.step()
-    with torch.no_grad(), torch.autocast(device.type, dtype=dtype):
+    with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype.itemsize == 2):
         loss_after = model(**batch).loss
     detail = f"{device} 上 loss {loss_before:.3f} → {loss_after:.3f}，LoRA 梯度范数 {gradient:.3g}"
     if loss_before.isfinite() and loss_after.isfinite() and math.isfinite(gradient) and gradient > 0:

@@ -25,7 +25,6 @@ from bases.chatglm import (
     ChatGLMConfig,
     ChatGLMForConditionalGeneration,
     ChatGLMTokenizer,
-    default_dtype,
     load_base_model,
 )
 from benchmarks.measure import show
@@ -37,6 +36,7 @@ from task.schema import Schema
 from task.triplets import is_triplet_target
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, run_main, set_seed
+from utils.device import compute_dtype
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -116,7 +116,7 @@ def make_block(device: str) -> tuple[Any, Any]:
     special = ("bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id", "gmask_token_id")
     config = ChatGLMConfig(num_layers=4, **{name: getattr(tokenizer, name) for name in special})
     assert (config.hidden_size, config.vocab_size) == (4096, 130528)
-    torch.set_default_dtype(default_dtype(device))
+    torch.set_default_dtype(compute_dtype(device))
     with torch.device(device):
         model = ChatGLMForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)

@@ -28,6 +28,7 @@ from data_handle.reader import read_jsonl
 from glm_config import ProjectConfig
 from task.triplets import is_triplet_target
 from train import Trainer
+from utils.device import compute_dtype
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -113,11 +114,11 @@ class RecipePath:
 
     def __init__(self, config: ProjectConfig) -> None:
         self.config, self.device = config, torch.device(config.device or "cpu")
-        self.half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        self.dtype = compute_dtype(self.device, fp16=config.fp16)
         base, tokenizer = load_base_model(
             config.pre_model,
             load_in_4bit=config.load_in_4bit,
-            dtype=self.half if config.fp16 else torch.float32,
+            dtype=self.dtype,
             device=self.device,
         )
         for parameter in base.parameters():
@@ -148,7 +149,7 @@ class RecipePath:
                 for name, tensor in collate([sample, padding], self.pad_token_id).items()
             }
             labels = batch.pop("labels")
-            with torch.autocast(self.device.type, self.half, enabled=self.config.fp16):
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype.itemsize == 2):
                 logits = self.model(**batch, use_cache=False).logits.float()
                 loss = F.cross_entropy(
                     logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX

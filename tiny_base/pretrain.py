@@ -33,6 +33,7 @@ from tiny_base.corpus.tasks import SHORT_BLANK, Sample, TaskWriter
 from tiny_base.model import NUM_LAYERS, grow, new_model, save_base
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main, set_seed
+from utils.device import compute_dtype
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "models" / "chatglm-tiny"
 COPYING_CHUNKS = 30  # chunks over which the share of copying falls from 30 % to its usual 4 %
@@ -256,6 +257,7 @@ def train(args: argparse.Namespace) -> None:
     args.work_dir.mkdir(parents=True, exist_ok=True)
     ranks = Ranks()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = compute_dtype(device, fp16=False, bf16=True)
     tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
     held_out = HeldOut.from_file(DEV_FILE)
     model = new_model(tokenizer).to(device)
@@ -296,7 +298,7 @@ def train(args: argparse.Namespace) -> None:
             for group, peak in zip(each.param_groups, rates, strict=True):
                 group["lr"] = peak * factor
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        with torch.autocast(device.type, dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with torch.autocast(device.type, half, enabled=half.itemsize == 2), sdpa_kernel(SDPBackend.MATH):
             loss = model(**batch, use_cache=False).loss
         loss.backward()
         tokens = int((batch["input_ids"] != model.config.pad_token_id).sum())

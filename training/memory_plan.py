@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from utils.common_utils import UserError
+from utils.device import compute_dtype, multiplies_bf16
 from utils.table import pad
 
 GB = 2**30
@@ -113,12 +114,13 @@ class TrainingSettings(NamedTuple):
     @classmethod
     def of(cls, knobs: Mapping[str, Any], on_cuda: bool, shard_bytes: int = 0) -> TrainingSettings:
         """Read them from the knobs of a config (`ProjectConfig.to_dict`)."""
+        device = "cuda" if on_cuda else "cpu"
         return cls(
             lora_rank=knobs["lora_rank"],
             lora_target_modules=tuple(knobs["lora_target_modules"]),
             lora_dropout=knobs["lora_dropout"],
             load_in_4bit=knobs["load_in_4bit"],
-            half=knobs["fp16"] or knobs["bf16"],
+            half=compute_dtype(device, fp16=knobs["fp16"], bf16=knobs["bf16"]).itemsize == 2,
             on_cuda=on_cuda,
             samples_per_window=knobs["batch_size"] * knobs["gradient_accumulation_steps"],
             max_sample_tokens=knobs["max_source_seq_len"] + knobs["max_target_seq_len"],
@@ -304,10 +306,11 @@ def _refusal(shape: ModelShape, settings: TrainingSettings, need: int, budget: i
     target = settings.max_target_tokens // 2
     source = settings.max_sample_tokens // 2 - target
     shorter = settings._replace(max_sample_tokens=source + target, max_target_tokens=target)
+    can_halve = settings.on_cuda or multiplies_bf16()
     changes = [
         ("开启 4-bit：--load_in_4bit true", settings._replace(load_in_4bit=True), every),
         ("开启梯度检查点：--gradient_checkpointing auto", settings, 1),
-        ("开启混合精度：--fp16 true", settings._replace(half=True), every),
+        *([("开启混合精度：--fp16 true", settings._replace(half=True), every)] if can_halve else []),
         (f"减少序列长度：--max_source_seq_len {source} --max_target_seq_len {target}", shorter, every),
         ("减少评估批次：--eval_batch_size 1", settings._replace(eval_batch_size=1), every),
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from utils.common_utils import UserError, log
 
@@ -17,6 +19,84 @@ if TYPE_CHECKING:
 # of NCCL is 10 minutes.
 PATIENCE = timedelta(days=30)
 _PRECISION_NAMES = {"fp16": "FP16 混合精度", "bf16": "BF16 混合精度", "no": "FP32"}
+
+
+class Precision(NamedTuple):
+    """What products are computed in.
+
+    Attributes:
+        name: as accelerate calls it: "fp16", "bf16" or "no" (fp32).
+        reason: why it isn't what was asked for, in Chinese; empty if it is.
+    """
+
+    name: str
+    reason: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of weights and activations."""
+        import torch
+
+        return {"fp16": torch.float16, "bf16": torch.bfloat16, "no": torch.float32}[self.name]
+
+    def describe(self) -> str:
+        """Return the precision, and why, in Chinese."""
+        return _PRECISION_NAMES[self.name] + (f"（{self.reason}）" if self.reason else "")
+
+
+@functools.cache
+def multiplies_bf16() -> bool:
+    """Tell whether the CPU has instructions for products in bf16.
+
+    Without them such products run in scalar loops, 10 to 40 times slower than in fp32 (so do fp16's on nearly
+    every CPU). oneDNN knows, and follows `ONEDNN_MAX_CPU_ISA`; where torch is built without it, a product of
+    each type is timed.
+    """
+    import torch
+
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return _seconds_of_product(torch.bfloat16) < 1.2 * _seconds_of_product(torch.float32)
+
+
+def _seconds_of_product(dtype: torch.dtype) -> float:
+    """Time a product of the size that training has; the best of three."""
+    import torch
+
+    left, right = torch.ones(128, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
+    times = []
+    for _ in range(4):  # the first one sets things up
+        start = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def choose_precision(device: str | torch.device, *, fp16: bool, bf16: bool) -> Precision:
+    """Choose what to compute in; the one place that decides, for training, extraction, checks, benchmarks.
+
+    On CUDA it is what was asked for. On the CPU, half precision is bf16 where the CPU multiplies it natively,
+    else fp32: fp16 and emulated bf16 products fall into scalar loops.
+
+    Args:
+        device: where to.
+        fp16, bf16: the knobs; with neither it is fp32.
+    """
+    import torch
+
+    if not (fp16 or bf16):
+        return Precision("no")
+    if torch.device(device).type == "cuda":
+        return Precision("bf16" if bf16 else "fp16")
+    if not multiplies_bf16():
+        return Precision("no", "这个 CPU 没有 BF16 乘法指令，FP32 快得多，已自动改用")
+    return Precision("bf16", "CPU 上 FP16 极慢，已自动改用 BF16" if fp16 else "")
+
+
+def compute_dtype(device: str | torch.device, *, fp16: bool = True, bf16: bool = False) -> torch.dtype:
+    """Return the type that `choose_precision` chooses; half precision where the device has it by default."""
+    return choose_precision(device, fp16=fp16, bf16=bf16).dtype
 
 
 def limit_primitive_cache() -> None:
@@ -60,8 +140,7 @@ def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerat
     Args:
         device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one. Under a launcher of several
             processes each gets its own card whatever this says (but for "cpu").
-        fp16: fp16 autocast with loss scaling. On the CPU bf16 stands in for it, because fp16 products there
-            fall into a scalar loop, hundreds of times slower in a 4-bit backward.
+        fp16: fp16 autocast with loss scaling; on the CPU see `choose_precision`.
         bf16: bf16 autocast. With neither, everything is fp32.
     """
     import torch
@@ -70,22 +149,18 @@ def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerat
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if device and not on_cpu and "LOCAL_RANK" not in os.environ:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
-    precision = "bf16" if bf16 or (fp16 and on_cpu) else "fp16" if fp16 else "no"
+    precision = choose_precision("cpu" if on_cpu else "cuda", fp16=fp16, bf16=bf16)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
-    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[patience])
+    accelerator = Accelerator(mixed_precision=precision.name, cpu=on_cpu, kwargs_handlers=[patience])
     if accelerator.is_main_process:
-        note = "（CPU 上 FP16 极慢，已自动改用 BF16）" if fp16 and on_cpu else ""
         processes = f"，{accelerator.num_processes} 个进程" if accelerator.num_processes > 1 else ""
-        log(f"设备 {accelerator.device}{processes}，{_PRECISION_NAMES[precision]}{note}")
+        log(f"设备 {accelerator.device}{processes}，{precision.describe()}")
     return accelerator
 
 
 def weight_dtype(accelerator: Accelerator) -> torch.dtype:
     """Return the type that weights are kept in for the precision chosen."""
-    import torch
-
-    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16, "no": torch.float32}
-    return dtypes[accelerator.mixed_precision]
+    return Precision(accelerator.mixed_precision).dtype
 
 
 def quant_storage(accelerator: Accelerator) -> torch.dtype:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .configuration import ChatGLMConfig
     from .loading import (
         CheckpointError,
-        default_dtype,
         load_base_model,
         load_config,
         load_tokenizer,
@@ -28,7 +27,6 @@ __all__ = [
     "ChatGLMTokenizer",
     "CheckpointError",
     "checkpoint_layers",
-    "default_dtype",
     "load_base_model",
     "load_config",
     "load_tokenizer",

@@ -21,6 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from utils.device import compute_dtype
+
 from .configuration import ChatGLMConfig
 from .linear4bit import (
     QUANTIZATION_NOTE,
@@ -405,15 +407,6 @@ def fingerprint(digests: dict[str, str]) -> str:
     return hashlib.sha256("".join(f"{k}{digests[k]}" for k in sorted(digests)).encode()).hexdigest()
 
 
-def default_dtype(device: str | torch.device, bf16: bool = False) -> torch.dtype:
-    """Return the half precision for a device: fp16 on CUDA unless bf16 is asked for, bf16 on the CPU.
-
-    (On the CPU fp16 matrix products fall into a scalar loop: a 4-bit backward takes minutes.)
-    """
-    on_cuda = torch.device(device).type == "cuda"
-    return torch.float16 if on_cuda and not bf16 else torch.bfloat16
-
-
 def load_base_model(
     pre_model: str | os.PathLike[str],
     *,
@@ -428,7 +421,7 @@ def load_base_model(
         pre_model: a directory, or a hub name whose files are in the local cache.
         load_in_4bit: NF4 for the blocks' linear layers.
         quant_storage: the type that their packed bytes are declared as; see `replace_linear_4bit`.
-        dtype: of the rest; `default_dtype(device)` when None.
+        dtype: of the rest; `compute_dtype(device)` when None.
         device: CUDA where there is one, else the CPU, when None.
 
     Raises:
@@ -449,7 +442,7 @@ def load_base_model(
     model = load_pretrained(
         ChatGLMForConditionalGeneration,
         model_dir,
-        dtype=dtype or default_dtype(device),
+        dtype=dtype or compute_dtype(device),
         load_in_4bit=load_in_4bit,
         quant_storage=quant_storage,
         device=device,

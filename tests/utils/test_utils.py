@@ -21,7 +21,7 @@ from training import log as metrics_log
 from training import loss, schedule
 from training import stop as interrupt
 from training.run_lock import lock_directory
-from utils import common_utils, memory
+from utils import common_utils, device, memory
 from utils.common_utils import UserError, run_main
 from utils.device import check_device, make_accelerator, weight_dtype
 
@@ -410,16 +410,22 @@ def test_the_first_signal_is_a_wish_the_second_an_order(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fp16", "bf16", "dtype", "said"),
+    ("native", "fp16", "bf16", "dtype", "said"),
     [
-        (True, False, torch.bfloat16, "已自动改用 BF16"),
-        (False, True, torch.bfloat16, "BF16"),
-        (False, False, torch.float32, "FP32"),
+        (True, True, False, torch.bfloat16, "已自动改用 BF16"),
+        (True, False, True, torch.bfloat16, "BF16"),
+        (True, False, False, torch.float32, "FP32"),
+        (False, True, False, torch.float32, "FP32（这个 CPU 没有 BF16 乘法指令"),
+        (False, False, True, torch.float32, "FP32（这个 CPU 没有 BF16 乘法指令"),
+        (False, False, False, torch.float32, "FP32"),
     ],
 )
-def test_precision_on_the_cpu(fp16: bool, bf16: bool, dtype: torch.dtype, said: str, capsys) -> None:
+def test_precision_on_the_cpu(
+    native: bool, fp16: bool, bf16: bool, dtype: torch.dtype, said: str, capsys, monkeypatch
+) -> None:
     from accelerate.state import AcceleratorState
 
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: native)
     try:
         assert weight_dtype(make_accelerator("cpu", fp16=fp16, bf16=bf16)) == dtype
     finally:
@@ -432,6 +438,6 @@ def test_a_device_that_is_not_there() -> None:
     check_device("cpu")
     with pytest.raises(UserError, match="--device cuda:99"):
         check_device("cuda:99")
-    for device in ("gpu", "cuda:", "cuda0"):
+    for name in ("gpu", "cuda:", "cuda0"):
         with pytest.raises(UserError, match="--device 应当写成 cpu、cuda 或 cuda:1 这样"):
-            check_device(device)
+            check_device(name)
