@@ -1,36 +1,20 @@
 """Lines to token features: ids and labels made together, what is too long cut where it does no harm.
 
-As a command this is the linter of data files: `python -m data_handle.data_preprocess FILE…`.
+`python -m data_handle.data_preprocess FILE…` is the linter of data files, see lint_report.py.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from data_handle.reader import BadLine, Example, read_jsonl
+from data_handle.reader import Example
 from task.prompt import PromptTokenizer, encode_prompt
 from task.triplets import parse_target
-from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, run_main
-
-__all__ = [
-    "BadLine",
-    "EncodedExample",
-    "EncodingSummary",
-    "Example",
-    "Features",
-    "FittedTarget",
-    "Tokenizer",
-    "encode_each",
-    "encode_example",
-    "encode_examples",
-    "fit_target",
-    "read_jsonl",
-]
 
 IGNORE_INDEX = -100
 _LIST_START = re.compile(r"\s*(?:```(?:json)?\s*)?\[\s*")
@@ -332,68 +316,7 @@ def _item_ends(target: str) -> tuple[list[int], int]:
     return (ends, position) if _LIST_END.fullmatch(target, position) else ([], 0)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Lint the data files named on the command line.
+if __name__ == "__main__":  # the linter under the name that it was first known by
+    from data_handle.lint_report import main
 
-    Args:
-        arguments: the command line without the program's name; `sys.argv` if None.
-
-    Returns:
-        0 if nothing was found that is a problem, 1 if something was.
-
-    Raises:
-        UserError: a file or the tokenizer can't be used (exit code 2).
-    """
-    parser = ChineseArgumentParser(
-        prog="python -m data_handle.data_preprocess",
-        description="检查训练数据：长度、关系与类型、重复、泄漏、坏行等。"
-        "退出码：0 没有问题，1 有问题，2 无法检查。",
-    )
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="JSONL 数据文件；训练集和验证集一起给，才能查泄漏"
-    )
-    parser.add_argument(
-        "--pre_model", default="models/chatglm-tiny", help="用哪个模型目录的分词器计长度（默认 %(default)s）"
-    )
-    parser.add_argument(
-        "--max_source_seq_len", type=int, default=256, help="context 的 token 上限（默认 %(default)s）"
-    )
-    parser.add_argument(
-        "--max_target_seq_len", type=int, default=128, help="target 的 token 上限（默认 %(default)s）"
-    )
-    parser.add_argument("--schema", help="允许的关系：适配器目录里的 schema.json，或 DuIE 的 schema 文件")
-    parser.add_argument(
-        "--details", type=int, default=10, help="每类问题列出几处，0 为全部（默认 %(default)s）"
-    )
-    parser.add_argument("--json", action="store_true", help="在 stdout 输出 JSON 而不是表格")
-    options = parser.parse_args(arguments)
-    if min(options.max_source_seq_len, options.max_target_seq_len) < 1:
-        raise UserError("max_source_seq_len 和 max_target_seq_len 都应当至少是 1。")
-
-    from bases.chatglm import ChatGLMTokenizer, CheckpointError, resolve_model_dir
-    from data_handle import lint, lint_report
-
-    declared = lint_report.read_schema(options.schema) if options.schema else None
-    try:
-        model_dir = resolve_model_dir(options.pre_model)
-        tokenizer = ChatGLMTokenizer.from_pretrained(model_dir)
-    except CheckpointError as error:
-        raise UserError(str(error)) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"用不了 {model_dir} 的分词器，请检查目录里的 ice_text.model（{error}）。") from error
-    report = lint.lint_files(
-        options.files,
-        tokenizer,
-        max_source_seq_len=options.max_source_seq_len,
-        max_target_seq_len=options.max_target_seq_len,
-        declared=declared,
-    )
-    if options.json:
-        print(json.dumps(lint_report.to_dict(report), ensure_ascii=False, indent=2))
-    else:
-        print(lint_report.to_text(report, options.details))
-    return 0 if report.clean else 1
-
-
-if __name__ == "__main__":
     run_main(main)

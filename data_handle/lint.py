@@ -6,15 +6,14 @@ import json
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from data_handle.data_preprocess import FittedTarget, Tokenizer, fit_target
 from data_handle.reader import Example, read_jsonl
 from task.prompt import split_context
-from task.triplets import KEYS, Triplet, is_triplet_target, parse_target
+from task.triplets import KEYS, Combination, Triplet, combination_of, is_triplet_target, parse_target
 
 # Kinds of findings: title, and whether it is a problem (exit code 1) or only worth a look.
 KINDS = {
@@ -39,14 +38,6 @@ KINDS = {
 _RARE_SHARE = 0.05
 _RARE_MIN_TOTAL = 20
 _MIN_EVIDENCE = 2
-
-
-class Types(NamedTuple):
-    """What a relation connects."""
-
-    predicate: str
-    subject_type: str
-    object_type: str
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ class LintReport:
     """Everything the linter found; `types` counts each relation over all files."""
 
     files: list[FileStatistics] = field(default_factory=list)
-    types: Counter[Types] = field(default_factory=Counter)
+    types: Counter[Combination] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -119,7 +110,7 @@ def lint_files(
     *,
     max_source_seq_len: int,
     max_target_seq_len: int,
-    declared: set[Types] | None = None,
+    declared: Set[Combination] | None = None,
 ) -> LintReport:
     """Check data files, each by itself and against each other.
 
@@ -153,15 +144,11 @@ def lint_files(
             report.findings.append(Finding("no_empty_list", str(path), detail))
         lines += of_file
 
-    report.types = Counter(_types(triplet) for line in lines for triplet in line.triplets or ())
+    report.types = Counter(combination_of(triplet) for line in lines for triplet in line.triplets or ())
     report.findings += _repetitions(lines)
     report.findings += _check_types(lines, report.types, declared)
     report.findings += _check_swapped_values(lines)
     return report
-
-
-def _types(triplet: Triplet) -> Types:
-    return Types(triplet.predicate, triplet.subject_type, triplet.object_type)
 
 
 def _normalised(text: str) -> str:
@@ -253,15 +240,15 @@ def _repetitions(lines: Sequence[Line]) -> Iterator[Finding]:
 
 
 def _check_types(
-    lines: Sequence[Line], counts: Counter[Types], declared: set[Types] | None
+    lines: Sequence[Line], counts: Counter[Combination], declared: Set[Combination] | None
 ) -> Iterator[Finding]:
     """Find types that are swapped, undeclared or rare, against the declared relations or the majority."""
     totals: Counter[str] = Counter()
     for types, count in counts.items():
         totals[types.predicate] += count
     for line in lines:
-        for types in dict.fromkeys(map(_types, line.triplets or ())):
-            reverse = Types(types.predicate, types.object_type, types.subject_type)
+        for types in dict.fromkeys(map(combination_of, line.triplets or ())):
+            reverse = Combination(types.predicate, types.object_type, types.subject_type)
             text = f"{types.predicate}（{types.subject_type} → {types.object_type}）"
             if declared is not None:
                 if types in declared:

@@ -1,53 +1,21 @@
-"""The linter's report: declared relations in, tables in Chinese or JSON out."""
+"""The linter as a command, and its report: tables in Chinese or JSON.
+
+`python -m data_handle.data_preprocess FILE…` runs it, too: the name that it was first known by.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from data_handle.lint import KINDS, Finding, LintReport, Types
-from data_handle.reader import BadLine, iter_objects, text_problem
-from utils.common_utils import UserError
+from data_handle.lint import KINDS, Finding, LintReport, lint_files
+from task.schema import Schema
+from utils.command_line import ChineseArgumentParser
+from utils.common_utils import UserError, run_main
 from utils.table import format_table
-
-
-def read_schema(path: str | Path) -> set[Types]:
-    """Read declared relations from an adapter's schema.json or from a DuIE schema file.
-
-    The first is `{"combinations": [{"predicate", "subject_type", "object_type"}]}`; the second has such an
-    object a line, whose object_type may be an object with "@value".
-
-    Raises:
-        UserError: the file can't be read, or declares something else.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"读不了 schema 文件 {path}（{error.strerror}）：请检查路径和权限。") from error
-    except (ValueError, RecursionError):
-        content = None
-    if isinstance(content, dict) and isinstance(content.get("combinations"), list):
-        records: list[Any] = list(enumerate(content["combinations"], start=1))
-    else:
-        records = list(iter_objects(path))
-    return {_declaration(path, item) for item in records}
-
-
-def _declaration(path: str | Path, item: tuple[int, Any] | BadLine) -> Types:
-    if isinstance(item, BadLine):
-        raise UserError(f"schema 文件 {item}。")
-    number, record = item
-    if not isinstance(record, dict):
-        raise UserError(f"schema 文件 {path} 第 {number} 项应当是 JSON 对象。")
-    if isinstance(record.get("object_type"), dict):
-        record["object_type"] = record["object_type"].get("@value")
-    problems = [problem for name in Types._fields if (problem := text_problem(record, name))]
-    if problems:
-        raise UserError(f"schema 文件 {path} 第 {number} 项：{'；'.join(problems)}。")
-    return Types(*(record[name] for name in Types._fields))
 
 
 def to_dict(report: LintReport) -> dict[str, Any]:
@@ -118,3 +86,73 @@ def _findings(report: LintReport, max_details: int) -> list[str]:
             lines.append(f"  ……还有 {len(findings) - len(shown)} 处（--details 0 全部列出）")
     lines.append("没有发现问题。" if report.clean else "请先处理上面的问题。")
     return lines
+
+
+def _build_parser() -> ChineseArgumentParser:
+    parser = ChineseArgumentParser(
+        prog="python -m data_handle.data_preprocess",
+        description="检查训练数据：长度、关系与类型、重复、泄漏、坏行等。"
+        "退出码：0 没有问题，1 有问题，2 无法检查。",
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="JSONL 数据文件；训练集和验证集一起给，才能查泄漏"
+    )
+    parser.add_argument(
+        "--pre_model", default="models/chatglm-tiny", help="用哪个模型目录的分词器计长度（默认 %(default)s）"
+    )
+    parser.add_argument(
+        "--max_source_seq_len", type=int, default=256, help="context 的 token 上限（默认 %(default)s）"
+    )
+    parser.add_argument(
+        "--max_target_seq_len", type=int, default=128, help="target 的 token 上限（默认 %(default)s）"
+    )
+    parser.add_argument("--schema", help="允许的关系：适配器目录里的 schema.json，或 DuIE 的 schema 文件")
+    parser.add_argument(
+        "--details", type=int, default=10, help="每类问题列出几处，0 为全部（默认 %(default)s）"
+    )
+    parser.add_argument("--json", action="store_true", help="在 stdout 输出 JSON 而不是表格")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Lint the data files named on the command line.
+
+    Args:
+        arguments: the command line without the program's name; `sys.argv` if None.
+
+    Returns:
+        0 if nothing was found that is a problem, 1 if something was.
+
+    Raises:
+        UserError: a file or the tokenizer can't be used (exit code 2).
+    """
+    options = _build_parser().parse_args(arguments)
+    if min(options.max_source_seq_len, options.max_target_seq_len) < 1:
+        raise UserError("max_source_seq_len 和 max_target_seq_len 都应当至少是 1。")
+    declared = Schema.load(options.schema).combinations if options.schema else None
+
+    from bases.chatglm import ChatGLMTokenizer, CheckpointError, resolve_model_dir
+
+    try:
+        model_dir = resolve_model_dir(options.pre_model)
+        tokenizer = ChatGLMTokenizer.from_pretrained(model_dir)
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"用不了 {model_dir} 的分词器，请检查目录里的 ice_text.model（{error}）。") from error
+    report = lint_files(
+        options.files,
+        tokenizer,
+        max_source_seq_len=options.max_source_seq_len,
+        max_target_seq_len=options.max_target_seq_len,
+        declared=declared,
+    )
+    if options.json:
+        print(json.dumps(to_dict(report), ensure_ascii=False, indent=2))
+    else:
+        print(to_text(report, options.details))
+    return 0 if report.clean else 1
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -6,11 +6,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from task.triplets import Combination, Triplet, combination_of, combinations_in
 from utils.common_utils import UserError, is_encodable
+from utils.small_json import parse_small_json, read_small_file
 
-__all__ = ["Combination", "Schema"]
+# Names are forced into answers token by token, and every combination is a branch of the grammar.
+MAX_NAME_CHARACTERS = 100
+MAX_COMBINATIONS = 5_000
 
 
 @dataclass(frozen=True)
@@ -33,26 +37,91 @@ class Schema:
 
     @classmethod
     def load(cls, path: str | Path) -> Schema:
-        """Read a file with the content of `to_dict`, by training or by hand.
+        """Read a file with the content of `to_dict`, by training or by hand, or the schema file of DuIE.
+
+        The latter has an object a line with the same names; object_type may be an object with "@value" (its
+        other slots are left out, and so are further fields).
 
         Raises:
-            UserError: the file is missing, or is not a list of combinations under "combinations".
+            UserError: the file is missing, is too large, or declares something else.
         """
         try:
-            items = json.loads(Path(path).read_text(encoding="utf-8-sig"))["combinations"]
-            combinations = [Combination(**item) for item in items]
+            text = read_small_file(path).decode("utf-8-sig")
+            return cls(frozenset(_read(text)))
         except OSError as error:
             raise UserError(f"读不了模式文件 {path}：{error.strerror}。") from error
         except UnicodeDecodeError as error:
             raise UserError(f"模式文件 {path} 不是 UTF-8 编码，请把它转成 UTF-8。") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(_malformed(path)) from error
-        names = [name for combination in combinations for name in combination]
-        if not all(isinstance(name, str) and name and is_encodable(name) for name in names):
-            raise UserError(_malformed(path))
-        return cls(frozenset(combinations))
+        except ValueError as error:
+            raise UserError(_malformed(path, str(error))) from error
 
 
-def _malformed(path: str | Path) -> str:
+def name_problem(name: Any) -> str | None:
+    """Say in Chinese why a predicate or type can't stand in a schema; None if it can."""
+    if not isinstance(name, str):
+        return "应当是字符串"
+    if not name.strip():
+        return "是空的"
+    if not is_encodable(name):
+        return "含有不成对的代理字符（\\ud800–\\udfff）"
+    if len(name) > MAX_NAME_CHARACTERS:
+        return f"有 {len(name):,} 个字符，超过上限 {MAX_NAME_CHARACTERS}"
+    return None
+
+
+def _read(text: str) -> list[Combination]:
+    """Read the content of a schema file; a `ValueError` says in Chinese what is wrong with it."""
+    try:
+        content = parse_small_json(text)
+    except ValueError:  # not one JSON value: perhaps one a line
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        combinations = [_combination(_parse(line, number), f"第 {number} 行") for number, line in lines]
+    else:
+        if isinstance(content, dict) and "combinations" not in content:  # a single line
+            combinations = [_combination(content, "第 1 行")]
+        elif isinstance(content, dict) and isinstance(content["combinations"], list):
+            items = content["combinations"]
+            combinations = [_combination(item, f"第 {n} 项", exact=True) for n, item in enumerate(items, 1)]
+        else:
+            raise ValueError("里面没有 combinations 列表")
+    if len(set(combinations)) > MAX_COMBINATIONS:
+        raise ValueError(f"共有 {len(set(combinations)):,} 种，超过上限 {MAX_COMBINATIONS:,}")
+    if not combinations and not text.strip():
+        raise ValueError("文件是空的")
+    return combinations
+
+
+def _parse(line: str, number: int) -> Any:
+    try:
+        return parse_small_json(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"第 {number} 行不是合法的 JSON，第 {error.colno} 个字符处出错") from None
+    except ValueError as error:
+        raise ValueError(f"第 {number} 行 JSON {error}") from None
+
+
+def _combination(item: Any, where: str, exact: bool = False) -> Combination:
+    """Return the combination that an object declares; `exact` allows it no further fields."""
+    if not isinstance(item, dict):
+        raise ValueError(f"{where}不是 JSON 对象")
+    if exact and (further := sorted(set(item) - set(Combination._fields))):
+        raise ValueError(f"{where}有多余的字段 {'、'.join(further)}")
+    names = []
+    for field in Combination._fields:
+        if field not in item:
+            raise ValueError(f"{where}缺少字段 {field}")
+        name = item[field]
+        if not exact and isinstance(name, dict):
+            name = name.get("@value")
+        if problem := name_problem(name):
+            raise ValueError(f"{where}的字段 {field} {problem}")
+        names.append(name)
+    return Combination(*names)
+
+
+def _malformed(path: str | Path, problem: str) -> str:
     fields = "、".join(Combination._fields)
-    return f'模式文件 {path} 应为 {{"combinations": [...]}}，每一项恰好有非空字符串 {fields}。'
+    return (
+        f'模式文件 {path} 应为 {{"combinations": [...]}}，每一项恰好有非空字符串 {fields}；'
+        f"或每行一个这样的对象（DuIE 的 schema）。现在{problem}。"
+    )

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from data_handle.data_preprocess import main
-from data_handle.lint import KINDS, Lengths, LintReport, Types, lint_files
-from data_handle.lint_report import read_schema, to_dict, to_text
+from data_handle.lint import KINDS, Lengths, LintReport, lint_files
+from data_handle.lint_report import main, to_dict, to_text
 from task.prompt import build_prompt
-from task.triplets import Triplet
+from task.triplets import Combination, Triplet
 from tests.helpers.data_samples import CharacterTokenizer, director, make_line, write_jsonl
 from utils.common_utils import UserError
 
@@ -28,7 +27,7 @@ LABEL = {
 
 
 def lint(
-    *paths: Path, limits: tuple[int, int] = (256, 128), declared: set[Types] | None = None
+    *paths: Path, limits: tuple[int, int] = (256, 128), declared: set[Combination] | None = None
 ) -> LintReport:
     source, target = limits
     return lint_files(
@@ -60,7 +59,7 @@ def test_clean_file_and_its_figures(tmp_path: Path) -> None:
 
     assert report.findings == []
     assert report.clean
-    assert report.types == {Types("导演", "影视作品", "人物"): 1}
+    assert report.types == {Combination("导演", "影视作品", "人物"): 1}
     (statistics,) = report.files
     assert (statistics.examples, statistics.triplet_examples, statistics.empty_examples) == (3, 2, 1)
     assert (statistics.triplets, statistics.bad_lines) == (1, 0)
@@ -191,7 +190,7 @@ def test_types_swapped_against_the_majority(tmp_path: Path) -> None:
 
 
 def test_types_against_declared_relations(tmp_path: Path) -> None:
-    declared = {Types("导演", "人物", "影视作品")}
+    declared = {Combination("导演", "人物", "影视作品")}
     found = lint_lines(tmp_path, *swapped_lines(), declared=declared)
     assert found == [
         *(
@@ -227,40 +226,6 @@ def test_values_known_elsewhere_by_the_other_type(tmp_path: Path) -> None:
         ("swapped_values", "a.jsonl:3", "（张一，导演，丙片）：同样的值在别处是另一种类型")
     ]
     assert report.clean
-
-
-def test_declared_relations_from_an_adapter_and_from_duie(tmp_path: Path) -> None:
-    expected = {Types("导演", "影视作品", "人物"), Types("妻子", "人物", "人物")}
-    adapter = tmp_path / "schema.json"
-    combinations = [types._asdict() for types in expected]
-    adapter.write_text(json.dumps({"combinations": combinations}, indent=2), encoding="utf-8")
-    assert read_schema(adapter) == expected
-
-    duie = tmp_path / "duie.json"
-    duie.write_text(
-        '{"object_type": {"@value": "人物"}, "predicate": "导演", "subject_type": "影视作品"}\n'
-        '{"object_type": "人物", "predicate": "妻子", "subject_type": "人物"}\n',
-        encoding="utf-8",
-    )
-    assert read_schema(duie) == expected
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"predicate": "导演", "subject_type": "影视作品"}', "第 1 项：缺少字段 object_type"),
-        ('{"predicate": "导演", "subject_type": "影视作品", "object_type": {}}', "却是 null"),
-        ('{"combinations": [3]}', "第 1 项应当是 JSON 对象"),
-        ("x\n", r"schema\.json:1: 不是合法的 JSON"),
-    ],
-)
-def test_declarations_that_cannot_be_read(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "schema.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=message):
-        read_schema(path)
-    with pytest.raises(UserError, match="读不了 schema 文件"):
-        read_schema(tmp_path / "none.json")
 
 
 def test_tables_line_up_and_details_are_limited(tmp_path: Path) -> None:
@@ -338,7 +303,7 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.chdir(ROOT)  # where the default model is
     path = str(write_jsonl(tmp_path / "a.jsonl", [FILM, EMPTY]))
     schema = tmp_path / "schema.json"
-    schema.write_text(json.dumps({"combinations": [Types("主演", "影视作品", "人物")._asdict()]}))
+    schema.write_text(json.dumps({"combinations": [Combination("主演", "影视作品", "人物")._asdict()]}))
     assert main([path]) == 0
     assert "没有发现问题。" in capsys.readouterr().out
     assert main([path, "--schema", str(schema)]) == 1
