@@ -21,12 +21,12 @@ from utils.device import compute_dtype, limit_primitive_cache
 if TYPE_CHECKING:
     import torch
 
-    from data_handle.reader import BadLine
     from extraction.decoding.grammar import Constraint
     from extraction.extractor import Extraction, TripletExtractor
     from extraction.files import FileSummary, Record
     from extraction.shards import Shards
     from glm_config import ProjectConfig
+    from utils.jsonl import BadLine
 
 DEMO_SENTENCES = (
     "《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。",
@@ -108,14 +108,14 @@ def check_path(path: Path | None) -> None:
 
 def text_problem(text: Any, name: str = "text") -> str | None:
     """Say in Chinese what is wrong with a sentence, the value of a field; None if nothing is."""
-    from data_handle.reader import text_problem as field_problem
+    from utils.jsonl import text_problem as field_problem
 
     return field_problem({name: text}, name)
 
 
 def typed_problem(text: str) -> str | None:
     """Say in Chinese what is wrong with a sentence from the command line or the keyboard."""
-    from data_handle.reader import decode_line
+    from utils.jsonl import decode_line
 
     try:  # bytes that were no UTF-8 stand in it as surrogates
         decode_line(text.encode("utf-8", "surrogateescape"))
@@ -310,7 +310,8 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
     Raises:
         UserError: the file can't be read.
     """
-    from data_handle.reader import (
+    from extraction.files import Record
+    from utils.jsonl import (
         BOM,
         MAX_LINE_BYTES,
         BadLine,
@@ -319,7 +320,6 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
         iter_objects_in,
         open_data,
     )
-    from extraction.files import Record
 
     try:
         with open_data(path) as file:  # once: a pipe can't be opened again
@@ -355,8 +355,8 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
 
 def _json_records(items: Iterable[tuple[int, dict[str, Any]] | BadLine], name: str) -> Iterator[Record]:
     """Make records of JSON objects with the sentence in a field of that name."""
-    from data_handle.reader import BadLine
     from extraction.files import Record
+    from utils.jsonl import BadLine
 
     for item in items:
         if isinstance(item, BadLine):
@@ -380,7 +380,7 @@ class _Joined:
 
 def _is_json_object(line: bytes) -> bool:
     """Tell whether a line, or the beginning of one that is too long, is a JSON object."""
-    from data_handle.reader import BOM, MAX_LINE_BYTES
+    from utils.jsonl import BOM, MAX_LINE_BYTES
 
     if len(line) > MAX_LINE_BYTES:
         return line.removeprefix(BOM).startswith(b"{")
@@ -471,9 +471,10 @@ def write_shard(
 
 def evaluate_file(args: argparse.Namespace, results: TextIO) -> int:
     """Score the extractor on a labelled file; return the exit code."""
-    from data_handle.reader import describe_bad_lines, read_jsonl
+    from data_handle.reader import read_jsonl
     from extraction.evaluation.evaluate import evaluate
     from extraction.files import check_output
+    from utils.jsonl import describe_bad_lines
     from utils.progress import Progress
 
     if args.report is not None:

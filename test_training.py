@@ -172,7 +172,8 @@ def check_4bit(config: ProjectConfig) -> Iterator[Result]:
 
 def check_data(config: ProjectConfig) -> Iterator[Result]:
     """Both data files can be read and hold examples."""
-    from data_handle.reader import BadLine, check_lines, iter_examples
+    from data_handle.reader import check_lines, iter_examples
+    from utils.jsonl import BadLine
 
     for item, path in (("训练集", config.train_path), ("验证集", config.dev_path)):
         try:

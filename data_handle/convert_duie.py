@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_handle.reader import BadLine, describe_bad_lines, iter_objects, text_problem
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import Triplet, format_target
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main
+from utils.jsonl import BadLine, describe_bad_lines, iter_objects, text_problem
 
 _VALUE = "@value"
 

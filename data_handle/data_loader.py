@@ -1,9 +1,7 @@
-"""Features to batches: dataset, left padding, length-grouped order that can be resumed."""
+"""Features to batches: a data file loaded, its dataset, its loader, left padding."""
 
 from __future__ import annotations
 
-import itertools
-import math
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Features, Tokenizer, encode_examples
-from data_handle.reader import BadLine, Example, check_lines, describe_bad_lines, read_jsonl
+from data_handle.reader import Example, check_lines, read_jsonl
+from data_handle.sampler import LengthGroupedSampler
 from data_handle.token_cache import read_through_cache
 from task.triplets import Combination, combinations_in
 from utils.common_utils import log
-
-# Examples are sorted by length within a chunk of this many windows: short enough for a good shuffle.
-_WINDOWS_PER_CHUNK = 50
+from utils.jsonl import BadLine, describe_bad_lines
 
 
 class TripletDataset(Dataset[Features]):
@@ -121,88 +118,6 @@ def collate(features: Sequence[Features], pad_token_id: int) -> dict[str, torch.
         attention_mask[row, start:] = 1
         labels[row, start:] = torch.tensor(item.labels)
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
-
-
-class LengthGroupedSampler(Sampler[list[int]]):
-    """Batches of examples of similar length, in an order that is a function of (seed, epoch) alone.
-
-    The order is made in windows, the examples of one optimiser step: batch 8 x 1 and batch 1 x 8 see the
-    same windows in the same order, and so do two processes that take turns at the batches (which is how
-    accelerate shards a batch sampler). The window with the longest example comes first, so that a run that
-    can't fit into memory fails at once; what fills no window comes last.
-
-    The epoch is set with `start_epoch`. There is no `set_epoch` on purpose: accelerate calls it by itself
-    with its own count of epochs, and only when there is a single process.
-
-    Args:
-        lengths: tokens of each example.
-        batch_size: examples of a batch of one process; only the last batch of an epoch may have fewer.
-        seed: seed of the order.
-        gradient_accumulation_steps: batches of one process in an optimiser step.
-        num_processes: processes that take turns at the batches. With several, the epoch ends with repeated
-            examples from its start where that is needed for all to get equally many full batches.
-    """
-
-    drop_last = False  # read by accelerate
-
-    def __init__(
-        self,
-        lengths: Sequence[int] | np.ndarray,
-        batch_size: int,
-        seed: int,
-        *,
-        gradient_accumulation_steps: int = 1,
-        num_processes: int = 1,
-    ) -> None:
-        if min(batch_size, gradient_accumulation_steps, num_processes) < 1:
-            raise ValueError("batch_size、gradient_accumulation_steps 和 num_processes 都应当至少是 1。")
-        self.batch_size = batch_size
-        self._lengths = torch.tensor(lengths, dtype=torch.int64)
-        self._window = batch_size * gradient_accumulation_steps * num_processes
-        self._round = batch_size * num_processes if num_processes > 1 else 1
-        self._seed = seed
-        self._epoch = 0
-        self._skip_batches = 0
-
-    def start_epoch(self, epoch: int, skip_batches: int = 0) -> None:
-        """Choose the epoch (from 0) that the next iterations run over, and how many of its batches are done.
-
-        Args:
-            epoch: number of the epoch.
-            skip_batches: batches to pass over, counted over all processes together.
-        """
-        self._epoch = epoch
-        self._skip_batches = skip_batches
-
-    def __len__(self) -> int:
-        examples = math.ceil(len(self._lengths) / self._round) * self._round
-        return max(0, math.ceil(examples / self.batch_size) - self._skip_batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = self._epoch_order()
-        missing = -len(order) % self._round
-        order += list(itertools.islice(itertools.cycle(order), missing))
-        for start in range(self._skip_batches * self.batch_size, len(order), self.batch_size):
-            yield order[start : start + self.batch_size]
-
-    def _epoch_order(self) -> list[int]:
-        if not len(self._lengths):
-            return []
-        generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._epoch) % 2**63)
-        order = torch.randperm(len(self._lengths), generator=generator)
-        longest = int(torch.argmax(self._lengths[order]))
-        order[[0, longest]] = order[[longest, 0]]
-
-        whole = len(order) - len(order) % self._window
-        chunks = order[:whole].split(self._window * _WINDOWS_PER_CHUNK)
-        windows = [window for chunk in chunks for window in self._longest_first(chunk).split(self._window)]
-        if windows:
-            later = torch.randperm(len(windows) - 1, generator=generator) + 1
-            windows = [windows[0], *(windows[i] for i in later.tolist())]
-        return torch.cat([*windows, self._longest_first(order[whole:])]).tolist()
-
-    def _longest_first(self, indices: torch.Tensor) -> torch.Tensor:
-        return indices[torch.argsort(self._lengths[indices], descending=True, stable=True)]
 
 
 def build_dataloader(

@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Tokenizer, encode_each
-from data_handle.reader import BadLine, Example, iter_examples
+from data_handle.reader import Example, iter_examples
 from task.triplets import Combination, combinations_in
 from utils.common_utils import log
+from utils.jsonl import BadLine
 
 CHUNK_CHARACTERS = 1 << 18
 SERIAL_BYTES = 8 << 20  # encoding less than this takes no longer than starting workers

@@ -28,10 +28,11 @@ import numpy as np
 
 from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Features, Tokenizer
 from data_handle.parallel import SERIAL_BYTES, EncodedChunk, encode_file, worker_count
-from data_handle.reader import BadLine, Example, check_lines
+from data_handle.reader import Example, check_lines
 from task.triplets import Combination
 from utils.common_utils import log
 from utils.directories import file_digest, find_damage, write_directory
+from utils.jsonl import BadLine
 
 FORMAT_VERSION = 2  # to be raised when the files change, or what `encode_example` makes of a line
 CACHES_KEPT = 8

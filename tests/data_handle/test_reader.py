@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from data_handle.reader import BadLine, Example, describe_bad_lines, iter_objects, read_jsonl
+from data_handle.reader import Example, read_jsonl
 from utils.common_utils import UserError
+from utils.jsonl import BadLine, describe_bad_lines, iter_objects
 
 GOOD = json.dumps({"context": "问", "target": "答"}, ensure_ascii=False).encode()
 
