@@ -114,7 +114,7 @@ def check_memory(config: ProjectConfig) -> Iterator[Result]:
     import torch
 
     from bases.chatglm import CheckpointError, resolve_model_dir
-    from bases.chatglm.loading import largest_shard_bytes
+    from bases.chatglm.files import largest_shard_bytes
     from utils.memory import memory_budget
 
     largest = 0  # weight file; another check tells of missing ones
@@ -142,7 +142,7 @@ def check_4bit(config: ProjectConfig) -> Iterator[Result]:
         return
     import torch
 
-    from bases.chatglm.loading import replace_linear_4bit
+    from bases.chatglm.linear4bit import replace_linear_4bit
 
     device = training_device(config)
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
@@ -199,7 +199,7 @@ def check_data(config: ProjectConfig) -> Iterator[Result]:
 def check_model(config: ProjectConfig) -> Iterator[Result]:
     """The model directory has a usable config and every weight file, whole; its tokenizer goes with it."""
     from bases.chatglm import ChatGLMTokenizer, resolve_model_dir
-    from bases.chatglm.loading import checkpoint_shards, load_config
+    from bases.chatglm.files import checkpoint_shards, load_config
 
     model_dir = resolve_model_dir(config.pre_model)
     sizes = load_config(model_dir)
@@ -369,7 +369,7 @@ def training_device(config: ProjectConfig) -> torch.device:
 def model_shape(config: ProjectConfig) -> ModelShape:
     """Sizes of the configured model; those of the published one while it is not on this machine."""
     from bases.chatglm import ChatGLMConfig, CheckpointError, resolve_model_dir
-    from bases.chatglm.loading import load_config
+    from bases.chatglm.files import load_config
 
     try:
         sizes: ChatGLMConfig = load_config(resolve_model_dir(config.pre_model))

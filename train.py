@@ -102,7 +102,7 @@ def make_plan(config: ProjectConfig, accelerator: Accelerator) -> MemoryPlan:
         UserError: it does not fit.
     """
     from bases.chatglm import load_config, resolve_model_dir
-    from bases.chatglm.loading import largest_shard_bytes
+    from bases.chatglm.files import largest_shard_bytes
     from training.memory_plan import TrainingSettings, plan_memory, shape_of
     from utils.memory import memory_budget
 

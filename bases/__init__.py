@@ -1,1 +1,42 @@
-"""Base models: what a family answers, LoRA on a base, and the families themselves."""
+"""Base models behind one interface: the family of a directory or config, found by its `model_type`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from bases.interface import CheckpointError, Family
+from bases.model_dir import read_model_json
+
+__all__ = ["CheckpointError", "Family", "family_of", "find_family"]
+
+# Each module defines FAMILY; it is loaded when asked for, so that sizes and texts can be had without torch.
+_FAMILIES = {"chatglm": "bases.chatglm.family"}
+
+
+def family_of(config: Any) -> Family:
+    """Return the family of a model's config.
+
+    Raises:
+        CheckpointError: its `model_type` is none of those known.
+    """
+    return _family(getattr(config, "model_type", None), "模型配置")
+
+
+def find_family(model_dir: Path) -> Family:
+    """Return the family of a model directory.
+
+    Raises:
+        CheckpointError: it has no readable config.json, or one of an unknown `model_type`.
+    """
+    content = read_model_json(model_dir, "config.json")
+    return _family(content.get("model_type"), str(model_dir / "config.json"))
+
+
+def _family(model_type: Any, where: str) -> Family:
+    module = _FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if module is None:
+        known = "、".join(_FAMILIES)
+        raise CheckpointError(f"无法使用 {where}：model_type 是 {model_type!r}，支持的是 {known}。")
+    return importlib.import_module(module).FAMILY

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from bases.chatglm import load_config, load_tokenizer
-from bases.chatglm.loading import largest_shard_bytes
+from bases.chatglm.files import largest_shard_bytes
 from benchmarks.measure import gigabytes, peak_during, peak_so_far, show
 from benchmarks.training_paths import (
     ProjectPath,

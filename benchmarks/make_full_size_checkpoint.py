@@ -24,7 +24,7 @@ from bases.chatglm import (
     CheckpointError,
     load_tokenizer,
 )
-from bases.chatglm.loading import EMBEDDING, HEAD
+from bases.chatglm.anatomy import EMBEDDING, HEAD
 from training.environment import nearest_directory
 from utils.command_line import ChineseArgumentParser, positive_int
 from utils.common_utils import UserError, log, run_main

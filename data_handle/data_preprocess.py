@@ -11,12 +11,12 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from bases.interface import IGNORE_INDEX
 from data_handle.reader import Example
 from task.prompt import PromptTokenizer, encode_prompt
 from task.triplets import parse_target
 from utils.common_utils import UserError, run_main
 
-IGNORE_INDEX = -100
 _LIST_START = re.compile(r"\s*(?:```(?:json)?\s*)?\[\s*")
 _LIST_END = re.compile(r"\s*\]\s*(?:```\s*)?")
 _SEPARATOR = re.compile(r"\s*,\s*")

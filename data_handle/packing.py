@@ -1,30 +1,19 @@
-"""Several samples in one row: which go together, and the mask and positions that keep them apart.
-
-A packed row gives each sample what it would have got alone: its own 2-D positions from 0, and a prefix-LM
-mask that ends at its borders. So loss and gradient are those of the samples one by one.
-"""
+"""Several samples in one row: which go together, so that few passes with little padding do."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
+from bases import family_of
+from bases.interface import Sample
 
-from data_handle.data_preprocess import IGNORE_INDEX, Features
+if TYPE_CHECKING:
+    import torch
 
 # Rows have a multiple of so many tokens: few shapes for the kernels, and aligned masks for the attention.
 ROW_MULTIPLE = 16
-
-
-class SpecialIds(Protocol):
-    """What packing needs of a `ChatGLMConfig`."""
-
-    pad_token_id: int
-    bos_token_id: int
-    gmask_token_id: int
-    mask_token_id: int
 
 
 class Pass(NamedTuple):
@@ -118,47 +107,6 @@ def assign_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return rows
 
 
-def pack(rows: Sequence[Sequence[Features]], row_length: int, config: SpecialIds) -> dict[str, torch.Tensor]:
-    """Lay samples out in rows, with padding on the right.
-
-    Args:
-        rows: the samples of each row; each holds a mask token and `<sop>`, and begins with an unlabelled
-            token (the label of a sample's first token would be predicted by the sample before).
-        row_length: tokens of a row, no fewer than any row's samples have together.
-        config: of the model, for the special ids.
-
-    Returns:
-        `input_ids` and `labels` [B, S] int64; `position_ids` [B, 2, S] int64; `attention_mask`
-        [B, 1, S, S] bool, True where a query (dim 2) sees a key (dim 3). Padding sees itself only.
-    """
-    shape = (len(rows), row_length)
-    input_ids = torch.full(shape, config.pad_token_id)
-    labels = torch.full(shape, IGNORE_INDEX)
-    position_ids = torch.zeros((len(rows), 2, row_length), dtype=torch.int64)
-    sample_number = torch.zeros(shape, dtype=torch.int64)  # from 1; 0 is padding
-    in_context = torch.zeros(shape, dtype=torch.bool)
-    for row, samples in enumerate(rows):
-        start = 0
-        for number, sample in enumerate(samples, start=1):
-            ids = sample.input_ids
-            context = ids.index(config.bos_token_id)
-            blank = config.gmask_token_id if config.gmask_token_id in ids else config.mask_token_id
-            end = start + len(ids)
-            input_ids[row, start:end] = torch.tensor(ids)
-            labels[row, start:end] = torch.tensor(sample.labels)
-            sample_number[row, start:end] = number
-            in_context[row, start : start + context] = True
-            position_ids[row, 0, start : start + context] = torch.arange(context)
-            position_ids[row, 0, start + context : end] = ids.index(blank)
-            position_ids[row, 1, start + context : end] = torch.arange(1, len(ids) - context + 1)
-            start = end
-    index = torch.arange(row_length)
-    causal = index[:, None] >= index[None, :]  # [S, S]
-    same = (sample_number[:, :, None] == sample_number[:, None, :]) & (sample_number > 0)[:, :, None]
-    visible = same & (causal | in_context[:, None, :]) | torch.eye(row_length, dtype=torch.bool)
-    return {
-        "input_ids": input_ids,
-        "labels": labels,
-        "position_ids": position_ids,
-        "attention_mask": visible[:, None],
-    }
+def pack(rows: Sequence[Sequence[Sample]], row_length: int, config: Any) -> dict[str, torch.Tensor]:
+    """Lay samples out in rows, kept apart there by what the model's family knows; see `Family.pack`."""
+    return family_of(config).pack(rows, row_length, config)

@@ -46,8 +46,9 @@ def save_quantized(
     """
     from huggingface_hub import save_torch_state_dict
 
+    from bases.chatglm.anatomy import HEAD
     from bases.chatglm.linear4bit import QUANTIZATION_NOTE, check_quantization, split_weight
-    from bases.chatglm.loading import HEAD, digest, fingerprint
+    from bases.chatglm.weights import digest, fingerprint
 
     if not getattr(model, "is_loaded_in_4bit", False) or hasattr(model, "peft_config"):
         raise ValueError("save_quantized needs a 4-bit model without an adapter")
@@ -110,7 +111,7 @@ def convert() -> None:
     quiet_libraries()
     import torch
 
-    from bases.chatglm.loading import CheckpointError, load_base_model, load_config, resolve_model_dir
+    from bases.chatglm import CheckpointError, load_base_model, load_config, resolve_model_dir
     from utils.device import check_device
     from utils.directories import write_directory
 

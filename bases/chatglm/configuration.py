@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .anatomy import shape_of
+
 # Beyond these a config is damaged or hostile, and building even an empty model would exhaust the memory.
 MAX_LAYERS, MAX_PARAMETERS = 1000, 100_000_000_000
 
@@ -71,12 +73,7 @@ class ChatGLMConfig(PreTrainedConfig):
 
     def parameter_count(self) -> int:
         """Return the number of parameters of the model with its head (6,173,286,400 as published)."""
-        hidden, inner = self.hidden_size, self.inner_hidden_size or 4 * self.hidden_size
-        attention = 4 * hidden * hidden + 4 * hidden
-        mlp = 2 * hidden * inner + hidden + inner
-        block = attention + mlp + 4 * hidden  # two layer norms
-        embeddings = 1 if self.tie_word_embeddings else 2
-        return self.num_layers * block + 2 * hidden + embeddings * self.vocab_size * hidden
+        return shape_of(self).parameters
 
     def validate_architecture(self) -> None:
         """Refuse shapes and variants that the native model does not implement (called by `@strict`)."""

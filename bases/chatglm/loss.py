@@ -15,15 +15,7 @@ from typing import Any
 
 import torch
 
-# Rows of a chunk: enough for the matrix product to be worth reading the head's weight, and with a small
-# vocabulary no more than fits into a CPU's cache.
-MIN_CHUNK_ROWS = 128
-CHUNK_LOGITS = 2**20
-
-
-def chunk_rows(vocab_size: int) -> int:
-    """Return how many rows of logits are held at a time."""
-    return max(MIN_CHUNK_ROWS, CHUNK_LOGITS // vocab_size)
+from .anatomy import chunk_rows
 
 
 def linear_cross_entropy(

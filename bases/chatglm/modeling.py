@@ -21,78 +21,17 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from bases.interface import IGNORE_INDEX
+
 from .configuration import ChatGLMConfig
+from .layout import get_continued_mask, get_position_ids, get_prefix_lm_mask
+from .loading import load_pretrained
 from .loss import linear_cross_entropy
 
-IGNORE_INDEX = -100
 ROPE_BASE = 10000.0
 # (2L)^(1/2) at the published depth of 28. The published code never hands another depth to its blocks, so this
 # is the scale of every ChatGLM, however deep.
 RESIDUAL_SCALE = (2 * 28) ** 0.5
-
-
-def find_structure(
-    input_ids: torch.Tensor, config: ChatGLMConfig, attention_mask: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find where a whole sequence begins, where its context ends, and which blank it fills.
-
-    Args:
-        input_ids: [B, K] int64, the sequences from their first token on.
-        config: for the special ids.
-        attention_mask: [B, K], 0 on left padding; None means no padding.
-
-    Returns:
-        (num_padding, context_length, mask_position), each [B] int64: the tokens of left padding; the index
-        of the first `<sop>`; the index of the first `[gMASK]`, or of the first `[MASK]` if there is none.
-
-    Raises:
-        ValueError: a sequence without `<sop>` or without a mask token, or padded on the right.
-    """
-    if attention_mask is None:
-        num_padding = input_ids.new_zeros(input_ids.shape[0])
-    else:
-        if (attention_mask[:, -1] == 0).any():
-            raise ValueError('attention_mask 的补齐必须在左侧（padding_side="left"）。')
-        num_padding = (attention_mask[:, : input_ids.shape[1]] == 0).sum(-1)
-    is_sop = input_ids.eq(config.bos_token_id)
-    is_gmask = input_ids.eq(config.gmask_token_id)
-    is_mask = torch.where(is_gmask.any(-1, keepdim=True), is_gmask, input_ids.eq(config.mask_token_id))
-    if not (is_sop.any(-1) & is_mask.any(-1)).all():
-        raise ValueError("每个输入序列都必须含有 [gMASK]（或 [MASK]）和 <sop>，否则无法确定前缀和位置编码。")
-    return num_padding, is_sop.int().argmax(-1), is_mask.int().argmax(-1)
-
-
-def get_position_ids(
-    input_ids: torch.Tensor, config: ChatGLMConfig, attention_mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return GLM's 2-D positions, [B, 2, K] int64, of whole sequences [B, K].
-
-    Channel 0 counts the context's tokens and stays at the blank's position from `<sop>` on; channel 1 is 0 in
-    the context and counts 1, 2, … from `<sop>` on. Padding has position 0 in both.
-    """
-    num_padding, context_length, mask_position = find_structure(input_ids, config, attention_mask)
-    index = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :]  # [1, K]
-    in_context = index < context_length[:, None]
-    position = torch.where(in_context, index, mask_position[:, None]) - num_padding[:, None]
-    block_position = (index - context_length[:, None] + 1).clamp(min=0)
-    return torch.stack([position.clamp(min=0), block_position], dim=1)
-
-
-def get_prefix_lm_mask(
-    input_ids: torch.Tensor, config: ChatGLMConfig, attention_mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return the mask of whole sequences, [B, 1, K, K] bool: True where a query (dim 2) sees a key (dim 3).
-
-    The context before `<sop>` is seen by everyone, what follows only by later tokens, padding by nobody but
-    itself (a row without any key would be undefined).
-    """
-    num_padding, context_length, _ = find_structure(input_ids, config, attention_mask)
-    index = torch.arange(input_ids.shape[1], device=input_ids.device)
-    causal = index[None, :, None] >= index[None, None, :]  # [1, K, K]
-    visible = causal | (index[None, None, :] < context_length[:, None, None])
-    padding = index[None, :] < num_padding[:, None]  # [B, K]
-    visible = visible & ~padding[:, None, :] | torch.eye(len(index), dtype=torch.bool, device=index.device)
-    return visible[:, None]
 
 
 def rotary_embedding(
@@ -214,8 +153,6 @@ class ChatGLMPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         """Load a checkpoint directory; see `loading.load_pretrained` for arguments and errors."""
-        from .loading import load_pretrained
-
         return load_pretrained(cls, pretrained_model_name_or_path, **kwargs)
 
 
@@ -300,14 +237,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
             raise ValueError("使用 inputs_embeds 时必须给出四维的 attention_mask。")
         if past_length == 0:
             return get_prefix_lm_mask(input_ids, self.config, attention_mask)
-        # Later tokens lie behind <sop>: they see all cached tokens but padding, and each other causally.
-        S = input_ids.shape[1]
-        K = past_length + S
-        key = torch.arange(K, device=input_ids.device)
-        visible = (key[None, :] <= key[past_length:, None])[None, None]  # [1, 1, S, K]
-        if attention_mask is None:
-            return None if S == 1 else visible
-        return visible & attention_mask[:, None, None, :K].bool()
+        return get_continued_mask(past_length, input_ids.shape[1], attention_mask, input_ids.device)
 
 
 def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

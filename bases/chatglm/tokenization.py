@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import sentencepiece
 from transformers import PreTrainedTokenizer
 
-MAX_BLANK_LENGTH = 80
-TAB_PIECE, NEWLINE_PIECE = "<|tab|>", "<n>"
-_BLANK_RUN = re.compile(f" {{2,{MAX_BLANK_LENGTH}}}")
-_BLANK_PIECE = re.compile(r"<\|blank_([1-9][0-9]?)\|>")
+from bases.chatglm import text as pieces
+from bases.interface import Unit
+
 _IMAGE_PIECE = re.compile(r"<image_(\d+)>")
 # Pieces that steer the model; text of a user never becomes one of them, being control pieces.
 CONTROL_PIECES = (
@@ -124,15 +124,49 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         """
         return [index + self.num_image_tokens for index in self.sp_model.encode(self._preprocess(text))]
 
+    # ---- what a family's tokenizer answers, see `bases.interface.BaseTokenizer`
+
+    def prompt_ids(self, context: str) -> list[int]:
+        """Return the ids of a context and of what ends it, `[gMASK] <sop>`."""
+        return [*self.encode_plain(context), self.gmask_token_id, self.bos_token_id]
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Return the ids of an answer and of what ends it, `<eop>`."""
+        return [*self.encode_plain(text), self.eos_token_id]
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the ids of a text in the middle of another: no blank is put before it."""
+        # A newline never joins what follows, and takes the blank before it along.
+        return self.encode_plain("\n" + text)[len(self.encode_plain("\n")) :]
+
+    def token_bytes(self, size: int) -> list[bytes | None]:
+        """Return what each of `size` ids writes; None for those that no text becomes."""
+        model, images = self.sp_model, self.num_image_tokens
+        written = [pieces.piece_bytes(model, index, self._has_byte_pieces) for index in range(len(model))]
+        return [*[None] * images, *written, *[None] * (size - images - len(model))]
+
+    def can_write(self, text: str) -> bool:
+        """Tell whether a (normalised) text has tokens that say all of it."""
+        return self._has_byte_pieces or self.sp_model.unk_id() not in self.sp_model.encode(text)
+
+    @cached_property
+    def _has_byte_pieces(self) -> bool:
+        return pieces.has_byte_pieces(self.sp_model)
+
+    def normalised_units(self, text: str) -> list[Unit]:
+        """Split a text into what becomes of each of its characters, or of several together."""
+        return pieces.normalised_units(self.sp_model, text)
+
+    # ---- transformers' side
+
     def _preprocess(self, text: str) -> str:
         """Write newlines, tabs and runs of blanks as the pieces that stand for them."""
-        text = text.encode("utf-8", "replace").decode("utf-8")
+        text = pieces.encodable(text)
         if self.remove_space:
             text = " ".join(text.strip().split())
         if self.do_lower_case:
             text = text.lower()
-        text = text.replace("\n", NEWLINE_PIECE).replace("\t", TAB_PIECE)
-        return _BLANK_RUN.sub(lambda run: f"<|blank_{len(run.group())}|>", text)
+        return pieces.write_white_space(text)
 
     def tokenize(self, text: str, **kwargs: Any) -> list[str]:
         """Split text into pieces; special tokens in it stay whole and lose the blanks beside them."""
@@ -169,9 +203,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join pieces to text, with newlines, tabs and blanks put back."""
-        text = self.sp_model.decode_pieces(tokens)
-        text = text.replace(NEWLINE_PIECE, "\n").replace(TAB_PIECE, "\t")
-        return _BLANK_PIECE.sub(_blank_run, text)
+        return pieces.read_white_space(self.sp_model.decode_pieces(tokens))
 
     def _decode(self, token_ids: int | list[int], skip_special_tokens: bool = False, **kwargs: Any) -> str:
         ids = [token_ids] if isinstance(token_ids, int) else list(token_ids)
@@ -192,9 +224,3 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         if target.resolve() != Path(self.vocab_file).resolve():
             shutil.copyfile(self.vocab_file, target)
         return (str(target),)
-
-
-def _blank_run(piece: re.Match[str]) -> str:
-    """Return the blanks of a `<|blank_k|>` piece, or the text itself where there is no such piece."""
-    length = int(piece.group(1))
-    return " " * length if 2 <= length <= MAX_BLANK_LENGTH else piece.group()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bases import family_of
 from extraction.decoding import drafting
 from extraction.decoding.grammar import AnswerGrammar
 from extraction.decoding.row_cache import RowCache
@@ -53,7 +54,7 @@ class Answer:
     """A decoded answer.
 
     Args:
-        token_ids: what was committed, `<eop>` not among it.
+        token_ids: what was committed, without what ends an answer.
         triplets: the whole ones, in the notation of the answer (normalised), without repetitions.
         scores: their probabilities under the constraint; empty if not asked for.
         truncated: the budget ended before the list did.
@@ -90,7 +91,7 @@ class ConstrainedDecoder:
     """Decodes answers under a grammar.
 
     Args:
-        model: a ChatGLM with its head, with or without an adapter, in evaluation mode.
+        model: with its head, with or without an adapter, in evaluation mode; see `bases.interface.Family`.
         grammar: of the answers.
         max_new_tokens: an answer that has as many tokens when the model is to choose ends there.
         batch_size: rows at most.
@@ -126,7 +127,7 @@ class ConstrainedDecoder:
         """Answer prompts, in the order given, as many at a time as there are rows.
 
         Args:
-            prompts: ids of the prompts, each ending with `[gMASK] <sop>`.
+            prompts: ids of the prompts, as the tokenizer's `prompt_ids` gives them.
             sentences: what the values come from, one for each prompt.
 
         Yields:
@@ -203,29 +204,19 @@ class ConstrainedDecoder:
             row.draft = self._draft(row) if self.drafts else []
         inputs = [row.pending + row.draft for row in rows]
         width = max(map(len, inputs))
-        padding = self.grammar.tokenizer.pad_token_id
         device = self.model.device
-        input_ids = torch.tensor([ids + [padding] * (width - len(ids)) for ids in inputs])
         lengths = torch.tensor([row.length for row in rows])
-        contexts = torch.tensor([row.prompt_length - 1 for row in rows])
         slots = lengths[:, None] + torch.arange(width)  # [B, S]
-        keys = torch.arange(int(slots.max()) + 1)
-        # As in chatglm's get_prefix_lm_mask and get_position_ids, with the padding on the right.
-        visible = (keys <= slots[..., None]) | (keys < contexts[:, None, None])  # [B, S, K]
-        blank = contexts[:, None] - 1  # where [gMASK] is
-        positions = torch.stack([slots.minimum(blank), (slots - blank).clamp(min=0)], dim=1)  # [B, 2, S]
+        prompt_lengths = torch.tensor([row.prompt_length for row in rows])
+        config = self.model.config
+        batch = family_of(config).next_inputs(inputs, slots, prompt_lengths, config)
         # Logits after the last committed token and after each token of the draft.
-        kept = torch.zeros(input_ids.shape, dtype=torch.bool)
+        kept = torch.zeros(slots.shape, dtype=torch.bool)
         for place, row in enumerate(rows):
             kept[place, len(row.pending) - 1 : len(row.pending) + len(row.draft)] = True
-        cache.prepare(places, slots.to(device), len(keys))
-        logits = self.model(
-            input_ids=input_ids.to(device),
-            attention_mask=visible[:, None].to(device),
-            position_ids=positions.to(device),
-            cache=cache,
-            logits_to_keep=kept.to(device),
-        ).logits  # [T, V]
+        cache.prepare(places, slots.to(device), int(slots.max()) + 1)
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        logits = self.model(**batch, cache=cache, logits_to_keep=kept.to(device)).logits  # [T, V]
         self.statistics.passes += 1
         self.statistics.row_passes += len(rows)
         likeliest = logits.argmax(-1).tolist()

@@ -60,7 +60,7 @@ class AnswerGrammar:
 
     def source(self, sentence: str) -> SourceText:
         """Return the sentence as the model sees it."""
-        return SourceText(sentence, self.vocabulary, self.tokenizer)
+        return SourceText(sentence, self.tokenizer)
 
     def can_have_items(self, source: SourceText) -> bool:
         """Tell whether an answer for a sentence can be anything but the empty list."""

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from extraction.decoding.vocabulary import UNKNOWN_CHARACTER, Vocabulary
-
-# What the tokenizer writes instead of white space, and what of it the user's sentence can hold literally.
-_WHITE_SPACE = re.compile(r"\n|\t| {2,80}")
-_PIECES = {"<n>": "\n", "<|tab|>": "\t"}
-_BLANK_PIECE = re.compile(r"<\|blank_([1-9][0-9]?)\|>")
+from bases.interface import UNKNOWN_CHARACTER, BaseTokenizer
 
 
 class Span(NamedTuple):
     """A part of the sentence as typed: `sentence[start:end]`."""
 
-    start: int
-    end: int
-
-
-class _Unit(NamedTuple):
-    """The smallest part that can be pointed at: what some typed characters have become together."""
-
-    text: str
     start: int
     end: int
 
@@ -39,17 +25,15 @@ class SourceText:
 
     Args:
         sentence: as typed.
-        vocabulary: of the model; characters that it can't write count as one and the same.
+        tokenizer: of the model; characters that it can't write count as one and the same.
     """
 
-    def __init__(self, sentence: str, vocabulary: Vocabulary, tokenizer: Any) -> None:
+    def __init__(self, sentence: str, tokenizer: BaseTokenizer) -> None:
         self.sentence = sentence
-        units = list(_units(sentence, tokenizer))
-        if not vocabulary.has_byte_pieces:
-            units = [
-                unit if all(map(vocabulary.can_write, unit.text)) else unit._replace(text=UNKNOWN_CHARACTER)
-                for unit in units
-            ]
+        units = [
+            unit if tokenizer.can_write(unit.text) else unit._replace(text=UNKNOWN_CHARACTER)
+            for unit in tokenizer.normalised_units(sentence)
+        ]
         self._units = units
         self.chunks = [escape(unit.text) for unit in units]
         self.escaped = "".join(self.chunks)
@@ -88,47 +72,6 @@ def escape(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-def normalise(text: str, tokenizer: Any) -> str:
+def normalise(text: str, tokenizer: BaseTokenizer) -> str:
     """Return a text (of a schema) as the tokenizer sees it."""
-    return "".join(unit.text for unit in _units(text, tokenizer))
-
-
-def _units(sentence: str, tokenizer: Any) -> list[_Unit]:
-    """Split a sentence into what the tokenizer makes of each of its characters, or of several together."""
-    prepared, origins = _prepare(sentence, tokenizer)
-    normalised, offsets = tokenizer.sp_model.normalize(prepared, with_offsets=True)
-    between = tokenizer.sp_model.normalize("甲甲")
-    if normalised and between.startswith("▁"):
-        normalised, offsets = normalised[1:], offsets[1:]  # put there by SentencePiece
-    units = []
-    for offset, group in groupby(range(len(normalised)), key=lambda index: offsets[index]):
-        indices = list(group)
-        text = normalised[indices[0] : indices[-1] + 1].replace("▁", " ")
-        if blank := _BLANK_PIECE.fullmatch(text):
-            text = " " * int(blank[1])
-        end = offsets[indices[-1] + 1]
-        while end - offset > 1 and tokenizer.sp_model.normalize(f"甲{prepared[end - 1]}甲") == between:
-            end -= 1  # a character that the tokenizer drops, such as a vertical tab, is part of none
-        units.append(_Unit(_PIECES.get(text, text), origins[offset], origins[end]))
-    return units
-
-
-def _prepare(sentence: str, tokenizer: Any) -> tuple[str, list[int]]:
-    """Write white space as the tokenizer does; return the text and, for each offset in it, the typed one."""
-    sentence = sentence.encode("utf-8", "replace").decode("utf-8")
-    parts: list[str] = []
-    origins: list[int] = []
-    position = 0
-
-    def take(end: int) -> None:
-        parts.append(sentence[position:end])
-        origins.extend(range(position, end))
-
-    for match in _WHITE_SPACE.finditer(sentence):
-        take(match.start())
-        piece = {"\n": "<n>", "\t": "<|tab|>"}.get(match[0]) or f"<|blank_{len(match[0])}|>"
-        parts.append(piece)
-        origins.extend([match.start()] * len(piece))
-        position = match.end()
-    take(len(sentence))
-    return "".join(parts), [*origins, len(sentence)]
+    return "".join(unit.text for unit in tokenizer.normalised_units(text))

@@ -9,7 +9,7 @@ import torch
 
 from bases.adapter import attach_lora
 from bases.chatglm import ChatGLMForConditionalGeneration, load_base_model
-from bases.chatglm.modeling import get_position_ids, get_prefix_lm_mask
+from bases.chatglm.layout import get_position_ids, get_prefix_lm_mask
 
 
 @pytest.fixture(scope="module")

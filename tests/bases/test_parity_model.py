@@ -13,7 +13,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from bases.chatglm import ChatGLMForConditionalGeneration
-from bases.chatglm.modeling import get_position_ids, rotary_embedding
+from bases.chatglm.layout import get_position_ids
+from bases.chatglm.modeling import rotary_embedding
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "model"
 CONFIGS = ("two_layers", "odd_rotary", "full_depth")

@@ -14,7 +14,7 @@ import torch
 from packaging.version import Version
 
 from bases.chatglm import ChatGLMConfig, ChatGLMTokenizer
-from bases.chatglm.modeling import get_position_ids, get_prefix_lm_mask
+from bases.chatglm.layout import get_position_ids, get_prefix_lm_mask
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "tokenizer"
 PUBLISHED_DIR = os.environ.get("CHATGLM_6B_DIR", "")

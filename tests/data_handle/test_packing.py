@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from bases.adapter import attach_lora
 from bases.chatglm import ChatGLMForConditionalGeneration, load_base_model
-from bases.chatglm.loss import CHUNK_LOGITS, MIN_CHUNK_ROWS, chunk_rows, linear_cross_entropy
+from bases.chatglm.anatomy import CHUNK_LOGITS, MIN_CHUNK_ROWS, chunk_rows
+from bases.chatglm.loss import linear_cross_entropy
 from data_handle.data_preprocess import Features
 from data_handle.packing import Pass, assign_rows, pack, plan_passes
 
@@ -150,7 +151,7 @@ def test_chunks_of_rows() -> None:
 @pytest.mark.parametrize("rows", [0, 1, 300])
 @pytest.mark.parametrize("trained_head", [False, True])
 def test_the_chunked_loss_is_the_plain_one(rows: int, trained_head: bool, monkeypatch) -> None:
-    monkeypatch.setattr("bases.chatglm.loss.CHUNK_LOGITS", 0)  # chunks of 128 rows
+    monkeypatch.setattr("bases.chatglm.anatomy.CHUNK_LOGITS", 0)  # chunks of 128 rows
     torch.manual_seed(0)
     weight = torch.randn(50, 16, dtype=torch.float64, requires_grad=trained_head)
     hidden = torch.randn(rows, 16, dtype=torch.float64, requires_grad=True)
@@ -169,7 +170,7 @@ def test_the_chunked_loss_is_the_plain_one(rows: int, trained_head: bool, monkey
 
 def test_no_logits_are_held_beyond_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every matrix that the loss makes of rows and vocabulary has the rows of a chunk, in both directions."""
-    monkeypatch.setattr("bases.chatglm.loss.CHUNK_LOGITS", 0)
+    monkeypatch.setattr("bases.chatglm.anatomy.CHUNK_LOGITS", 0)
     seen: set[int] = set()
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):

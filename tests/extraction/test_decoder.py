@@ -158,6 +158,7 @@ def test_a_repeated_triplet_is_left_out_and_a_second_one_ends_the_answer(
         """Answers with the script: what follows token k of an answer is its token k."""
 
         device = "cpu"
+        config = model.config
 
         def __call__(self, position_ids: torch.Tensor, logits_to_keep: torch.Tensor, **_: Any) -> Any:
             done = position_ids[0, 1][logits_to_keep[0]] - 1

@@ -123,15 +123,14 @@ def test_values_and_names_come_back_as_typed(tokenizer: Any) -> None:
 
 
 def test_units_of_hostile_text(tokenizer: Any) -> None:
-    vocabulary = vocabulary_of(tokenizer, len(tokenizer))
-    source = SourceText(' "\\\n\t a<n>b<|blank_5|>𠮷\u200b ', vocabulary, tokenizer)
+    source = SourceText(' "\\\n\t a<n>b<|blank_5|>𠮷\u200b ', tokenizer)
     assert source.text == '"\\\n\t a\nb     𠮷'
     assert source.escaped == '\\"\\\\\\n\\t a\\nb     𠮷'
-    dropped = SourceText("▁余华\x0b著\x01", vocabulary, tokenizer)  # by the tokenizer: parts of no value
+    dropped = SourceText("▁余华\x0b著\x01", tokenizer)  # by the tokenizer: parts of no value
     assert dropped.text == "余华著"
     assert [dropped.find(value) for value in ("余华", "华著", "著")] == [Span(1, 3), Span(2, 5), Span(4, 5)]
     for sentence in ("", " ", "\u200b", "\u3000 \u3000", "\n´", "\t¨", "\n \t"):
-        assert not SourceText(sentence, vocabulary, tokenizer).has_values
+        assert not SourceText(sentence, tokenizer).has_values
 
 
 @pytest.mark.parametrize("free_values", [False, True])

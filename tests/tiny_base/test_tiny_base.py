@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from bases.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer
-from bases.chatglm.modeling import apply_rotary, get_position_ids, get_prefix_lm_mask, rotary_embedding
+from bases.chatglm.layout import get_position_ids, get_prefix_lm_mask
+from bases.chatglm.modeling import apply_rotary, rotary_embedding
 from task.prompt import build_prompt
 from task.triplets import Triplet, format_target
 from tiny_base import evaluate, learning_curve, pretrain

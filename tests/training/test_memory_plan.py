@@ -11,7 +11,7 @@ from peft.helpers import disable_input_dtype_casting
 
 from bases.adapter import attach_lora
 from bases.chatglm import checkpoint_layers, load_base_model
-from bases.chatglm.loss import chunk_rows
+from bases.chatglm.anatomy import chunk_rows
 from data_handle.data_preprocess import Features
 from data_handle.packing import pack
 from training.memory_plan import (

@@ -1,0 +1,91 @@
+"""ChatGLM's answers to `bases.interface.Family`, each from the file that knows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bases.hub_cache import resolve_model_dir
+from bases.interface import Family, ModelShape, Sample
+from utils.device import compute_dtype
+
+from . import anatomy, layout
+from .configuration import ChatGLMConfig
+from .files import check_directory, load_config, load_config_and_tokenizer, load_tokenizer
+from .loading import load_pretrained
+from .modeling import ChatGLMForConditionalGeneration, checkpoint_layers
+from .tokenization import ChatGLMTokenizer
+
+
+class ChatGLMFamily(Family):
+    """ChatGLM-6B (v1) and smaller models of its architecture."""
+
+    model_type = ChatGLMConfig.model_type
+
+    def check_directory(self, model_dir: Path) -> None:
+        check_directory(model_dir)
+
+    def load_config(self, model_dir: Path) -> ChatGLMConfig:
+        return load_config(model_dir)
+
+    def load_tokenizer(self, model_dir: Path) -> ChatGLMTokenizer:
+        return load_tokenizer(model_dir)
+
+    def load(
+        self,
+        pre_model: str | os.PathLike[str],
+        *,
+        load_in_4bit: bool = True,
+        quant_storage: torch.dtype = torch.uint8,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> tuple[ChatGLMForConditionalGeneration, ChatGLMTokenizer]:
+        model_dir = resolve_model_dir(pre_model)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        config, tokenizer = load_config_and_tokenizer(model_dir)
+        model = load_pretrained(
+            ChatGLMForConditionalGeneration,
+            model_dir,
+            dtype=dtype or compute_dtype(device),
+            load_in_4bit=load_in_4bit,
+            quant_storage=quant_storage,
+            device=device,
+            config=config,
+        )
+        return model, tokenizer
+
+    def shape(self, config: ChatGLMConfig) -> ModelShape:
+        return anatomy.shape_of(config)
+
+    def layer_bytes_per_token(
+        self, shape: ModelShape, *, half: bool, lora_rank: int, lora_names: set[str], dropout_bytes: float
+    ) -> int:
+        return anatomy.layer_bytes_per_token(
+            shape, half=half, lora_rank=lora_rank, lora_names=lora_names, dropout_bytes=dropout_bytes
+        )
+
+    def checkpoint_layers(self, model: Any, every: int) -> None:
+        checkpoint_layers(model, every)
+
+    def pack(
+        self, rows: Sequence[Sequence[Sample]], row_length: int, config: ChatGLMConfig
+    ) -> dict[str, torch.Tensor]:
+        return layout.pack(rows, row_length, config)
+
+    def next_inputs(
+        self,
+        rows: Sequence[list[int]],
+        slots: torch.Tensor,
+        prompt_lengths: torch.Tensor,
+        config: ChatGLMConfig,
+    ) -> dict[str, torch.Tensor]:
+        return layout.next_inputs(rows, slots, prompt_lengths, config)
+
+
+FAMILY = ChatGLMFamily()
+load_base_model = FAMILY.load

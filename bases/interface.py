@@ -1,0 +1,241 @@
+"""What a family of base models answers, so that no other room has to know which one it works with.
+
+A family is known by `model_type` of a directory's config.json; `bases.find_family` and `bases.family_of` find
+it. What needs no weights is asked of the tokenizer, which worker processes have without a model.
+
+Dimensions: B rows, S tokens of a row in this pass, K tokens that a query may see, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from utils.common_utils import UserError
+
+if TYPE_CHECKING:  # the tokenizers' half is used by processes that never load torch
+    import torch
+
+# The label of a token that is not to be learnt: the default `ignore_index` of torch's cross-entropy.
+IGNORE_INDEX = -100
+# What stands for a character that a tokenizer can't write.
+UNKNOWN_CHARACTER = "\ufffd"
+
+
+class CheckpointError(UserError):
+    """A model directory that is missing, damaged or of no known family; the message is a Chinese sentence."""
+
+
+class Sample(Protocol):
+    """A training sequence: ids, and labels of equal length with `IGNORE_INDEX` where nothing is learnt."""
+
+    @property
+    def input_ids(self) -> list[int]: ...
+
+    @property
+    def labels(self) -> list[int]: ...
+
+
+class Unit(NamedTuple):
+    """The smallest part of a text that can be pointed at: what `typed[start:end]` has become, as a whole."""
+
+    text: str
+    start: int
+    end: int
+
+
+class BaseTokenizer(Protocol):
+    """What a family's tokenizer answers.
+
+    Attributes:
+        vocab_file: the file that decides its pieces; equal files encode equally.
+        pad_token_id, eos_token_id: of padding, and of what ends an answer.
+    """
+
+    vocab_file: str
+    pad_token_id: int
+    eos_token_id: int
+
+    def __len__(self) -> int:
+        """Return the number of ids."""
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Return the ids of a user's text: no special ones are added, and none arise from what it says."""
+
+    def prompt_ids(self, context: str) -> list[int]:
+        """Return the ids of a context with all that stands around it, up to where the answer begins."""
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Return the ids of an answer and of what ends it."""
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the ids of a text in the middle of another: nothing is put before it."""
+
+    def token_bytes(self, size: int) -> list[bytes | None]:
+        """Return what each of `size` ids (V, padding of the vocabulary included) writes in UTF-8.
+
+        None for those that no text becomes; one may write a part of a character.
+        """
+
+    def can_write(self, text: str) -> bool:
+        """Tell whether a (normalised) text has tokens that say all of it."""
+
+    def normalised_units(self, text: str) -> list[Unit]:
+        """Split a text into what the tokenizer makes of each of its characters, or of several together.
+
+        The units' texts, joined, are what the ids decode to; a character that is dropped is part of no unit.
+        """
+
+
+class ModelShape(NamedTuple):
+    """What of a model decides how much memory it takes: sizes, and how its weights are stored.
+
+    Attributes:
+        num_layers, hidden_size, inner_hidden_size, num_attention_heads, vocab_size: of the model.
+        linear_shapes: (in, out) of each linear layer of a block, by the last part of its module name.
+        other_parameters: weights in norms and biases, of all blocks and behind them.
+        tied: embedding and head are one matrix.
+        quantized: the linear layers are 4-bit on the disk already.
+    """
+
+    num_layers: int
+    hidden_size: int
+    inner_hidden_size: int
+    num_attention_heads: int
+    vocab_size: int
+    linear_shapes: Mapping[str, tuple[int, int]]
+    other_parameters: int
+    tied: bool = True
+    quantized: bool = False
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of all blocks' linear layers, biases aside."""
+        return self.num_layers * sum(rows * columns for rows, columns in self.linear_shapes.values())
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Weights of embedding and head, counted once if tied."""
+        return (1 if self.tied else 2) * self.vocab_size * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        return self.linear_parameters + self.embedding_parameters + self.other_parameters
+
+
+class Family(ABC):
+    """A family of base models."""
+
+    model_type: str
+
+    @abstractmethod
+    def check_directory(self, model_dir: Path) -> None:
+        """Make sure, without reading weights, that `load` will not refuse a directory for its small files.
+
+        Raises:
+            CheckpointError: a file is missing or not what it should be; the message names it and the remedy.
+        """
+
+    @abstractmethod
+    def load_config(self, model_dir: Path) -> Any:
+        """Read a directory's config.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or asks for what the family does not do.
+        """
+
+    @abstractmethod
+    def load_tokenizer(self, model_dir: Path) -> BaseTokenizer:
+        """Read a directory's tokenizer.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+
+    @abstractmethod
+    def load(
+        self,
+        pre_model: str | os.PathLike[str],
+        *,
+        load_in_4bit: bool = True,
+        quant_storage: torch.dtype = ...,  # torch.uint8
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> tuple[Any, BaseTokenizer]:
+        """Read what every command starts from: a model with its head, in evaluation mode, and its tokenizer.
+
+        Args:
+            pre_model: a directory of this family, or a hub name whose files are in the local cache.
+            load_in_4bit: NF4 with double quantisation for the blocks' linear layers.
+            quant_storage: the type that their packed bytes are declared as (FSDP splits floating ones only).
+            dtype: of everything else, and of products; what suits the device when None.
+            device: where the model shall live; CUDA where there is one, else the CPU, when None.
+
+        Returns:
+            The model, whose `base_fingerprint` identifies its weights, and the tokenizer. The model takes
+            what `pack` and `next_inputs` give, `logits_to_keep` as a [B, S] bool mask, and a `cache` with
+            `update(key, value, layer)`.
+
+        Raises:
+            CheckpointError: the directory is missing, damaged, or of another family; or the tokenizer's
+                special ids are not those of the config.
+        """
+
+    @abstractmethod
+    def shape(self, config: Any) -> ModelShape:
+        """Return the sizes that a config of this family stands for."""
+
+    @abstractmethod
+    def layer_bytes_per_token(
+        self, shape: ModelShape, *, half: bool, lora_rank: int, lora_names: set[str], dropout_bytes: float
+    ) -> int:
+        """Return what the backward pass of one layer, not checkpointed, keeps of a token.
+
+        Args:
+            shape: of the model.
+            half: activations in half precision, else fp32.
+            lora_rank, lora_names: of the adapter; last parts of the names of the layers that it is at.
+            dropout_bytes: of one number of a dropout mask; 0 without dropout.
+        """
+
+    @abstractmethod
+    def checkpoint_layers(self, model: Any, every: int) -> None:
+        """Let every n-th layer keep only its input in training, and compute itself again going back."""
+
+    @abstractmethod
+    def pack(self, rows: Sequence[Sequence[Sample]], row_length: int, config: Any) -> dict[str, torch.Tensor]:
+        """Lay several samples out in each row, kept apart, with padding on the right.
+
+        Args:
+            rows: the samples of each row; each begins with an unlabelled token, because the label of its
+                first would be predicted by the sample before.
+            row_length: tokens of a row, S; no fewer than any row's samples have together.
+            config: of the model.
+
+        Returns:
+            Inputs of the model: `input_ids` and `labels` [B, S] int64, and whatever else makes each sample's
+            loss what it is alone: positions from 0 for each, and a mask ([B, 1, S, S] bool, True where a
+            query sees a key) that ends at its borders.
+        """
+
+    @abstractmethod
+    def next_inputs(
+        self, rows: Sequence[list[int]], slots: torch.Tensor, prompt_lengths: torch.Tensor, config: Any
+    ) -> dict[str, torch.Tensor]:
+        """Lay out a decoding pass over sequences of unequal length, each with its own place in the cache.
+
+        Args:
+            rows: the next tokens of each sequence, at least one.
+            slots: [B, S] int64, the index of each token in its sequence; S is the length of the longest row,
+                and what is behind a row's end is padding.
+            prompt_lengths: [B] int64, tokens of each prompt.
+            config: of the model.
+
+        Returns:
+            Inputs of the model: `input_ids` [B, S] int64, a mask [B, 1, S, K] bool with K the largest slot
+            and one, and positions.
+        """
