@@ -89,7 +89,9 @@ def missing_names(page: Path) -> list[str]:
         path = ROOT / "tests" / file.removeprefix("tests/")
         if not path.is_file() or not re.search(rf"^def {test}\(", text_of(path), re.MULTILINE):
             missing.append(f"{file}::{test}")
-    for file in re.findall(r"(?<![\w/.])((?:[a-z_]+/)+[\w-]+\.(?:py|md|jsonl|txt|yaml))(?![\w/])", prose_of(page)):
+    for file in re.findall(
+        r"(?<![\w/.])((?:[a-z_]+/)+[\w-]+\.(?:py|md|jsonl|yaml))(?![\w/])", prose_of(page)
+    ):
         places = (ROOT / file, ROOT / "tests" / file, page.parent / file)
         missing += [file] if not any(place.exists() for place in places) else []
     return missing
@@ -128,7 +130,8 @@ def test_what_the_checks_find(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# A b\n[x](nothing.md) [y](#a-b) [z](#c)\n`make nothing` `python -m utils.nothing`\n"
-        "`python nothing.py` `utils/nothing.py` `training/test_kills.py::test_nothing`\n```bash\nls  -l # all\n```\n",
+        "`python nothing.py` `utils/nothing.py` `training/test_kills.py::test_nothing`\n"
+        "```bash\nls  -l # all\n```\n",
         encoding="utf-8",
     )
     assert broken_links(page) == ["nothing.md", "#c"]
