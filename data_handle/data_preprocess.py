@@ -25,10 +25,13 @@ _JSON_ANSWER = re.compile(r"\s*(?:```json|(?:```\s*)?\[\s*\{)")
 
 
 class Tokenizer(PromptTokenizer, Protocol):
-    """What encoding a file needs of `ChatGLMTokenizer`."""
+    """What encoding a file needs of a base model's tokenizer."""
 
-    eos_token_id: int
     vocab_file: str
+
+    def encode_plain(self, text: str) -> list[int]: ...
+
+    def answer_ids(self, text: str) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,9 @@ class EncodingSummary:
 def encode_example(
     tokenizer: Tokenizer, context: str, target: str, max_source_seq_len: int, max_target_seq_len: int
 ) -> EncodedExample:
-    """Encode one example as context, `[gMASK] <sop>`, target, `<eop>`; labels only on target and `<eop>`.
+    """Encode one example as prompt and answer (for ChatGLM: context, `[gMASK] <sop>`, target, `<eop>`).
+
+    Labels are on the answer and its end only.
 
     A target that is too long loses whole items from the end of its JSON list, so that what is learnt is
     always whole JSON in the notation of the line. Plain text is cut in tokens instead and gets no `<eop>`, so
@@ -200,8 +205,8 @@ def encode_example(
         tokenizer: a `ChatGLMTokenizer`.
         context: the whole prompt.
         target: the answer.
-        max_source_seq_len: the most tokens of context, `[gMASK] <sop>` included.
-        max_target_seq_len: the most tokens of target, `<eop>` included.
+        max_source_seq_len: the most tokens of the prompt, special ones included.
+        max_target_seq_len: the most tokens of the answer, its end included.
 
     Raises:
         UserError: the instruction alone doesn't fit into `max_source_seq_len`.
@@ -221,21 +226,21 @@ def encode_example(
 
 
 def fit_target(tokenizer: Tokenizer, target: str, max_target_seq_len: int) -> FittedTarget:
-    """Encode an answer with its `<eop>`, cut where it is too long as `encode_example` says."""
-    input_ids = tokenizer.encode_plain(target)
-    tokens = len(input_ids) + 1
+    """Encode an answer with its end, cut where it is too long as `encode_example` says."""
+    input_ids = tokenizer.answer_ids(target)
+    tokens = len(input_ids)
     if tokens <= max_target_seq_len:
-        return FittedTarget([*input_ids, tokenizer.eos_token_id], tokens)
+        return FittedTarget(input_ids, tokens)
     if not _JSON_START.match(target):
         return FittedTarget(input_ids[:max_target_seq_len], tokens, text_cut=True)
 
     ends, rest = _item_ends(target)
     kept, kept_ids = 0, None
     for count, end in enumerate(ends, start=1):
-        input_ids = tokenizer.encode_plain(target[:end] + target[rest:])
-        if len(input_ids) >= max_target_seq_len:
+        input_ids = tokenizer.answer_ids(target[:end] + target[rest:])
+        if len(input_ids) > max_target_seq_len:
             break
-        kept, kept_ids = count, [*input_ids, tokenizer.eos_token_id]
+        kept, kept_ids = count, input_ids
     return FittedTarget(kept_ids, tokens, items_dropped=len(ends) - kept)
 
 

@@ -165,7 +165,7 @@ def _check_line(
     if not head:
         findings.append(("prompt_format", "推理时的提示词会与它不同，见 README 的数据格式"))
 
-    source_tokens = len(tokenizer.encode_plain(example.context)) + 2
+    source_tokens = len(tokenizer.prompt_ids(example.context))
     if source_tokens > max_source_seq_len:
         findings.append(("source_too_long", f"{source_tokens} 个 token，上限 {max_source_seq_len}"))
     answer = fit_target(tokenizer, example.target, max_target_seq_len)

@@ -172,8 +172,7 @@ def cache_key(path: Path, tokenizer: Tokenizer, limits: tuple[int, int]) -> str:
         file_digest(path),
         file_digest(Path(tokenizer.vocab_file)),
         version("sentencepiece"),
-        tokenizer.encode_plain(_PROBE),
-        (tokenizer.gmask_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id),
+        (tokenizer.prompt_ids(_PROBE), tokenizer.answer_ids(_PROBE)),
         limits,
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -38,7 +38,7 @@ def split_sentence(
     head, sentence, tail = split_context(context)
     start = 0
     while True:
-        end = _fitting_end(tokenizer, head, sentence, tail, start, max_source_seq_len - 2)
+        end = _fitting_end(tokenizer, head, sentence, tail, start, max_source_seq_len)
         if end < len(sentence):
             end = _cut(sentence, start, end)
         text = sentence[start:end]
@@ -53,7 +53,7 @@ def _fitting_end(tokenizer: Any, head: str, sentence: str, tail: str, start: int
     fits, too_long = start, min(len(sentence), start + room * _CHARACTERS_PER_TOKEN) + 1
     middle = too_long - 1  # most sentences fit as a whole
     while too_long - fits > 1:
-        if len(tokenizer.encode_plain(head + sentence[start:middle] + tail)) <= room:
+        if len(tokenizer.prompt_ids(head + sentence[start:middle] + tail)) <= room:
             fits = middle
         else:
             too_long = middle

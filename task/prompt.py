@@ -20,16 +20,13 @@ _MAX_CHARACTERS_PER_TOKEN = 128
 
 
 class PromptTokenizer(Protocol):
-    """What encoding a prompt needs of `ChatGLMTokenizer`."""
+    """What encoding a prompt needs of a base model's tokenizer."""
 
-    gmask_token_id: int
-    bos_token_id: int
-
-    def encode_plain(self, text: str) -> list[int]: ...
+    def prompt_ids(self, context: str) -> list[int]: ...
 
 
 class EncodedPrompt(NamedTuple):
-    """`input_ids` ends with `[gMASK] <sop>`; `truncated` says that the sentence lost its end."""
+    """`input_ids` ends where the answer begins; `truncated` says that the sentence lost its end."""
 
     input_ids: list[int]
     truncated: bool
@@ -50,39 +47,37 @@ def split_context(context: str) -> tuple[str, str, str]:
 
 
 def encode_prompt(tokenizer: PromptTokenizer, context: str, max_source_seq_len: int) -> EncodedPrompt:
-    """Encode a context and append `[gMASK] <sop>`.
+    """Encode a context, with what stands around it for this base model.
 
     Args:
-        tokenizer: a `ChatGLMTokenizer`.
+        tokenizer: of the base model.
         context: the whole prompt, instruction and sentence.
-        max_source_seq_len: the most ids to return, the two special ones included. A longer context loses
+        max_source_seq_len: the most ids to return, special ones included. A longer context loses
             characters at the end of its sentence, never of its instruction or its "Answer: ".
 
     Raises:
         UserError: the instruction alone does not fit.
     """
-    room = max_source_seq_len - 2
-    suffix = [tokenizer.gmask_token_id, tokenizer.bos_token_id]
     head, sentence, tail = split_context(context)
 
-    fits, too_long = 0, min(len(sentence), room * _MAX_CHARACTERS_PER_TOKEN) + 1
+    fits, too_long = 0, min(len(sentence), max_source_seq_len * _MAX_CHARACTERS_PER_TOKEN) + 1
     if too_long == len(sentence) + 1:
-        ids = tokenizer.encode_plain(context)
-        if len(ids) <= room:
-            return EncodedPrompt(ids + suffix, truncated=False)
+        ids = tokenizer.prompt_ids(context)
+        if len(ids) <= max_source_seq_len:
+            return EncodedPrompt(ids, truncated=False)
         too_long -= 1
 
-    best = tokenizer.encode_plain(head + tail)
-    if len(best) > room:
+    best = tokenizer.prompt_ids(head + tail)
+    if len(best) > max_source_seq_len:
         raise UserError(
-            f"max_source_seq_len={max_source_seq_len} 太小：指令本身就有 {len(best) + 2} 个 token，"
+            f"max_source_seq_len={max_source_seq_len} 太小：指令本身就有 {len(best)} 个 token，"
             "没有留给句子的位置，请把它调大。"
         )
     while too_long - fits > 1:  # bisect for the longest beginning of the sentence that fits
         middle = (fits + too_long) // 2
-        ids = tokenizer.encode_plain(head + sentence[:middle] + tail)
-        if len(ids) <= room:
+        ids = tokenizer.prompt_ids(head + sentence[:middle] + tail)
+        if len(ids) <= max_source_seq_len:
             fits, best = middle, ids
         else:
             too_long = middle
-    return EncodedPrompt(best + suffix, truncated=True)
+    return EncodedPrompt(best, truncated=True)

@@ -23,6 +23,12 @@ class CharacterTokenizer:
     def encode_plain(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
+    def prompt_ids(self, context: str) -> list[int]:
+        return [*self.encode_plain(context), self.gmask_token_id, self.bos_token_id]
+
+    def answer_ids(self, text: str) -> list[int]:
+        return [*self.encode_plain(text), self.eos_token_id]
+
 
 class DyingTokenizer(CharacterTokenizer):
     """Kills its process as soon as that is a worker."""
