@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bases import family_of
 from bases.fsdp import split_like
 from task.prompt import PROMPT_TEMPLATE
 from utils.common_utils import UserError
@@ -21,7 +22,6 @@ LORA_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 # Fields of peft's config: what gives LoRA its shape; what is a note only, of no effect here.
 _LORA_SHAPE = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
 _LORA_NOTES = ("base_model_name_or_path", "revision", "peft_version", "task_type", "inference_mode")
-LINEAR_LAYERS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")  # of a block
 FORMAT_VERSION = 1
 
 
@@ -61,15 +61,16 @@ def attach_lora(
     lora = LoraConfig(
         task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules
     )
+    layers = family_of(model.config).shape(model.config).linear_shapes
     unknown = [
         name
         for name in target_modules
-        if name.rpartition(".")[2] not in LINEAR_LAYERS or not _has_layer(model, name)
+        if name.rpartition(".")[2] not in layers or not _has_layer(model, name)
     ]
     if unknown:
         raise UserError(
             f"lora_target_modules 里的 {'、'.join(unknown)} 不是模型各层的线性层，"
-            f"可用的是 {'、'.join(LINEAR_LAYERS)}。"
+            f"可用的是 {'、'.join(layers)}。"
         )
     return get_peft_model(model, lora)
 

@@ -94,9 +94,15 @@ class ModelShape(NamedTuple):
     """What of a model decides how much memory it takes: sizes, and how its weights are stored.
 
     Attributes:
-        num_layers, hidden_size, inner_hidden_size, num_attention_heads, vocab_size: of the model.
+        num_layers, hidden_size, vocab_size: of the model.
+        inner_hidden_size: width between the two sides of an MLP.
         linear_shapes: (in, out) of each linear layer of a block, by the last part of its module name.
         other_parameters: weights in norms and biases, of all blocks and behind them.
+        kept_activations: numbers that a block's backward pass keeps of a token, in the type of activations.
+        cast_activations: further ones where activations are in half precision.
+        kept_fp32: bytes that are kept in fp32 in any case.
+        key_value_size: numbers that a block's cache keeps of a token, keys and values together.
+        logit_rows: positions whose logits are held at a time, in the loss.
         tied: embedding and head are one matrix.
         quantized: the linear layers are 4-bit on the disk already.
     """
@@ -104,10 +110,14 @@ class ModelShape(NamedTuple):
     num_layers: int
     hidden_size: int
     inner_hidden_size: int
-    num_attention_heads: int
     vocab_size: int
     linear_shapes: Mapping[str, tuple[int, int]]
     other_parameters: int
+    kept_activations: int
+    cast_activations: int
+    kept_fp32: int
+    key_value_size: int
+    logit_rows: int
     tied: bool = True
     quantized: bool = False
 
@@ -188,19 +198,6 @@ class Family(ABC):
     @abstractmethod
     def shape(self, config: Any) -> ModelShape:
         """Return the sizes that a config of this family stands for."""
-
-    @abstractmethod
-    def layer_bytes_per_token(
-        self, shape: ModelShape, *, half: bool, lora_rank: int, lora_names: set[str], dropout_bytes: float
-    ) -> int:
-        """Return what the backward pass of one layer, not checkpointed, keeps of a token.
-
-        Args:
-            shape: of the model.
-            half: activations in half precision, else fp32.
-            lora_rank, lora_names: of the adapter; last parts of the names of the layers that it is at.
-            dropout_bytes: of one number of a dropout mask; 0 without dropout.
-        """
 
     @abstractmethod
     def checkpoint_layers(self, model: Any, every: int) -> None:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from bases import family_of
+from bases.interface import ModelShape
 from utils.common_utils import UserError
 from utils.device import compute_dtype, multiplies_bf16
 from utils.table import pad
@@ -20,7 +22,6 @@ NF4_BYTES = 0.516  # per weight: 4 bits, and the doubly quantised scale of each 
 LORA_BYTES = 16  # per adapter weight in fp32: itself, its gradient, Adam's two moments
 CUDA_CONTEXT = GB  # CUDA context, kernels, and what the allocator can't use
 CPU_RUNTIME = 150 * 2**20  # what the libraries take once they compute, and the C library keeps (measured)
-HEAD_ROWS, HEAD_LOGITS = 128, 2**20  # bases.chatglm.loss: rows of logits held at a time, at least these
 # A pass of so many tokens keeps the device busy: one with more is hardly faster per token, one with fewer
 # pays too often for turning 4-bit weights back into half precision.
 SATURATED_TOKENS = 1024
@@ -28,61 +29,9 @@ SATURATED_TOKENS = 1024
 CHECKPOINT_CHOICES = (0, 4, 3, 2, 1)
 
 
-class ModelShape(NamedTuple):
-    """What of a ChatGLM decides how much memory it takes: sizes, and how its weights are stored.
-
-    Attributes:
-        tied: embedding and head are one matrix.
-        quantized: the linear layers are 4-bit on the disk already.
-    """
-
-    num_layers: int
-    hidden_size: int
-    inner_hidden_size: int
-    vocab_size: int
-    num_attention_heads: int
-    tied: bool = True
-    quantized: bool = False
-
-    @property
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(in, out) of each linear layer of a block."""
-        hidden, inner = self.hidden_size, self.inner_hidden_size
-        return {
-            "query_key_value": (hidden, 3 * hidden),
-            "dense": (hidden, hidden),
-            "dense_h_to_4h": (hidden, inner),
-            "dense_4h_to_h": (inner, hidden),
-        }
-
-    @property
-    def linear_parameters(self) -> int:
-        """Weights of all blocks' linear layers."""
-        return self.num_layers * sum(rows * columns for rows, columns in self.linear_shapes.values())
-
-    @property
-    def parameters(self) -> int:
-        """All weights but for norms and biases."""
-        return self.linear_parameters + self.embedding_parameters
-
-    @property
-    def embedding_parameters(self) -> int:
-        """Weights of embedding and head, counted once if tied."""
-        return (1 if self.tied else 2) * self.vocab_size * self.hidden_size
-
-
-def shape_of(sizes: Any) -> ModelShape:
-    """Return the shape of a `ChatGLMConfig`."""
-    inner = sizes.inner_hidden_size or 4 * sizes.hidden_size
-    return ModelShape(
-        sizes.num_layers,
-        sizes.hidden_size,
-        inner,
-        sizes.vocab_size,
-        sizes.num_attention_heads,
-        tied=sizes.tie_word_embeddings,
-        quantized=getattr(sizes, "quantization_config", None) is not None,
-    )
+def shape_of(config: Any) -> ModelShape:
+    """Return the sizes that a base model's config stands for."""
+    return family_of(config).shape(config)
 
 
 class TrainingSettings(NamedTuple):
@@ -149,14 +98,10 @@ def lora_parameters(shape: ModelShape, rank: int, target_modules: Iterable[str])
 
 def layer_bytes_per_token(shape: ModelShape, settings: TrainingSettings) -> int:
     """Return what the backward pass of one layer, not checkpointed, keeps of a token."""
-    value, hidden = settings.value_bytes, shape.hidden_size
-    norms = 2 * (value * hidden + 8)  # inputs, and fp32 mean and deviation
-    head_dim = hidden // shape.num_attention_heads
-    rotary = 4 * value * head_dim if settings.half else 0  # cos and sin, cast for query and key
-    # the projection (alive through its view, the value), rotated query and key, output, fp32 log-sum-exp
-    attention = value * (3 + 2 + 1) * hidden + 4 * shape.num_attention_heads
-    gelu = value * shape.inner_hidden_size
-    kept = norms + rotary + attention + gelu
+    value = settings.value_bytes
+    kept = value * shape.kept_activations + shape.kept_fp32
+    if settings.half:
+        kept += value * shape.cast_activations
     for name in settings.lora_names & shape.linear_shapes.keys():
         width = shape.linear_shapes[name][0]
         kept += value * (width + settings.lora_rank)  # the inputs of A and B
@@ -224,7 +169,7 @@ def memory_parts(
     linear_bytes = NF4_BYTES if settings.load_in_4bit else value
     lora_weights = lora_parameters(shape, settings.lora_rank, settings.lora_target_modules)
     weights = int(linear_bytes * shape.linear_parameters)
-    weights += value * (shape.embedding_parameters + layers * (9 * hidden + inner))  # norms, biases
+    weights += value * (shape.embedding_parameters + shape.other_parameters)
 
     per_layer = layer_bytes_per_token(shape, settings)
     checkpointed = math.ceil(layers / checkpoint_every) if checkpoint_every else 0
@@ -234,19 +179,22 @@ def memory_parts(
     kept += 2 * value * hidden  # embedding, final norm
     # In the backward pass of an MLP: gradients of both its sides, and those that come through LoRA.
     passing = 2 * value * inner + 2 * value * hidden
-    if "dense_4h_to_h" in settings.lora_names:
+    lora_widths = {shape.linear_shapes[name][0] for name in settings.lora_names & shape.linear_shapes.keys()}
+    if inner in lora_widths:
         passing += 2 * value * inner
     elif settings.lora_names:
         passing += 2 * value * hidden
     dequantized = value * max(rows * columns for rows, columns in shape.linear_shapes.values())
-    rows = min(target_tokens, max(HEAD_ROWS, HEAD_LOGITS // shape.vocab_size))
+    rows = min(target_tokens, shape.logit_rows)
     head = rows * shape.vocab_size * (4 + 2 * value) + target_tokens * hidden * 2 * value
     layer = passing * tokens + (2 * dequantized if settings.load_in_4bit else 0)
     mask = (1 + value) * tokens * tokens  # bool, and as it is added to the scores
     training = kept * tokens + mask + max(head, layer)
     # Keys and values of every layer, while answers are generated, and the logits of every sentence.
     longest = settings.max_sample_tokens
-    generation = settings.eval_batch_size * (2 * value * hidden * layers * longest + 8 * shape.vocab_size)
+    generation = settings.eval_batch_size * (
+        value * shape.key_value_size * layers * longest + 8 * shape.vocab_size
+    )
     loading = settings.shard_bytes
     if (
         loading and settings.load_in_4bit and not shape.quantized

@@ -37,33 +37,22 @@ def shape_of(config: Any) -> ModelShape:
         "dense_4h_to_h": (inner, hidden),
     }
     biases = sum(outputs for _, outputs in linear_shapes.values())
+    # Of a token, per block: inputs of both layer norms; the projection (alive through its view, the value),
+    # rotated query and key, attention's output; the MLP's inner activations, before GELU.
+    kept = 2 * hidden + (3 + 2 + 1) * hidden + inner
+    head_dim = hidden // config.num_attention_heads
     return ModelShape(
         num_layers=layers,
         hidden_size=hidden,
         inner_hidden_size=inner,
-        num_attention_heads=config.num_attention_heads,
         vocab_size=config.vocab_size,
         linear_shapes=linear_shapes,
         other_parameters=layers * (biases + 4 * hidden) + 2 * hidden,  # two layer norms a block, one behind
+        kept_activations=kept,
+        cast_activations=4 * head_dim,  # cos and sin, cast for query and key
+        kept_fp32=2 * 8 + 4 * config.num_attention_heads,  # means and deviations, log-sum-exp
+        key_value_size=2 * hidden,
+        logit_rows=chunk_rows(config.vocab_size),
         tied=config.tie_word_embeddings,
         quantized=getattr(config, "quantization_config", None) is not None,
     )
-
-
-def layer_bytes_per_token(
-    shape: ModelShape, *, half: bool, lora_rank: int, lora_names: set[str], dropout_bytes: float
-) -> int:
-    """Return what the backward pass of a block keeps of a token; see `bases.interface.Family`."""
-    value, hidden = 2 if half else 4, shape.hidden_size
-    norms = 2 * (value * hidden + 8)  # inputs, and fp32 mean and deviation
-    head_dim = hidden // shape.num_attention_heads
-    rotary = 4 * value * head_dim if half else 0  # cos and sin, cast for query and key
-    # the projection (alive through its view, the value), rotated query and key, output, fp32 log-sum-exp
-    attention = value * (3 + 2 + 1) * hidden + 4 * shape.num_attention_heads
-    gelu = value * shape.inner_hidden_size
-    kept = norms + rotary + attention + gelu
-    for name in lora_names & shape.linear_shapes.keys():
-        width = shape.linear_shapes[name][0]
-        kept += value * (width + lora_rank)  # the inputs of A and B
-        kept += int(dropout_bytes * width)
-    return kept

@@ -62,13 +62,6 @@ class ChatGLMFamily(Family):
     def shape(self, config: ChatGLMConfig) -> ModelShape:
         return anatomy.shape_of(config)
 
-    def layer_bytes_per_token(
-        self, shape: ModelShape, *, half: bool, lora_rank: int, lora_names: set[str], dropout_bytes: float
-    ) -> int:
-        return anatomy.layer_bytes_per_token(
-            shape, half=half, lora_rank=lora_rank, lora_names=lora_names, dropout_bytes=dropout_bytes
-        )
-
     def checkpoint_layers(self, model: Any, every: int) -> None:
         checkpoint_layers(model, every)
 
