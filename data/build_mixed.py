@@ -254,7 +254,6 @@ def main() -> int:
     parser = ChineseArgumentParser(description="由 data/source/ 生成两个数据文件，或统计、检查它们。")
     parser.add_argument("--stats", action="store_true", help="统计两个文件的内容")
     parser.add_argument("--check", action="store_true", help="检查两个文件，有问题时退出码为 1")
-    parser.add_argument("--debug", action="store_true", help="出错时显示完整的调用栈")
     arguments = parser.parse_args()
     if arguments.check:
         problems = check()
