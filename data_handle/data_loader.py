@@ -4,59 +4,18 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Features, Tokenizer, encode_examples
-from data_handle.reader import Example, check_lines, read_jsonl
+from data_handle.data_preprocess import IGNORE_INDEX, Features, Tokenizer
+from data_handle.encoded_file import EncodedFile, TripletDataset, encode_in_memory, lengths_of
 from data_handle.sampler import LengthGroupedSampler
 from data_handle.token_cache import read_through_cache
-from task.triplets import Combination, combinations_in
 from utils.common_utils import log
-from utils.jsonl import BadLine, describe_bad_lines
-
-
-class TripletDataset(Dataset[Features]):
-    """A sequence of features that knows the length of each (in tokens)."""
-
-    def __init__(self, features: Sequence[Features]) -> None:
-        self.features = features
-        self.lengths = _lengths(features)
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def __getitem__(self, index: int) -> Features:
-        return self.features[index]
-
-
-@dataclass(frozen=True)
-class LoadedData:
-    """A data file ready for use.
-
-    Attributes:
-        path: the file.
-        dataset: the samples: good lines that fit the limits.
-        examples: all good lines.
-        bad_lines: the others.
-        summary: what the limits cost.
-        combinations: of the answers of `examples`; what a `Schema` is made of.
-    """
-
-    path: str
-    dataset: TripletDataset
-    examples: Sequence[Example]
-    bad_lines: list[BadLine]
-    summary: EncodingSummary
-    combinations: frozenset[Combination]
-
-    def report(self) -> list[str]:
-        """Return the lines for the log, in Chinese: bad lines first, then what the limits cost."""
-        return [*describe_bad_lines(self.bad_lines), f"{self.path}：{self.summary.report()}"]
 
 
 def load_data(
@@ -67,7 +26,7 @@ def load_data(
     max_target_seq_len: int,
     strict: bool = False,
     cache_dir: str | Path | None = None,
-) -> LoadedData:
+) -> EncodedFile:
     """Read and encode a data file, or read it from the cache if it was encoded before.
 
     Args:
@@ -82,22 +41,17 @@ def load_data(
         UserError: nothing usable is in it, or a line is bad and `strict` is set.
     """
     limits = max_source_seq_len, max_target_seq_len
+    encoded: EncodedFile | None = None
     if cache_dir is not None and Path(path).is_file():  # not a pipe, which can be read only once
         try:
-            cached = read_through_cache(Path(path), tokenizer, limits, Path(cache_dir))
+            encoded = read_through_cache(Path(path), tokenizer, limits, Path(cache_dir))
         except (OSError, NotImplementedError) as error:  # the latter where a disk knows no locks
             reason = getattr(error, "strerror", None) or error
             log(f"分词缓存 {cache_dir} 不能用（{reason}），这次在内存中分词。")
-        else:
-            check_lines(path, len(cached.examples), cached.bad_lines, strict)
-            dataset = TripletDataset(cached.features)
-            return LoadedData(
-                str(path), dataset, cached.examples, cached.bad_lines, cached.summary, cached.combinations
-            )
-    examples, bad_lines = read_jsonl(path, strict)
-    features, summary = encode_examples(tokenizer, examples, *limits, str(path))
-    combinations = combinations_in(example.target for example in examples)
-    return LoadedData(str(path), TripletDataset(features), examples, bad_lines, summary, combinations)
+    if encoded is None:
+        encoded = encode_in_memory(Path(path), tokenizer, limits)
+    encoded.check(strict)
+    return encoded
 
 
 def collate(features: Sequence[Features], pad_token_id: int) -> dict[str, torch.Tensor]:
@@ -143,7 +97,7 @@ def build_dataloader(
         num_processes=num_processes,
     )
     loader: DataLoader[Features] = DataLoader(
-        dataset,
+        cast("Dataset[Features]", dataset),  # which is all that a loader asks for
         batch_sampler=sampler,
         collate_fn=list,
         num_workers=num_workers,
@@ -165,14 +119,6 @@ def length_sorted_batches(
     features: Sequence[Features], batch_size: int, pad_token_id: int
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Yield padded batches of examples of like length, shortest first (for evaluation)."""
-    order = np.argsort(_lengths(features), kind="stable")
+    order = np.argsort(lengths_of(features), kind="stable")
     for start in range(0, len(order), batch_size):
         yield collate([features[index] for index in order[start : start + batch_size]], pad_token_id)
-
-
-def _lengths(features: Sequence[Features]) -> np.ndarray:
-    """Return the tokens of each, int64; of features that know their lengths without making them."""
-    known = getattr(features, "lengths", None)
-    if known is not None:
-        return known
-    return np.array([len(item.input_ids) for item in features], np.int64)

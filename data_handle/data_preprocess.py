@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bases.interface import IGNORE_INDEX
 from data_handle.reader import Example
@@ -132,6 +132,23 @@ class EncodingSummary:
             [item for item in self.left_out if item[0] in line_numbers],
             {kind: lines for kind, lines in chosen.items() if lines},
         )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EncodingSummary:
+        """Read what `dataclasses.asdict` made of one.
+
+        Raises:
+            TypeError, ValueError, AttributeError: it is something else.
+        """
+        summary = cls(**values)
+        numbers = (summary.max_source_seq_len, summary.max_target_seq_len, summary.examples, summary.tokens)
+        summary.left_out = [(int(line_number), str(reason)) for line_number, reason in summary.left_out]
+        summary.lines = {
+            str(kind): [int(number) for number in lines] for kind, lines in summary.lines.items()
+        }
+        if not all(type(number) is int for number in numbers):
+            raise ValueError("counts are integers")
+        return summary
 
     @property
     def sources_truncated(self) -> int:

@@ -8,58 +8,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from data_handle.data_loader import LoadedData, TripletDataset
+from data_handle.encoded_file import EncodedFile
 from task.prompt import split_context
 from task.triplets import Combination, combinations_in
 from utils.common_utils import UserError
-
-T = TypeVar("T")
-
-
-class Selection(Sequence[T]):
-    """Some items of a sequence, in an order of their own; nothing is copied.
-
-    Args:
-        items: the sequence, which may be mapped from a file.
-        indices: int64, of the items wanted.
-    """
-
-    def __init__(self, items: Sequence[T], indices: np.ndarray) -> None:
-        self._items = items
-        self._indices = indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[T]: ...
-    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        if isinstance(index, slice):
-            return Selection(self._items, self._indices[index])
-        return self._items[int(self._indices[index])]
-
-
-class SelectedFeatures(Selection[Any]):
-    """Some samples, whose lengths (tokens, int64) are known without making them."""
-
-    def __init__(self, items: Sequence[Any], indices: np.ndarray, all_lengths: np.ndarray) -> None:
-        super().__init__(items, indices)
-        self._all_lengths = all_lengths
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return self._all_lengths[self._indices]
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return SelectedFeatures(self._items, self._indices[index], self._all_lengths)
-        return super().__getitem__(index)
 
 
 @dataclass
@@ -71,7 +26,7 @@ class _Group:
     combinations: frozenset[Combination] = frozenset()
 
 
-def split_off(data: LoadedData, ratio: float, seed: int) -> tuple[LoadedData, LoadedData]:
+def split_off(data: EncodedFile, ratio: float, seed: int) -> tuple[EncodedFile, EncodedFile]:
     """Split a share of the examples off as dev set.
 
     Lines with triplets and the others (`[]`, classification) are shared out alike. Lines of one sentence stay
@@ -118,7 +73,7 @@ def sentence_key(sentence: str) -> str:
     return letters or "".join(text.split())
 
 
-def _group(data: LoadedData) -> list[_Group]:
+def _group(data: EncodedFile) -> list[_Group]:
     left_out = {line_number for line_number, _ in data.summary.left_out}
     groups: dict[bytes, _Group] = {}
     for index, example in enumerate(data.examples):
@@ -159,19 +114,18 @@ def _choose(groups: Sequence[_Group], ratio: float, seed: int) -> set[int]:
     return chosen
 
 
-def _select(data: LoadedData, wanted: np.ndarray, groups: Sequence[_Group]) -> LoadedData:
-    """Return the part of the data with the examples wanted, bool [examples]; without bad lines."""
-    left_out = {line_number for line_number, _ in data.summary.left_out}
-    line_numbers = [example.line_number for example in data.examples]
-    is_sample = np.array([number not in left_out for number in line_numbers], bool)
-    samples = np.flatnonzero(wanted[is_sample])
-    features = SelectedFeatures(data.dataset.features, samples, data.dataset.lengths)
-    chosen_lines = {number for number, is_wanted in zip(line_numbers, wanted, strict=True) if is_wanted}
-    return LoadedData(
+def _select(data: EncodedFile, wanted: np.ndarray, groups: Sequence[_Group]) -> EncodedFile:
+    """Return the part of a file with the examples wanted, bool [examples]; without bad lines."""
+    left_out = [line_number for line_number, _ in data.summary.left_out]
+    is_sample = ~np.isin(data.examples.line_numbers, left_out)
+    features = data.features.select(np.flatnonzero(wanted[is_sample]))
+    examples = data.examples.select(np.flatnonzero(wanted))
+    lines = set(examples.line_numbers.tolist())
+    return EncodedFile(
         data.path,
-        TripletDataset(features),
-        Selection(data.examples, np.flatnonzero(wanted)),
+        features,
+        examples,
         [],
-        data.summary.select(chosen_lines, len(samples), int(features.lengths.sum())),
+        data.summary.select(lines, len(features), int(features.lengths.sum())),
         frozenset().union(*(group.combinations for group in groups)),
     )

@@ -147,7 +147,7 @@ def test_load_data_reads_encodes_and_reports(tmp_path: Path) -> None:
 
     assert [example.line_number for example in loaded.examples] == [1, 2]
     assert loaded.dataset.lengths.tolist() == [len(item.input_ids) for item in loaded.dataset.features]
-    assert loaded.dataset[1] is loaded.dataset.features[1]
+    assert loaded.dataset[1] == loaded.dataset.features[1]
     assert loaded.report() == [
         f"{path} 有 1 行坏数据，已跳过：",
         f"  {path}:3: 不是合法的 JSON，第 1 个字符处出错",

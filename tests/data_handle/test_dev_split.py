@@ -8,22 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from data_handle.data_loader import LoadedData, build_dataloader, load_data
+from data_handle.data_loader import build_dataloader, load_data
 from data_handle.dev_split import sentence_key, split_off
+from data_handle.encoded_file import EncodedFile
 from task.prompt import build_prompt, split_context
 from task.triplets import Triplet, combinations_in
 from tests.helpers.data_samples import CharacterTokenizer, director, make_line, write_jsonl
 from utils.common_utils import UserError
 
 NAMES = [a + b for a in "赵钱孙李周吴郑王冯陈" for b in "安宁平康乐"]
-Load = Callable[..., LoadedData]
+Load = Callable[..., EncodedFile]
 
 
 @pytest.fixture(params=["memory", "disk"])
 def load(request: pytest.FixtureRequest, tmp_path: Path) -> Load:
     """Write lines and load them, encoded in memory or mapped from the cache."""
 
-    def write_and_load(*lines: dict[str, str], bad: str = "") -> LoadedData:
+    def write_and_load(*lines: dict[str, str], bad: str = "") -> EncodedFile:
         path = write_jsonl(tmp_path / "data.jsonl", list(lines))
         path.write_text(path.read_text("utf-8") + bad, encoding="utf-8")
         cache = tmp_path / "cache" if request.param == "disk" else None
@@ -33,11 +34,11 @@ def load(request: pytest.FixtureRequest, tmp_path: Path) -> Load:
     return write_and_load
 
 
-def lines_of(data: LoadedData) -> list[int]:
+def lines_of(data: EncodedFile) -> list[int]:
     return [example.line_number for example in data.examples]
 
 
-def keys_of(data: LoadedData) -> set[str]:
+def keys_of(data: EncodedFile) -> set[str]:
     return {sentence_key(split_context(example.context)[1]) for example in data.examples}
 
 
@@ -77,7 +78,7 @@ def test_samples_go_with_their_examples(load: Load) -> None:
     assert sum(map(len, loader)) == len(train.dataset)
     share = dev.dataset.features[1::2]
     assert list(share) == list(dev.dataset.features)[1::2]
-    assert share.lengths.tolist() == dev.dataset.lengths[1::2].tolist()  # type: ignore[attr-defined]
+    assert share.lengths.tolist() == dev.dataset.lengths[1::2].tolist()
     assert list(pickle.loads(pickle.dumps(dev.examples))) == list(dev.examples)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -13,18 +14,20 @@ import sys
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 
 from bases.chatglm import ChatGLMTokenizer
-from data_handle import parallel as parallel_encoding
-from data_handle import token_cache
-from data_handle.data_loader import LoadedData, build_dataloader, length_sorted_batches, load_data
+from data_handle import encoded_file, token_cache
+from data_handle.data_loader import build_dataloader, length_sorted_batches, load_data
 from data_handle.data_preprocess import Features
+from data_handle.encoded_file import EncodedFile
 from tests.helpers.data_samples import CharacterTokenizer, DyingTokenizer, director, make_line, write_jsonl
 from utils.common_utils import UserError
 
@@ -60,13 +63,13 @@ def tokenizer(root: Path) -> ChatGLMTokenizer:
 def encoded_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The data files encoded for the cache so far."""
     encoded = []
-    original = parallel_encoding.encode_file
+    original = encoded_file.encode_into
 
-    def encode_file(path: Path, *args: Any) -> Any:
+    def encode_into(directory: Path, path: Path, *args: Any) -> None:
         encoded.append(path)
-        return original(path, *args)
+        original(directory, path, *args)
 
-    monkeypatch.setattr(token_cache, "encode_file", encode_file)
+    monkeypatch.setattr(token_cache, "encode_into", encode_into)
     return encoded
 
 
@@ -74,7 +77,7 @@ def caches(directory: Path) -> list[Path]:
     return sorted(directory.glob("tokens-*"))
 
 
-def assert_same(left: LoadedData, right: LoadedData) -> None:
+def assert_same(left: EncodedFile, right: EncodedFile) -> None:
     assert list(left.dataset.features) == list(right.dataset.features)
     assert left.dataset.lengths.tolist() == right.dataset.lengths.tolist()
     assert left.dataset.lengths.dtype == right.dataset.lengths.dtype
@@ -232,14 +235,14 @@ def test_damage_is_found_and_mended(
 def test_of_several_at_once_one_encodes(
     data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded_files: list[Path]
 ) -> None:
-    counting = token_cache.encode_file
+    counting = token_cache.encode_into
 
-    def encode_slowly(*args: Any) -> Any:
+    def encode_slowly(*args: Any) -> None:
         time.sleep(0.3)
-        return counting(*args)
+        counting(*args)
 
-    monkeypatch.setattr(token_cache, "encode_file", encode_slowly)
-    results: list[LoadedData] = []
+    monkeypatch.setattr(token_cache, "encode_into", encode_slowly)
+    results: list[EncodedFile] = []
 
     def load() -> None:
         results.append(load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c"))
@@ -272,7 +275,7 @@ def test_without_a_cache_directory_the_file_is_encoded_in_memory(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.utime(path, (0, 0))
 
-    def no_locks(*_: Any) -> None:
+    def no_locks(*_: Any, **__: Any) -> None:
         raise NotImplementedError("no flock")
 
     if trouble == "not a directory":
@@ -280,7 +283,7 @@ def test_without_a_cache_directory_the_file_is_encoded_in_memory(
     elif trouble == "no locks":
         monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
     else:
-        monkeypatch.setattr(token_cache, "_write", write)
+        monkeypatch.setattr(token_cache, "encode_into", write)
     loaded = load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=cache_dir)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"分词缓存 {cache_dir} 不能用（") and line.endswith("），这次在内存中分词。")
@@ -316,6 +319,7 @@ def test_a_cache_that_is_read_only_serves(
 def test_the_caches_used_last_are_kept(data_file: Path, tmp_path: Path) -> None:
     cache_dir = tmp_path / "c"
     (cache_dir / ".tokens-killed.new").mkdir(parents=True)
+    (cache_dir / ".tokens-killed.new" / "token_cache.txt").write_text("")
     (cache_dir / "mine").mkdir()
 
     def load(target_limit: int) -> Path:
@@ -342,13 +346,140 @@ def test_the_caches_used_last_are_kept(data_file: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_foreign_directories_of_such_a_name_stay(data_file: Path, tmp_path: Path) -> None:
+    cache_dir = tmp_path / "c"
+    foreign = [cache_dir / f"tokens-{number}" for number in range(12)] + [cache_dir / ".tokens-mine"]
+    for path in foreign:
+        path.mkdir(parents=True)
+        (path / "book.txt").write_text("mine")
+        os.utime(path, (1000, 1000))
+    elsewhere = cache_dir / "tokens-link"
+    elsewhere.symlink_to(tmp_path)
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=cache_dir)
+    assert all((path / "book.txt").read_text() == "mine" for path in foreign)
+    assert elsewhere.is_symlink() and data_file.is_file()
+
+
+def make_old_cache(path: Path, year: int) -> Path:
+    path.mkdir()
+    for name in ("samples.bin", "input_ids.bin", "examples.bin", "text.bin"):
+        (path / name).write_bytes(b"")
+    os.utime(path, (year, year))
+    return path
+
+
+def test_caches_of_the_first_release_are_removed_in_their_turn(data_file: Path, tmp_path: Path) -> None:
+    (cache_dir := tmp_path / "c").mkdir()
+    old = [make_old_cache(cache_dir / f"tokens-{number}", 1000 + number) for number in range(10)]
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=cache_dir)
+    assert [path.is_dir() for path in old] == [False] * 3 + [True] * 7
+
+
+def lie(cache: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Change a file of a cache, and what the manifest says of it."""
+    manifest = json.loads((cache / "manifest.json").read_text("utf-8"))
+    content = change((cache / name).read_bytes())
+    (cache / name).write_bytes(content)
+    manifest["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (cache / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+
+
+def with_number(position: int, number: int, size: int = 8) -> Callable[[bytes], bytes]:
+    """Replace one number of an array of int64 (or int32)."""
+    return lambda content: (
+        content[: position * size]
+        + number.to_bytes(size, "little", signed=True)
+        + content[(position + 1) * size :]
+    )
+
+
+def with_summary(**changes: object) -> Callable[[bytes], bytes]:
+    def change(content: bytes) -> bytes:
+        values = json.loads(content)
+        return json.dumps({**values, "summary": {**values["summary"], **changes}}).encode()
+
+    return change
+
+
+LIES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "a length of 2^40": ("samples.bin", with_number(1, 1 << 40)),
+    "a start of 2^62": ("samples.bin", with_number(0, 1 << 62)),
+    "a negative start": ("examples.bin", with_number(0, -5)),
+    "a text beyond the end": ("examples.bin", with_number(2, 1 << 30)),
+    "an id that no token has": ("input_ids.bin", with_number(0, 1 << 30, size=4)),
+    "a negative id": ("input_ids.bin", with_number(0, -1, size=4)),
+    "half a row": ("samples.bin", lambda content: content[:-8]),
+    "half a number": ("input_ids.bin", lambda content: content[:-3]),
+    "nothing": ("samples.bin", lambda _: b""),
+    "no JSON": ("summary.json", lambda _: b"{"),
+    "deep JSON": ("summary.json", lambda _: b"[" * 100_000),
+    "no UTF-8": ("summary.json", lambda _: b"\xff"),
+    "another JSON": ("summary.json", lambda _: b"[]"),
+    "an unknown field": ("summary.json", with_summary(unknown=1)),
+    "words for numbers": ("summary.json", with_summary(examples="many")),
+    "another count": ("summary.json", with_summary(examples=3)),
+    "lines of another form": ("summary.json", with_summary(lines=[1])),
+    "reasons of another form": ("summary.json", with_summary(left_out=[1])),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_cache_that_lies_is_made_again(
+    name: str,
+    data_file: Path,
+    tokenizer: ChatGLMTokenizer,
+    tmp_path: Path,
+    encoded_files: list[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "c")
+    expected = list(whole.features)
+    (cache,) = caches(tmp_path / "c")
+    lie(cache, *LIES[name])
+    again = load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "c")
+    assert list(again.features) == expected and len(encoded_files) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "已损坏" in line and "重新生成" in line
+
+
+@pytest.mark.parametrize("leftover", ["file", "dangling link", "link to a directory"])
+def test_what_stands_in_the_place_of_a_cache_is_replaced(
+    leftover: str, data_file: Path, tmp_path: Path
+) -> None:
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    (cache,) = caches(tmp_path / "c")
+    shutil.rmtree(cache)
+    (other := tmp_path / "other").mkdir()
+    if leftover == "file":
+        cache.write_text("")
+    else:
+        cache.symlink_to(other if leftover == "link to a directory" else tmp_path / "none")
+    loaded = load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    assert cache.is_dir() and not cache.is_symlink() and list(other.iterdir()) == []
+    assert_same(loaded, load_data(data_file, CharacterTokenizer(), **LIMITS))
+
+
+def test_waiting_for_the_lock_is_said_and_has_an_end(
+    data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(token_cache, "_SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(token_cache, "LOCK_SECONDS", 0.1)
+    (cache_dir := tmp_path / "c").mkdir()
+    with FileLock(cache_dir / ".lock"):
+        loaded = load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=cache_dir)
+    waiting, given_up = capsys.readouterr().err.splitlines()
+    assert waiting.startswith(f"另一个进程正在写分词缓存 {cache_dir}，等它完成（最多")
+    assert "另一个进程占用了它" in given_up and given_up.endswith("这次在内存中分词。")
+    assert_same(loaded, load_data(data_file, CharacterTokenizer(), **LIMITS))
+
+
 def test_several_processes_write_what_one_writes(
     data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "serial")
-    monkeypatch.setattr(token_cache, "SERIAL_BYTES", 0)
-    monkeypatch.setattr(token_cache, "worker_count", lambda: 2)
-    monkeypatch.setattr(parallel_encoding, "CHUNK_CHARACTERS", 1000)
+    monkeypatch.setattr(encoded_file, "SERIAL_BYTES", 0)
+    monkeypatch.setattr(encoded_file, "worker_count", lambda: 2)
+    monkeypatch.setattr(encoded_file, "CHUNK_CHARACTERS", 1000)
     load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "parallel")
     (serial,), (parallel,) = caches(tmp_path / "serial"), caches(tmp_path / "parallel")
     names = sorted(path.name for path in serial.iterdir())
@@ -360,8 +491,8 @@ def test_several_processes_write_what_one_writes(
 def test_a_killed_worker_costs_time_only(
     data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(token_cache, "SERIAL_BYTES", 0)
-    monkeypatch.setattr(token_cache, "worker_count", lambda: 2)
+    monkeypatch.setattr(encoded_file, "SERIAL_BYTES", 0)
+    monkeypatch.setattr(encoded_file, "worker_count", lambda: 2)
     loaded = load_data(data_file, DyingTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
     assert "工作进程被系统终止" in capsys.readouterr().err
     assert_same(loaded, load_data(data_file, CharacterTokenizer(), **LIMITS))
@@ -372,7 +503,7 @@ def test_workers_leave_with_their_parent(data_file: Path, root: Path) -> None:
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
-        "from data_handle.parallel import encode_file\n"
+        "from data_handle.encoded_file import encode_file\n"
         "from tests.helpers.data_samples import SlowTokenizer\n"
         "list(encode_file(Path(sys.argv[1]), SlowTokenizer(), (128, 96), 2))\n"
     )
@@ -398,7 +529,7 @@ def test_ctrl_c_while_workers_start_leaves_no_traceback(data_file: Path, root: P
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
-        "from data_handle.parallel import encode_file\n"
+        "from data_handle.encoded_file import encode_file\n"
         "from tests.helpers.data_samples import LateTokenizer\n"
         "from utils.common_utils import run_main\n"
         "file = Path(sys.argv[1])\n"
@@ -416,13 +547,13 @@ def test_ctrl_c_while_workers_start_leaves_no_traceback(data_file: Path, root: P
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel_encoding, "CHUNK_CHARACTERS", 10_000)
+    monkeypatch.setattr(encoded_file, "CHUNK_CHARACTERS", 10_000)
     peaks = []
     for lines in (300, 3000):
         path = write_jsonl(tmp_path / f"{lines}.jsonl", [make_line(f"{i}" * 9) for i in range(lines)])
         (new := tmp_path / str(lines)).mkdir()
         tracemalloc.start()
-        token_cache._encode_into(new, path, CharacterTokenizer(), (128, 96))
+        encoded_file.encode_into(new, path, CharacterTokenizer(), (128, 96))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
@@ -447,13 +578,14 @@ def test_the_format_version_belongs_to_this_encoding(tmp_path: Path) -> None:
         "examples.bin": "c06f1a71",
         "text.bin": "8ca98324",
         "summary.json": "336a060f",
+        "token_cache.txt": "59ee0047",
     }
 
 
 def test_workers_do_not_load_torch(root: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(root)!r})\n"
-        "import bases.chatglm.tokenization, data_handle.parallel\n"
+        "import bases.chatglm.tokenization, data_handle.encoded_file\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,420 @@
+"""A data file as token features: one producer of encoded chunks, kept in memory or written to a directory.
+
+A directory holds
+
+    samples.bin    int64 [samples, 3]: where the sample starts in input_ids.bin, its tokens, those of context
+    input_ids.bin  int32, all samples one after the other
+    examples.bin   int64 [examples, 4]: where the line starts in text.bin, bytes of its context, bytes of
+                   its target, line number
+    text.bin       context and target of all examples in UTF-8 (the data file may change during a run)
+    summary.json   bad lines, what became of the others, combinations of the answers
+
+and in memory it is the same arrays. Imports no torch, because workers import this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar, overload
+
+import numpy as np
+
+from data_handle.data_preprocess import IGNORE_INDEX, EncodingSummary, Features, Tokenizer, encode_each
+from data_handle.parallel import map_in_workers, worker_count
+from data_handle.reader import Example, check_lines, iter_examples
+from task.triplets import Combination, combinations_in
+from utils.common_utils import log
+from utils.jsonl import BadLine, describe_bad_lines
+
+CHUNK_CHARACTERS = 1 << 18
+SERIAL_BYTES = 8 << 20  # encoding less than this takes no longer than starting workers
+SUMMARY_FILE = "summary.json"
+
+T = TypeVar("T")
+Rows = range | np.ndarray
+
+
+class _Items(Sequence[T]):
+    """Items made when asked for from two arrays, or two files; a slice or selection is a view.
+
+    Args:
+        index: int64 [items, columns]; the first column is where the item starts in `data`.
+        data: 1-D, what the items are made of, one after the other.
+        rows: which of them this view has, all by default.
+        directory: of the files, if that is where the arrays are; pickling then keeps the place only.
+    """
+
+    index_file: ClassVar[str]
+    columns: ClassVar[int]
+    sizes: ClassVar[slice]  # the columns that tell how long an item is
+    data_file: ClassVar[str]
+    data_type: ClassVar[type[np.generic]]
+
+    def __init__(
+        self, index: np.ndarray, data: np.ndarray, rows: Rows | None = None, directory: Path | None = None
+    ) -> None:
+        self._index, self._data = index, data
+        self._rows: Rows = range(len(index)) if rows is None else rows
+        self._directory = directory
+
+    @classmethod
+    def open(cls, directory: Path, rows: Rows | None = None) -> Self:
+        """Map the files of a directory.
+
+        Raises:
+            OSError, ValueError: they are missing, or no such files.
+        """
+        index, data = (
+            # A plain view: memmap's own slices are slow. (An empty file can't be mapped.)
+            np.asarray(np.memmap(path, kind, "r")) if path.stat().st_size else np.empty(0, kind)
+            for path, kind in (
+                (directory / cls.index_file, np.int64),
+                (directory / cls.data_file, cls.data_type),
+            )
+        )
+        return cls(index.reshape(-1, cls.columns), data, rows, directory)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Put whole sequences in memory one after the other."""
+        starts = itertools.accumulate((len(part._data) for part in parts), initial=0)
+        indices = [part.index_from(start) for part, start in zip(parts, starts, strict=False)]
+        return cls(
+            np.concatenate([np.empty((0, cls.columns), np.int64), *indices]),
+            np.concatenate([np.empty(0, cls.data_type), *(part._data for part in parts)]),
+        )
+
+    @property
+    def data(self) -> np.ndarray:
+        """What all items are made of."""
+        return self._data
+
+    def index_from(self, start: int) -> np.ndarray:
+        """Return the index for items whose data stands from `start` on in something larger."""
+        index = self._index.copy()
+        index[:, 0] += start
+        return index
+
+    def column(self, number: int) -> np.ndarray:
+        """Return one column of the index for the items of this view, int64."""
+        if isinstance(self._rows, range) and self._rows == range(len(self._index)):
+            return self._index[:, number]
+        return self._index[np.asarray(self._rows, np.int64), number]
+
+    def select(self, indices: np.ndarray) -> Self:
+        """Return a view of the items with these indices, in their order."""
+        return type(self)(self._index, self._data, np.asarray(self._rows, np.int64)[indices], self._directory)
+
+    def find_damage(self) -> str | None:
+        """Say in Chinese what in the index can't be true of the data; None if nothing."""
+        if len(self._index) and (self._index.min() < 0 or self._index.max() >= 1 << 48):
+            return f"{self.index_file} 里有不可能的数"
+        if np.any(self._index[:, 0] + self._index[:, self.sizes].sum(axis=1) > len(self._data)):
+            return f"{self.index_file} 指到了 {self.data_file} 之外"
+        return None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            return type(self)(self._index, self._data, self._rows[index], self._directory)
+        return self._make(*self._index[self._rows[index]].tolist())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._directory is not None:
+            return type(self).open, (self._directory, self._rows)
+        return type(self), (self._index, self._data, self._rows)
+
+    def _make(self, *row: int) -> T:
+        raise NotImplementedError
+
+
+class EncodedFeatures(_Items[Features]):
+    """The samples of a file; `lengths` tells the tokens of each without making it."""
+
+    index_file, columns, sizes = "samples.bin", 3, slice(1, 2)
+    data_file, data_type = "input_ids.bin", np.int32
+
+    @classmethod
+    def pack(cls, samples: Sequence[Features]) -> EncodedFeatures:
+        """Keep samples in arrays."""
+        lengths = [(len(item.input_ids), item.labels.count(IGNORE_INDEX)) for item in samples]
+        sizes = np.array(lengths, np.int64).reshape(-1, 2)
+        starts = np.cumsum(sizes[:, 0]) - sizes[:, 0]
+        input_ids = itertools.chain.from_iterable(item.input_ids for item in samples)
+        return cls(np.column_stack([starts, sizes]), np.fromiter(input_ids, np.int32))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each, int64."""
+        return self.column(1)
+
+    def _make(self, *row: int) -> Features:
+        start, tokens, context = row
+        input_ids = self._data[start : start + tokens].tolist()
+        return Features(input_ids, [IGNORE_INDEX] * context + input_ids[context:])
+
+
+class EncodedExamples(_Items[Example]):
+    """The examples of a file; `line_numbers` tells where each stands without making it."""
+
+    index_file, columns, sizes = "examples.bin", 4, slice(1, 3)
+    data_file, data_type = "text.bin", np.uint8
+
+    @classmethod
+    def pack(cls, examples: Sequence[Example]) -> EncodedExamples:
+        """Keep examples in arrays."""
+        parts = [text.encode() for example in examples for text in (example.context, example.target)]
+        sizes = np.array([len(part) for part in parts], np.int64).reshape(-1, 2)
+        starts = np.cumsum(sizes.sum(axis=1)) - sizes.sum(axis=1)
+        numbers = np.array([example.line_number for example in examples], np.int64)
+        return cls(np.column_stack([starts, sizes, numbers]), np.frombuffer(b"".join(parts), np.uint8))
+
+    @property
+    def line_numbers(self) -> np.ndarray:
+        """Line number of each, int64."""
+        return self.column(3)
+
+    def _make(self, *row: int) -> Example:
+        start, context, target, line_number = row
+        middle, end = start + context, start + context + target
+        return Example(self._text(start, middle), self._text(middle, end), line_number)
+
+    def _text(self, start: int, end: int) -> str:
+        return self._data[start:end].tobytes().decode("utf-8", "replace")
+
+
+class TripletDataset:
+    """The samples that batches are drawn from, with the tokens of each (int64)."""
+
+    def __init__(self, features: Sequence[Features]) -> None:
+        self.features = features
+        self.lengths = lengths_of(features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> Features:
+        return self.features[index]
+
+
+def lengths_of(features: Sequence[Features]) -> np.ndarray:
+    """Return the tokens of each, int64; of encoded features without making them."""
+    if isinstance(features, EncodedFeatures):
+        return features.lengths
+    return np.array([len(item.input_ids) for item in features], np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedFile:
+    """A data file, or consecutive lines of one, ready for use.
+
+    Attributes:
+        path: the file.
+        features: the samples: examples that fit the limits.
+        examples: all good lines.
+        bad_lines: the others.
+        summary: what became of the good lines.
+        combinations: of the answers of `examples`; what a `Schema` is made of.
+    """
+
+    path: str
+    features: EncodedFeatures
+    examples: EncodedExamples
+    bad_lines: list[BadLine]
+    summary: EncodingSummary
+    combinations: frozenset[Combination]
+
+    @property
+    def dataset(self) -> TripletDataset:
+        """The samples to draw batches from."""
+        return TripletDataset(self.features)
+
+    def report(self) -> list[str]:
+        """Return the lines for the log, in Chinese: bad lines first, then what became of the others."""
+        return [*describe_bad_lines(self.bad_lines), f"{self.path}：{self.summary.report()}"]
+
+    def check(self, strict: bool) -> None:
+        """Refuse a file that holds nothing to learn from or, if `strict`, any bad line.
+
+        Raises:
+            UserError: it is such a file.
+        """
+        check_lines(self.path, len(self.examples), self.bad_lines, strict)
+        self.summary.check(self.path)
+
+
+def encode_file(
+    path: Path, tokenizer: Tokenizer, limits: tuple[int, int], workers: int = 1
+) -> Generator[EncodedFile, None, None]:
+    """Encode a file part by part, in order: a few parts are all that is held in memory.
+
+    Args:
+        path: the data file.
+        tokenizer: of the base; with several workers it has to be picklable.
+        limits: `max_source_seq_len` and `max_target_seq_len`.
+        workers: processes; with 1 this one does it itself.
+
+    Raises:
+        UserError: the file is missing, no plain file, or unreadable.
+        BrokenProcessPool: a worker was killed.
+    """
+    encode = partial(_encode_chunk, str(path), tokenizer, limits)
+    if workers == 1:
+        yield from map(encode, _read_chunks(path))
+        return
+    log(f"正在用 {workers} 个进程为 {path} 分词，结果存入缓存，下次直接读取。")
+    with contextlib.closing(map_in_workers(encode, _read_chunks(path), workers)) as chunks:
+        yield from chunks
+
+
+def _read_chunks(path: Path) -> Iterator[list[Example | BadLine]]:
+    """Yield the lines of a file in lists of about `CHUNK_CHARACTERS`."""
+    chunk: list[Example | BadLine] = []
+    characters = 0
+    for item in iter_examples(path):
+        chunk.append(item)
+        characters += 100 if isinstance(item, BadLine) else len(item.context) + len(item.target)
+        if characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _encode_chunk(
+    path: str, tokenizer: Tokenizer, limits: tuple[int, int], chunk: list[Example | BadLine]
+) -> EncodedFile:
+    examples = [item for item in chunk if isinstance(item, Example)]
+    summary = EncodingSummary(*limits)
+    return EncodedFile(
+        path,
+        EncodedFeatures.pack(list(encode_each(tokenizer, examples, summary))),
+        EncodedExamples.pack(examples),
+        [item for item in chunk if isinstance(item, BadLine)],
+        summary,
+        combinations_in(example.target for example in examples),
+    )
+
+
+# --------------------------------------------------------------------------------------------------- sinks
+
+
+class _Totals:
+    """What the parts of a file have together, beside features and examples."""
+
+    def __init__(self, limits: tuple[int, int]) -> None:
+        self.summary = EncodingSummary(*limits)
+        self.bad_lines: list[BadLine] = []
+        self.combinations: set[Combination] = set()
+
+    def add(self, part: EncodedFile) -> None:
+        """Count one part."""
+        self.summary.add_all(part.summary)
+        self.bad_lines += part.bad_lines
+        self.combinations |= part.combinations
+
+
+def encode_in_memory(path: Path, tokenizer: Tokenizer, limits: tuple[int, int]) -> EncodedFile:
+    """Encode a file, which is read once and may be a pipe.
+
+    Args:
+        path, tokenizer, limits: see `encode_file`.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    totals, features, examples = _Totals(limits), [], []
+    for part in encode_file(path, tokenizer, limits):
+        totals.add(part)
+        features.append(part.features)
+        examples.append(part.examples)
+    return EncodedFile(
+        str(path),
+        EncodedFeatures.join(features),
+        EncodedExamples.join(examples),
+        totals.bad_lines,
+        totals.summary,
+        frozenset(totals.combinations),
+    )
+
+
+def encode_into(directory: Path, path: Path, tokenizer: Tokenizer, limits: tuple[int, int]) -> None:
+    """Encode a file into a directory, on all cores if it is large.
+
+    Args:
+        directory: exists, and is empty.
+        path, tokenizer, limits: see `encode_file`.
+
+    Raises:
+        UserError: the file can't be read, or there is nothing in it to learn from.
+        OSError: a file can't be written.
+    """
+    workers = 1 if path.stat().st_size < SERIAL_BYTES else worker_count()
+    try:
+        with contextlib.closing(encode_file(path, tokenizer, limits, workers)) as parts:
+            _write(directory, limits, parts)
+    except BrokenProcessPool:
+        log("分词的工作进程被系统终止了（多半是内存不足），改在主进程中重新分词。")
+        _write(directory, limits, encode_file(path, tokenizer, limits))
+    open_encoded(directory, path).check(strict=False)
+
+
+def _write(directory: Path, limits: tuple[int, int], parts: Iterable[EncodedFile]) -> None:
+    totals = _Totals(limits)
+    kinds: list[type[_Items[Any]]] = [EncodedFeatures, EncodedExamples]
+    names = [name for kind in kinds for name in (kind.index_file, kind.data_file)]
+    written = dict.fromkeys(names, 0)  # numbers or bytes in each data file
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context((directory / name).open("wb")) for name in names}
+        for part in parts:
+            totals.add(part)
+            both: list[_Items[Any]] = [part.features, part.examples]
+            for items in both:
+                files[items.index_file].write(items.index_from(written[items.data_file]).tobytes())
+                files[items.data_file].write(items.data.tobytes())
+                written[items.data_file] += len(items.data)
+    content = {
+        "bad_lines": [(bad_line.line_number, bad_line.reason) for bad_line in totals.bad_lines],
+        "summary": dataclasses.asdict(totals.summary),
+        "combinations": sorted(totals.combinations),
+    }
+    (directory / SUMMARY_FILE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def open_encoded(directory: Path, path: Path) -> EncodedFile:
+    """Map what `encode_into` wrote.
+
+    Args:
+        directory: it.
+        path: the data file, as messages shall name it.
+
+    Raises:
+        ValueError: something is not what was written; the message says in Chinese what.
+        OSError: something is missing.
+    """
+    try:
+        content = json.loads((directory / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = EncodingSummary.from_dict(content["summary"])
+        bad_lines = [BadLine(str(path), int(number), str(reason)) for number, reason in content["bad_lines"]]
+        combinations = frozenset(Combination(*map(str, names)) for names in content["combinations"])
+        features, examples = EncodedFeatures.open(directory), EncodedExamples.open(directory)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{SUMMARY_FILE} 或它旁边的文件不合格式") from error
+    if (summary.examples, summary.tokens) != (len(features), features.lengths.sum()):
+        raise ValueError(f"{SUMMARY_FILE} 与 {EncodedFeatures.index_file} 对不上")
+    if damage := features.find_damage() or examples.find_damage():
+        raise ValueError(damage)
+    return EncodedFile(str(path), features, examples, bad_lines, summary, combinations)
