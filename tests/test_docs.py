@@ -17,6 +17,10 @@ CHINESE = [
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if ENGLISH_DOCS not in page.parents),
 ]
 BESIDE_THE_DATA = [ROOT / "data" / "README.md", ROOT / "models" / "chatglm-tiny" / "README.md"]
+OTHERS_OPTIONS = (  # of other programs that pages name
+    "multi_gpu num_processes num_machines config_file machine_rank main_process_ip nproc_per_node local_dir "
+    "extra_index_url logdir"
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -60,6 +64,17 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- \ufe0f]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+@functools.cache
+def known_options() -> set[str]:
+    """The options of all commands, without dashes: knobs, and what is declared in any source."""
+    sources = [path for path in ROOT.rglob("*.py") if not {".venv", "tests"} & set(path.parts)]
+    declared = {name for path in sources for name in re.findall(r'"--(\w[\w-]*)"', text_of(path))}
+    return {name.replace("-", "_") for name in declared} | {
+        *ProjectConfig().to_dict(),
+        *OTHERS_OPTIONS.split(),
+    }
+
+
 def broken_links(page: Path) -> list[str]:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
@@ -73,7 +88,7 @@ def broken_links(page: Path) -> list[str]:
 
 
 def missing_names(page: Path) -> list[str]:
-    """Modules, scripts, make targets, files and tests that a page names and that aren't there."""
+    """Modules, scripts, options, make targets, files and tests that a page names and that aren't there."""
     text = text_of(page)
     missing = []
     for module in re.findall(r"python -m ([a-z_]+(?:\.[a-z_0-9]+)*)", text):
@@ -94,6 +109,8 @@ def missing_names(page: Path) -> list[str]:
     ):
         places = (ROOT / file, ROOT / "tests" / file, page.parent / file)
         missing += [file] if not any(place.exists() for place in places) else []
+    options = re.findall(r"(?<![\w-])--(\w[\w-]*)", text)
+    missing += [f"--{name}" for name in options if name.replace("-", "_") not in known_options()]
     return missing
 
 
@@ -129,7 +146,7 @@ def test_what_is_named_exists() -> None:
 def test_what_the_checks_find(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "# A b\n[x](nothing.md) [y](#a-b) [z](#c)\n`make nothing` `python -m utils.nothing`\n"
+        "# A b\n[x](nothing.md) [y](#a-b) [z](#c)\n`make nothing` `python -m utils.nothing --no_such`\n"
         "`python nothing.py` `utils/nothing.py` `training/test_kills.py::test_nothing`\n"
         "```bash\nls  -l # all\n```\n",
         encoding="utf-8",
@@ -137,6 +154,7 @@ def test_what_the_checks_find(tmp_path: Path) -> None:
     assert broken_links(page) == ["nothing.md", "#c"]
     assert set(missing_names(page)) == {
         "utils.nothing",
+        "--no_such",
         "nothing.py",
         "nothing",
         "utils/nothing.py",
