@@ -6,7 +6,6 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,64 +14,15 @@ from transformers import GenerationConfig
 
 from extraction.decoding.decoder import Answer, ConstrainedDecoder, Statistics
 from extraction.decoding.grammar import AnswerGrammar, Constraint
-from extraction.decoding.source_text import Span
 from extraction.parsing import AnswerStatus, parse_answer
+from extraction.result import Extraction, Span
 from extraction.splitting import asks_for_triplets, split_sentence
 from task.prompt import EncodedPrompt, build_prompt, encode_prompt
+from task.schema import Schema
 from task.triplets import Triplet, format_target
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """What came of one sentence.
-
-    Args:
-        triplets: without duplicates, in the order of the answer. Empty both for "nothing to extract" and for
-            an answer that gave no result; `problem` tells them apart.
-        raw: the answer as generated, without `<eop>`; under a constraint, all its triplets in the notation
-            of training data.
-        status: how the answer was read.
-        truncated: the token budget ended before the answer did.
-        source_truncated: the sentence was cut at its end to fit the prompt's length.
-        error: what stopped the generation of this sentence; then there is no answer.
-        scores: the model's probability of each triplet; only under a constraint and if asked for.
-        spans: where object and subject of each triplet stand in the sentence, if they do; only under a
-            constraint.
-    """
-
-    triplets: list[Triplet] = field(default_factory=list)
-    raw: str = ""
-    status: AnswerStatus = AnswerStatus.INVALID
-    truncated: bool = False
-    source_truncated: bool = False
-    error: str | None = None
-    scores: list[float] = field(default_factory=list)
-    spans: list[tuple[Span | None, Span | None]] = field(default_factory=list)
-
-    @property
-    def problem(self) -> str | None:
-        """Why `triplets` is not a result, in Chinese; None if it is one."""
-        if self.error is not None:
-            return f"生成失败：{self.error}"
-        if self.status is AnswerStatus.INVALID:
-            cut = "在长度上限内没有结束，" if self.truncated else ""
-            return f"模型的回答{cut}不是可用的三元组 JSON"
-        return None
-
-    def to_list(self, with_scores: bool = False, with_spans: bool = False) -> list[dict[str, Any]]:
-        """Return the triplets for JSON, with `score`, `object_span` and `subject_span` if wanted."""
-        items: list[dict[str, Any]] = [triplet._asdict() for triplet in self.triplets]
-        for index, item in enumerate(items):
-            if with_scores:
-                item["score"] = round(self.scores[index], 4)
-            if with_spans:
-                item["object_span"], item["subject_span"] = (
-                    span and list(span) for span in self.spans[index]
-                )
-        return items
 
 
 class _Piece(NamedTuple):
@@ -100,6 +50,8 @@ class TripletExtractor:
             repairs its answers. Other prompts are always answered freely.
         with_scores: compute the triplets' probabilities; needs a constraint.
         min_score: leave out triplets below this probability.
+        half_right_score: triplets with a score below it are rather wrong than right (see `Reliability`). Not
+            acted upon here: those who show results mark them.
 
     Raises:
         UserError: prompt and answer together are longer than the model's context.
@@ -117,6 +69,7 @@ class TripletExtractor:
         constraint: Constraint | None = None,
         with_scores: bool = False,
         min_score: float = 0.0,
+        half_right_score: float | None = None,
     ) -> None:
         limit = model.config.max_sequence_length
         if max_source_seq_len + max_new_tokens > limit:
@@ -132,6 +85,7 @@ class TripletExtractor:
         self.constraint = constraint
         self.with_scores = with_scores or min_score > 0
         self.min_score = min_score
+        self.half_right_score = half_right_score
         self.statistics = Statistics()  # of constrained decoding
         self.generation_config = GenerationConfig(
             max_new_tokens=max_new_tokens,
@@ -142,6 +96,11 @@ class TripletExtractor:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
+
+    @property
+    def schema(self) -> Schema | None:
+        """The combinations that answers are limited to; None if they are not."""
+        return self.constraint.schema if self.constraint is not None else None
 
     def extract_one(self, sentence: str) -> Extraction:
         """Extract the triplets of one sentence."""

@@ -1,34 +1,39 @@
-"""Sentence files in, JSONL out: results written as they come; a restart goes on after the last whole line."""
+"""Records in, JSON lines out: results written as they come; a restart goes on after the last whole line."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from extraction.extractor import Extraction
 from extraction.parsing import AnswerStatus
+from extraction.records import Record
+from extraction.result import Extraction, Extractor
 from utils.common_utils import UserError, to_json
+from utils.progress import Progress
 
 # Fields that an output line adds to those of its input; fields of these names in the input are replaced.
 RESULT_FIELDS = ("triplets", "repaired", "truncated", "source_truncated", "error", "raw")
-
-
-class Record(NamedTuple):
-    """One line of an input file: its fields (among them `text`), and why no sentence can be had from it."""
-
-    fields: dict[str, Any]
-    problem: str | None = None
+# Batches of records worked on together, one group after the other. Rows that finish make room for others, so
+# the larger the better; the first results shall be there soon, so small ones first.
+GROUP_BATCHES = (1, 2, 4, 8)
+MAX_RESULT_BYTES = 1 << 24  # of a line beyond its input's fields; answers are limited to some thousand tokens
+# Formats that results can't be written in (yet).
+_FOREIGN_SUFFIXES = (
+    *(".csv", ".tsv", ".xlsx", ".xls", ".ods", ".et", ".docx", ".doc", ".pdf", ".md", ".html", ".htm"),
+    *(".xml", ".yaml", ".yml", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".sqlite3"),
+    *(".ttl", ".nt", ".nq", ".rdf", ".owl", ".graphml", ".gexf", ".cypher", ".gz", ".zip"),
+)
 
 
 @dataclass
@@ -38,6 +43,29 @@ class FileSummary:
     resumed: int = 0
     written: int = 0
     failed: int = 0
+    extracted: int = 0  # of those written: by the model
+
+    def describe(self, place: str, loading: float, extracting: float) -> list[str]:
+        """Return what there is to say at the end, in Chinese lines.
+
+        Args:
+            place: where the results are.
+            loading, extracting: the seconds that both took in this run.
+        """
+        whole = self.resumed + self.written
+        lines = [f"共 {whole} 行（其中 {self.resumed} 行是上次完成的），结果在 {place}。"]
+        if self.resumed:
+            lines.append(
+                "上次完成的行没有重新抽取；要换用别的选项，或重试带 error 字段的行，请另用一个 --output。"
+            )
+        if self.extracted:
+            lines.append(
+                f"本次抽取 {self.extracted} 句，用时 {extracting:.1f} 秒，"
+                f"平均 {self.extracted / max(extracting, 1e-9):.2f} 句/秒（另用 {loading:.1f} 秒加载模型）。"
+            )
+        if self.failed:
+            lines.append(f"{self.failed} 行没有得到结果，原因见输出中的 error 字段。")
+        return lines
 
 
 def check_output(path: Path, what: str = "输出文件", option: str = "--output") -> None:
@@ -58,54 +86,243 @@ def check_output(path: Path, what: str = "输出文件", option: str = "--output
         raise UserError(f"写不了{what} {path}：没有写权限，请检查权限或换一个 {option}。")
 
 
-def write_results(
-    records: Iterable[Record],
-    output: Path,
-    extract: Callable[[list[str]], Iterable[tuple[int, Extraction]]],
-    window: int,
-    summary: FileSummary,
-    render: Callable[[Extraction], list[dict[str, Any]]] = Extraction.to_list,
-) -> Iterator[int]:
-    """Extract the sentences of records and append one JSON line for each to `output`.
+def output_name_problem(path: Path) -> str | None:
+    """Say what to do about a name that promises another format than JSON lines; None if it does not."""
+    if (suffix := path.suffix.lower()) not in _FOREIGN_SUFFIXES:
+        return None
+    return (
+        f"--output {path}：还不能直接写成 {suffix} 格式，结果是 JSONL（每行一个 JSON 对象）："
+        f"请写成 {path.with_suffix('.jsonl')}，再转换成需要的格式。"
+    )
+
+
+def result_fields(
+    extraction: Extraction, with_scores: bool = False, with_spans: bool = False
+) -> dict[str, Any]:
+    """Return what an output line adds to the fields of its input: triplets, flags, and what went wrong."""
+    result: dict[str, Any] = {"triplets": extraction.to_list(with_scores, with_spans)}
+    flags = {
+        "repaired": extraction.status is AnswerStatus.REPAIRED,
+        "truncated": extraction.truncated,
+        "source_truncated": extraction.source_truncated,
+    }
+    result |= {name: flag for name, flag in flags.items() if flag}
+    if extraction.problem is not None:
+        result |= {"error": extraction.problem, "raw": extraction.raw}
+    return result
+
+
+class ResultFile:
+    """A file of results, one line for each record: what an earlier run left is read along with the input.
 
     Args:
-        records: the lines of the input file, in order.
-        output: may hold the first lines of the same job, cut off anywhere.
-        extract: called with the sentences of up to `window` records; gives their results, with their
-            indices, in any order. A line is written as soon as it and all before it are there. A restart
-            repeats the calls of an uninterrupted run from its window on, so that batches, and with them the
-            results, are the same.
-        window: records worked on together.
-        summary: counts along; still valid when the iteration is broken off.
-        render: writes the triplets of an extraction for JSON.
-
-    Yields:
-        The number of lines done in each window.
-
-    Raises:
-        UserError: `output` holds something else than results of these records; it is left as it is.
+        path: may hold the first lines of the same job, cut off anywhere.
     """
-    records = iter(records)
-    existing = _Existing(output)
-    writer = None
-    try:
-        while group := list(islice(records, window)):
-            heads = [_head(record.fields) for record in group]
-            done = existing.match(heads, summary) if writer is None else 0
-            for result in _in_order(group, extract, render, done):
-                writer = writer or existing.continue_writing()
-                writer.write(heads[done] + b", " + _dump(result)[1:] + b"\n")
-                writer.flush()
-                summary.written += 1
-                summary.failed += "error" in result
-                done += 1
-            yield len(group)
-        if writer is None:
-            existing.check_end()
-    finally:
-        existing.close()
-        if writer is not None:
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader: BinaryIO | None = path.open("rb") if path.exists() else None
+        self._writer: BinaryIO | None = None
+        self._end = 0  # of the last whole line that matched
+
+    def match(self, heads: list[bytes], summary: FileSummary) -> int:
+        """Count the lines already there for these records; the first missing one ends the old results.
+
+        Args:
+            heads: how the lines begin.
+            summary: counts along.
+
+        Raises:
+            UserError: the file holds something else than results of these records.
+        """
+        for done, head in enumerate(heads):
+            limit = len(head) + MAX_RESULT_BYTES  # what is longer is none of ours
+            line = self._reader.readline(limit) if self._reader else b""
+            if not line.endswith(b"\n"):
+                # Cut off: it must be a beginning of this line, or this is not our file.
+                if len(line) == limit or not (line.startswith(head) or head.startswith(line)):
+                    raise self._foreign(summary.resumed)
+                return done
+            if not line.startswith(head + b", ") or (result := _loads(line)) is None:
+                raise self._foreign(summary.resumed)
+            self._end += len(line)
+            summary.resumed += 1
+            summary.failed += "error" in result
+        return len(heads)
+
+    def check_end(self) -> None:
+        """Make sure that the file holds no more lines than the input.
+
+        Raises:
+            UserError: it does.
+        """
+        if self._reader and self._reader.read(1):
+            raise UserError(f"输出文件 {self._path} 的行比输入多，不是这个输入的结果，请换一个 --output。")
+
+    def write(self, line: bytes) -> None:
+        """Append a line, behind the last whole one of an earlier run.
+
+        Raises:
+            UserError: another process is writing the file.
+        """
+        if self._writer is None:
+            self._writer = self._continue_writing()
+        self._writer.write(line)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        for file in (self._reader, self._writer):
+            if file is not None:
+                file.close()
+
+    def _continue_writing(self) -> BinaryIO:
+        if self._reader:
+            self._reader.close()
+        writer = self._path.open("r+b" if self._path.exists() else "wb")
+        try:
+            if fcntl is not None:  # not on Windows; the system drops the lock with the process
+                fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             writer.close()
+            raise UserError(f"另一个进程正在写 {self._path}，请等它结束，或换一个 --output。") from error
+        except OSError:  # a file system without locks
+            pass
+        writer.truncate(self._end)
+        writer.seek(self._end)
+        return writer
+
+    def _foreign(self, done: int) -> UserError:
+        return UserError(
+            f"输出文件 {self._path} 的第 {done + 1} 行与输入对不上，不是这个输入的结果，请换一个 --output。"
+        )
+
+
+class ResultStream:
+    """The standard output, or a pipe, as a place for results: nothing is there from an earlier run."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def match(self, heads: list[bytes], summary: FileSummary) -> int:
+        """Return 0: nothing is there yet."""
+        return 0
+
+    def check_end(self) -> None:
+        """Find nothing to complain about."""
+
+    def write(self, line: bytes) -> None:
+        """Write a line."""
+        self._stream.write(line)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leave the stream open: it is not ours."""
+
+
+@dataclass
+class _Group:
+    """Records worked on together, how their output lines begin, and how many of those are there already."""
+
+    records: list[Record]
+    heads: list[bytes]
+    done: int = 0
+
+
+class FileJob:
+    """The records of a file, to be extracted into a place for results, in groups of batches.
+
+    First `find_rest` reads what an earlier run left; if there is anything to do, a model is loaded, and
+    `finish` extracts the rest. A restart repeats the calls of an uninterrupted run from its group on, so that
+    batches, and with them the results, are the same.
+
+    Args:
+        records: in the order of the input file.
+        output: where the lines go.
+        batch_size: sentences generated together.
+        with_scores, with_spans: what lines say of their triplets.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        output: ResultFile | ResultStream,
+        batch_size: int,
+        with_scores: bool = False,
+        with_spans: bool = False,
+    ) -> None:
+        self.summary = FileSummary()  # counts along; valid at any time
+        self._output = output
+        self._groups = _in_groups(iter(records), batch_size)
+        self._details = with_scores, with_spans
+        self._unfinished: _Group | None = None
+
+    def find_rest(self) -> bool:
+        """Pass over what an earlier run has done; tell whether anything is left to do.
+
+        Raises:
+            UserError: the output holds something else than results of these records; it is left as it is.
+        """
+        for group in self._groups:
+            group.done = self._output.match(group.heads, self.summary)
+            if group.done < len(group.heads):
+                self._unfinished = group
+                return True
+        self._output.check_end()
+        return False
+
+    def finish(self, extractor: Extractor, progress: Progress) -> None:
+        """Extract what is left, and write each line as soon as it and all before it are there."""
+        rest = [] if self._unfinished is None else [self._unfinished]
+        progress.skip(self.summary.resumed)
+        for group in chain(rest, self._groups):
+            for fields in self._results(group, extractor, progress):
+                self._output.write(group.heads[group.done] + b", " + _dump(fields)[1:] + b"\n")
+                self.summary.written += 1
+                self.summary.failed += "error" in fields
+                group.done += 1
+
+    def close(self) -> None:
+        """Close the output."""
+        self._output.close()
+
+    def _results(self, group: _Group, extractor: Extractor, progress: Progress) -> Iterator[dict[str, Any]]:
+        """Yield what the lines of a group add to their input's, from its first unfinished one on."""
+        ready: dict[int, dict[str, Any]] = {
+            place: {"triplets": [], "error": record.problem}
+            for place, record in enumerate(group.records)
+            if record.problem is not None
+        }
+        good = [place for place in range(len(group.records)) if place not in ready]
+        progress.skip(sum(place >= group.done for place in ready))
+        yield from _take(ready, group)
+        if group.done == len(group.records):
+            return  # all that is left was bad
+        for number, extraction in extractor.stream(
+            [str(group.records[place].fields["text"]) for place in good]
+        ):
+            place = good[number]
+            if place < group.done:  # written by an earlier run; here as company only
+                continue
+            ready[place] = result_fields(extraction, *self._details)
+            self.summary.extracted += 1
+            progress.advance()
+            yield from _take(ready, group)
+
+
+def _take(ready: dict[int, dict[str, Any]], group: _Group) -> Iterator[dict[str, Any]]:
+    """Yield the results that are next in turn; the caller counts `group.done` up."""
+    while group.done in ready:
+        yield ready.pop(group.done)
+
+
+def _in_groups(records: Iterator[Record], batch_size: int) -> Iterator[_Group]:
+    sizes = chain(GROUP_BATCHES, iter(lambda: GROUP_BATCHES[-1], None))
+    for batches in sizes:
+        group = list(islice(records, batches * batch_size))
+        if not group:
+            return
+        yield _Group(group, [_head(record.fields) for record in group])
 
 
 def _dump(fields: dict[str, Any]) -> bytes:
@@ -131,105 +348,6 @@ def _without_nan(value: Any) -> Any:
 def _head(fields: dict[str, Any]) -> bytes:
     """Return the beginning of an output line: the input's fields, without the closing brace."""
     return _dump({name: value for name, value in fields.items() if name not in RESULT_FIELDS})[:-1]
-
-
-def _in_order(
-    group: list[Record],
-    extract: Callable[[list[str]], Iterable[tuple[int, Extraction]]],
-    render: Callable[[Extraction], list[dict[str, Any]]],
-    first: int,
-) -> Iterator[dict[str, Any]]:
-    """Yield what the output lines of records add to their input's, from the `first` one on, as it comes."""
-    if first == len(group):
-        return
-    results: dict[int, dict[str, Any]] = {
-        place: {"triplets": [], "error": record.problem}
-        for place, record in enumerate(group)
-        if record.problem is not None
-    }
-    good = [place for place in range(len(group)) if place not in results]
-    extractions = extract([str(group[place].fields["text"]) for place in good]) if good else ()
-
-    def ready() -> Iterator[dict[str, Any]]:
-        nonlocal first
-        while first in results:
-            yield results[first]
-            first += 1
-
-    yield from ready()
-    for number, extraction in extractions:
-        results[good[number]] = _result(extraction, render)
-        yield from ready()
-
-
-def _result(extraction: Extraction, render: Callable[[Extraction], list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the fields that an output line adds to its input's."""
-    result: dict[str, Any] = {"triplets": render(extraction)}
-    flags = {
-        "repaired": extraction.status is AnswerStatus.REPAIRED,
-        "truncated": extraction.truncated,
-        "source_truncated": extraction.source_truncated,
-    }
-    result |= {name: flag for name, flag in flags.items() if flag}
-    if extraction.problem is not None:
-        result |= {"error": extraction.problem, "raw": extraction.raw}
-    return result
-
-
-class _Existing:
-    """What an earlier run left in the output file, read along with the input."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._reader: BinaryIO | None = path.open("rb") if path.exists() else None
-        self._end = 0  # of the last whole line that matched
-
-    def match(self, heads: list[bytes], summary: FileSummary) -> int:
-        """Count the lines already there for these records; the first missing one ends the old results."""
-        for done, head in enumerate(heads):
-            line = self._reader.readline() if self._reader else b""
-            if not line.endswith(b"\n"):
-                # Cut off: it must be a beginning of this line, or this is not our file.
-                if not (line.startswith(head) or head.startswith(line)):
-                    raise self._foreign(summary.resumed)
-                return done
-            if not line.startswith(head + b", ") or (result := _loads(line)) is None:
-                raise self._foreign(summary.resumed)
-            self._end += len(line)
-            summary.resumed += 1
-            summary.failed += "error" in result
-        return len(heads)
-
-    def check_end(self) -> None:
-        """Make sure that the file holds no more lines than the input."""
-        if self._reader and self._reader.read(1):
-            raise UserError(f"输出文件 {self._path} 的行比输入多，不是这个输入的结果，请换一个 --output。")
-
-    def continue_writing(self) -> BinaryIO:
-        """Open the file for writing behind the last whole line."""
-        self.close()
-        writer = self._path.open("r+b" if self._path.exists() else "wb")
-        try:
-            if fcntl is not None:  # not on Windows; the system drops the lock with the process
-                fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            writer.close()
-            raise UserError(f"另一个进程正在写 {self._path}，请等它结束，或换一个 --output。") from error
-        except OSError:  # a file system without locks
-            pass
-        writer.truncate(self._end)
-        writer.seek(self._end)
-        return writer
-
-    def close(self) -> None:
-        """Stop reading."""
-        if self._reader:
-            self._reader.close()
-
-    def _foreign(self, done: int) -> UserError:
-        return UserError(
-            f"输出文件 {self._path} 的第 {done + 1} 行与输入对不上，不是这个输入的结果，请换一个 --output。"
-        )
 
 
 def _loads(line: bytes) -> dict[str, Any] | None:

@@ -108,6 +108,7 @@ class Shards:
                 sum(item.resumed for item in summaries),
                 sum(item.written for item in summaries),
                 sum(item.failed for item in summaries),
+                sum(item.extracted for item in summaries),
             )
         gather_object([None])  # a process that ends before the files are joined would end the first one too
         return summary

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
-from extraction.decoding.source_text import NO_BLANK, SourceText, Span, escape, normalise
+from extraction.decoding.source_text import NO_BLANK, SourceText, escape, normalise
 from extraction.decoding.vocabulary import vocabulary_of
+from extraction.result import Span
 from task.schema import Combination, Schema
 from task.triplets import Triplet, format_target
 

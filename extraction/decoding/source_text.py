@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NamedTuple
 
 from bases.interface import UNKNOWN_CHARACTER, BaseTokenizer
-
-
-class Span(NamedTuple):
-    """A part of the sentence as typed: `sentence[start:end]`."""
-
-    start: int
-    end: int
-
+from extraction.result import Span
 
 # What a value begins with, escaped as in JSON: no blank, and no escaped one.
 NO_BLANK = re.compile(r'[^ \\]|\\["\\bu]')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from extraction.decoding.source_text import normalise
 from extraction.evaluation.metrics import Report
 from extraction.evaluation.reliability import Reliability
-from extraction.extractor import Extraction, TripletExtractor
+from extraction.result import Extraction, Extractor
 from task.prompt import split_context
-from task.triplets import Triplet, is_triplet_target, parse_target
+from task.schema import Schema
+from task.triplets import Combination, Triplet, combination_of, is_triplet_target, parse_target
+
+SHOWN_PREDICATES = 20
 
 
 @dataclass
@@ -24,6 +28,8 @@ class Evaluation:
     classification_errors: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)  # generation failed; scored as invalid
     unusable: list[dict[str, str]] = field(default_factory=list)  # the reference can't be read; not scored
+    outside_schema: Counter[Combination] = field(default_factory=Counter)  # expected, but never to be had
+    unknown_predicates: set[str] = field(default_factory=set)  # of those: whatever their types
 
     def to_dict(self, max_errors: int | None = None) -> dict[str, Any]:
         """Return everything for JSON, the lists of errors in full or up to `max_errors` each."""
@@ -36,6 +42,14 @@ class Evaluation:
                 "correct": correct,
                 "accuracy": correct / self.classification_lines if self.classification_lines else 0.0,
                 "errors": self.classification_errors[:max_errors],
+            },
+            "outside_schema": {
+                "triplets": self.outside_schema.total(),
+                "combinations": [
+                    {**combination._asdict(), "triplets": count}
+                    for combination, count in self.outside_schema.most_common()
+                ],
+                "unknown_predicates": sorted(self.unknown_predicates),
             },
             "failure_count": len(self.failures),
             "failures": self.failures[:max_errors],
@@ -51,6 +65,8 @@ class Evaluation:
         if total := self.classification_lines:
             correct = total - len(self.classification_errors)
             lines.append(f"分类 {total} 句，答案一致 {correct}（{correct / total:.1%}）")
+        if self.outside_schema:
+            lines.append(self._describe_outside())
         lines += [f"失败：{item['sentence']}：{item['error']}" for item in self.failures + self.unusable]
         for error in self.report.errors[:max_errors]:
             lines.append(f"错例：{error.sentence}")
@@ -58,9 +74,24 @@ class Evaluation:
                 lines += [f"  {label}（{t.subject}，{t.predicate}，{t.object}）" for t in triplets]
         return "\n".join(lines)
 
+    def _describe_outside(self) -> str:
+        """Say which expected triplets the schema rules out."""
+        counts: Counter[str] = Counter()
+        for combination, count in self.outside_schema.items():
+            counts[combination.predicate] += count
+        named = "、".join(
+            f"{name}（{count} 个{'，谓语本身就没有' if name in self.unknown_predicates else ''}）"
+            for name, count in counts.most_common(SHOWN_PREDICATES)
+        )
+        more = "等" if len(counts) > SHOWN_PREDICATES else ""
+        return (
+            f"标准答案里有 {counts.total()} 个三元组的关系不在允许的范围（schema.json）内，约束下抽不出来："
+            f"{named}{more}。"
+        )
+
 
 def evaluate(
-    extractor: TripletExtractor,
+    extractor: Extractor,
     contexts: Sequence[str],
     targets: Sequence[str],
     on_progress: Callable[[int], None] | None = None,
@@ -79,11 +110,15 @@ def evaluate(
         extractions[index] = extraction
         if on_progress is not None:
             on_progress(1)
-    return score(contexts, targets, extractions, extractor.tokenizer)
+    return score(contexts, targets, extractions, extractor.tokenizer, extractor.schema)
 
 
 def score(
-    contexts: Sequence[str], targets: Sequence[str], extractions: Mapping[int, Extraction], tokenizer: Any
+    contexts: Sequence[str],
+    targets: Sequence[str],
+    extractions: Mapping[int, Extraction],
+    tokenizer: Any,
+    schema: Schema | None = None,
 ) -> Evaluation:
     """Compare answers with targets; for callers that run `TripletExtractor.stream` themselves.
 
@@ -91,6 +126,7 @@ def score(
         contexts, targets: see `evaluate`.
         extractions: an answer for every context, by the context's index.
         tokenizer: that of the extractor.
+        schema: what its answers are limited to; expected triplets outside are counted.
 
     Raises:
         KeyError: an answer is missing.
@@ -100,13 +136,20 @@ def score(
         sentence, extraction = split_context(context)[1], extractions[index]
         if extraction.error is not None:
             evaluation.failures.append({"sentence": sentence, "error": extraction.error})
-        _count(evaluation, sentence, target, extraction, tokenizer)
+        expected = _count(evaluation, sentence, target, extraction, tokenizer)
+        if schema is not None:
+            evaluation.outside_schema.update(combination_of(t) for t in expected if t not in schema)
+    if schema is not None:
+        known = {combination.predicate for combination in schema.combinations}
+        predicates = {combination.predicate for combination in evaluation.outside_schema}
+        evaluation.unknown_predicates = predicates - known
     return evaluation
 
 
 def _count(
     evaluation: Evaluation, sentence: str, target: str, extraction: Extraction, tokenizer: Any
-) -> None:
+) -> list[Triplet]:
+    """Count a line; return the triplets that its target holds."""
     if not is_triplet_target(target):
         evaluation.classification_lines += 1
         # The model can't write full-width forms and the like: both sides as the tokenizer sees them.
@@ -115,19 +158,20 @@ def _count(
             evaluation.classification_errors.append(
                 {"sentence": sentence, "expected": target, "answer": extraction.raw}
             )
-        return
+        return []
     try:
-        expected = parse_target(target)
+        references = parse_target(target)
     except ValueError as error:
         evaluation.unusable.append({"sentence": sentence, "error": f"标准答案无法读取：{error}"})
-    else:
-        triplets = extraction.triplets
-        if triplets and not extraction.spans:  # written freely, so again as the tokenizer sees it
-            triplets, expected = (
-                [Triplet(*(normalise(value, tokenizer).strip() for value in triplet)) for triplet in each]
-                for each in (triplets, expected)
-            )
-            sentence = normalise(sentence, tokenizer)
-        evaluation.report.add(sentence, triplets, expected, extraction.status)
-        for triplet, score in zip(triplets, extraction.scores, strict=False):
-            evaluation.reliability.add(score, triplet in expected)
+        return []
+    triplets, expected = extraction.triplets, references
+    if triplets and not extraction.spans:  # written freely, so again as the tokenizer sees it
+        triplets, expected = (
+            [Triplet(*(normalise(value, tokenizer).strip() for value in triplet)) for triplet in each]
+            for each in (triplets, expected)
+        )
+        sentence = normalise(sentence, tokenizer)
+    evaluation.report.add(sentence, triplets, expected, extraction.status)
+    for triplet, probability in zip(triplets, extraction.scores, strict=False):
+        evaluation.reliability.add(probability, triplet in expected)
+    return references

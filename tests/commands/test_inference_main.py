@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ import pytest
 import torch
 
 import inference_triplet
+from bases.adapter import AdapterMeta
+from extraction import files, loading
 from extraction.extractor import TripletExtractor
 from extraction.files import check_output
-from inference_triplet import main, parse_arguments, read_records, to_json
+from inference_triplet import main
 from task.prompt import build_prompt
 from task.triplets import Triplet, format_target
 from tests.helpers.extraction_samples import (
@@ -130,7 +132,7 @@ def test_text_in_another_field(run: Callable[..., tuple[int, str, str]], tmp_pat
     assert code == 1
     assert lines[0] == {"id": 1, "content": NOVEL, "text": NOVEL, "triplets": as_json(NOVEL_TRIPLETS)}
     assert lines[1] == {"id": 2, "text": "", "triplets": [], "error": "缺少字段 content"}
-    assert "句/秒（含加载模型）" in err
+    assert re.search(r"本次抽取 1 句，用时 [\d.]+ 秒，平均 [\d.]+ 句/秒（另用 [\d.]+ 秒加载模型）。", err)
 
 
 def test_bare_base_answers_as_before(tiny_run: TinyRun, capsys: Capture) -> None:
@@ -152,14 +154,65 @@ def test_demo(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.Monk
 
 
 def test_interactive_piped(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    text = f"{FILM}\n\n{NOVEL}\n退出\n{RAIN}\n".encode()
+    text = f"{FILM}\n\nhelp\n{NOVEL}\n退出\n{RAIN}\n".encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text), "utf-8"))
-    code, out, _ = run("--interactive")
-    first, second = out.split("]\n")[:2]
+    code, out, err = run("--interactive")
     assert code == 0
-    assert json.loads(first + "]") == as_json(FILM_TRIPLETS)
-    assert json.loads(second + "]") == as_json(NOVEL_TRIPLETS)
-    assert out.count("[\n") == 2
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"text": FILM, "triplets": as_json(FILM_TRIPLETS)},
+        {"text": NOVEL, "triplets": as_json(NOVEL_TRIPLETS)},
+    ]
+    assert "粘贴多行时一行一句" in err
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        ("json", json.dumps(as_json(NOVEL_TRIPLETS), ensure_ascii=False, indent=2) + "\n"),
+        ("line", r"活着 —作者→ 余华  [01]\.\d\d\n"),
+        (
+            "table",
+            r"主语 +主语类型 +关系 +宾语 +宾语类型 +置信度\n活着 +图书作品 +作者 +余华 +人物 +[01]\.\d\d\n",
+        ),
+    ],
+)
+def test_formats(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, way: str, expected: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(NOVEL.encode()), "utf-8"))
+    code, out, _ = run("--interactive", "--format", way)
+    assert code == 0
+    assert out == expected if way == "json" else re.fullmatch(expected, out)
+    assert run("--text", NOVEL, "--format", way)[1] == out
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_sees_scores_and_doubts(
+    run: Callable[..., tuple[int, str, str]], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    nonsense = "hello world, Tom directed Titanic"
+    monkeypatch.setattr(AdapterMeta, "half_right_score", 0.99, raising=False)
+    code, _, err = run("--text", nonsense + FILM, adapter=copy)
+    first = json.loads(screen.getvalue())[0]
+    assert (code, first["score"] < 0.99) == (0, True)
+    line = f"{first['subject']} —{first['predicate']}→ {first['object']}  {first['score']:.2f}"
+    assert f"存疑：{line}" in err
+    assert "置信度低于 0.99，验证集上这样的三元组多半是错的；--min_score 0.99 可以略去它们。" in err
+
+
+def test_without_a_person_nothing_is_marked(
+    run: Callable[..., tuple[int, str, str]], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AdapterMeta, "half_right_score", 1.0, raising=False)
+    code, out, err = run("--text", NOVEL, adapter=copy)
+    assert (code, json.loads(out)) == (0, as_json(NOVEL_TRIPLETS))
+    assert "存疑" not in out + err
 
 
 def test_interactive_goes_on_after_a_bad_line_and_an_interrupt(
@@ -223,7 +276,7 @@ def test_sentences_in_a_text_file(run: Callable[..., tuple[int, str, str]], tmp_
     assert lines[2] == {"line": 4, "text": "\ufffd\ufffd", "triplets": [], "error": lines[2]["error"]}
     assert lines[2]["error"].startswith("不是 UTF-8 编码，第 1 个字节处出错")
     assert lines[3] == {"text": RAIN, "triplets": []}
-    assert "已完成 4 句" in err
+    assert "已完成 4/4 句" in err
     assert "共 4 行（其中 0 行是上次完成的）" in err
     assert "没有重新抽取" not in err
     assert "1 行没有得到结果，原因见输出中的 error 字段" in err
@@ -244,99 +297,6 @@ def test_sentences_in_a_jsonl_file(run: Callable[..., tuple[int, str, str]], tmp
     assert "加载模型" not in err  # nothing left to do
 
 
-def test_bad_lines_of_a_jsonl_file_are_kept(tmp_path: Path) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_bytes(
-        b'{"text": 3, "id": 1}\n{"id": 2}\n{"text": " "}\nnot json\n\n[1]\n{"text": "\xff"}\n{"text": "a"}\n'
-    )
-    records = list(read_records(source))
-    assert [record.fields for record in records] == [
-        {"text": 3, "id": 1},
-        {"id": 2, "text": ""},
-        {"text": " "},
-        {"line": 4, "text": "not json"},
-        {"line": 6, "text": "[1]"},
-        {"line": 7, "text": '{"text": "\ufffd"}'},
-        {"text": "a"},
-    ]
-    problems = [record.problem for record in records]
-    assert problems[-1] is None
-    expected = [
-        "应当是字符串",
-        "缺少字段 text",
-        "是空的",
-        "不是合法的 JSON",
-        "应当是 JSON 对象",
-        "不是 UTF-8",
-    ]
-    for problem, part in zip(problems, expected, strict=False):
-        assert problem is not None
-        assert part in problem
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "texts"),
-    [
-        ("a.txt", '\n{"text": "甲"}\n', ["甲"]),
-        ("a.txt", '{甲}\n{"text": "乙"}\n', ["{甲}", '{"text": "乙"}']),
-        ("a.txt", "甲\u2028乙\x85丙\n 丁 \n", ["甲\u2028乙\x85丙", " 丁 "]),
-        ("a.NDJSON", '{"text": "甲"}', ["甲"]),
-        ("a", "", []),
-        ("a", "[" * 100_000, ["[" * 100_000]),
-    ],
-)
-def test_format_of_an_input_file(tmp_path: Path, name: str, content: str, texts: list[str]) -> None:
-    (tmp_path / name).write_text(content, encoding="utf-8")
-    assert [record.fields["text"] for record in read_records(tmp_path / name)] == texts
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["第 {} 句。", '{{"id": {0}, "text": "第 {0} 句。"}}'],
-    ids=["plain", "json"],
-)
-def test_an_input_that_is_a_pipe(tmp_path: Path, line: str) -> None:
-    """A pipe can be read once only: nothing of it may be lost to a look at its format."""
-    pipe, count = tmp_path / "pipe", 10_000
-    content = ("\ufeff\n \n" + "".join(line.format(number) + "\n" for number in range(count))).encode()
-    assert len(content) > 2 * 65536  # what a pipe holds
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=[content], daemon=True)
-    writer.start()
-    records = list(read_records(pipe))
-    writer.join(timeout=10)
-    assert [record.fields["text"] for record in records] == [f"第 {number} 句。" for number in range(count)]
-    assert all(record.problem is None for record in records)
-    assert not writer.is_alive()
-
-
-def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
-    source = tmp_path / "in"
-    source.write_text('\n\n{"text": "甲"}\n\nnot json\n', encoding="utf-8")
-    assert [record.fields for record in read_records(source)] == [
-        {"text": "甲"},
-        {"line": 5, "text": "not json"},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("form", "long"),
-    [("{}", "甲" * 400_000), ("{}", " " * 1_200_000 + "甲"), ('{{"text": "{}"}}', "甲" * 400_000)],
-    ids=["plain", "blanks", "json"],
-)
-@pytest.mark.parametrize("first", [True, False])
-def test_a_line_over_the_limit_is_a_bad_line(tmp_path: Path, form: str, long: str, first: bool) -> None:
-    source = tmp_path / "in"
-    lines = [form.format(text) for text in ((long, "乙", "丙") if first else ("乙", long, "丙"))]
-    source.write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
-    records = list(read_records(source))
-    assert [record.fields["text"] for record in records if record.problem is None] == ["乙", "丙"]
-    (bad,) = [record for record in records if record.problem is not None]
-    assert bad.problem.endswith("超过上限 1,048,576 字节")
-    assert bad.fields == {"line": 1 if first else 2, "text": ""}
-    assert records.index(bad) == bad.fields["line"] - 1
-
-
 def test_interrupted_file(
     run: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
@@ -345,7 +305,7 @@ def test_interrupted_file(
 ) -> None:
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text(f"{RAIN}\n{NOVEL}\n{FILM}\n", encoding="utf-8")
-    monkeypatch.setattr(inference_triplet, "WINDOW_BATCHES", 1)
+    monkeypatch.setattr(files, "GROUP_BATCHES", (1,))
     original = TripletExtractor.stream
 
     def interrupt_at_film(self: TripletExtractor, sentences: list[str]) -> Any:
@@ -388,7 +348,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     def load(*args: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(inference_triplet, "load_extractor", load)
+    monkeypatch.setattr(loading, "load_extractor", load)
     source = tmp_path / "in.txt"
     source.write_text(RAIN, encoding="utf-8")
     with pytest.raises(UserError, match=r"写不了输出文件 .*none/out：目录 .*none 不存在"):
@@ -404,25 +364,6 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     writable[:] = [tmp_path]
     check_output(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
-    sentence = "《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。" * 5
-    with pytest.raises(UserError, match=r"路径 《娘家的故事.*… 不能用（File name too long）"):
-        main(["--input", sentence, "--output", str(tmp_path / "out")])
-    for option in ("--adapter", "--schema"):
-        with pytest.raises(UserError, match=r"路径 《娘家的故事.*不能用（File name too long）"):
-            main(["--text", "甲", option, sentence])
-    with pytest.raises(UserError, match="--pre_model 是空的"):
-        main(["--text", "甲", "--pre_model", ""])
-
-
-def test_a_sentence_that_is_no_utf8_says_so() -> None:
-    typed = "张玲执导《雨夜》".encode("gbk").decode("utf-8", "surrogateescape")
-    with pytest.raises(UserError, match=r"--text 不能抽取：不是 UTF-8 编码.*像是 GBK"):
-        main(["--text", typed])
-    with pytest.raises(UserError, match="不成对的代理字符"):
-        main(["--text", "甲\ud800"])
 
 
 def test_an_empty_input_has_an_empty_output(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
@@ -442,14 +383,6 @@ def test_half_a_surrogate_pair_costs_no_evaluation(
     _, out, _ = run("--evaluate", str(path))
     (unusable,) = json.loads(out)["unusable"]
     assert "代理字符" in unusable["error"]
-    assert json.loads(to_json({"raw": "\ud83d"})) == {"raw": "\ud83d"} and to_json("甲") == '"甲"'
-
-
-def test_a_plain_file_in_gbk_says_so(tmp_path: Path) -> None:
-    (tmp_path / "in.txt").write_text("张玲执导\n", encoding="gbk")
-    (record,) = read_records(tmp_path / "in.txt")
-    assert record.problem is not None
-    assert record.problem.endswith("（像是 GBK 编码，请把文件转成 UTF-8）")
 
 
 def test_input_nested_too_deep_to_be_written_again(
@@ -478,7 +411,7 @@ def test_a_model_that_cannot_be_read_is_not_blamed_on_the_output(
     def load(*args: object) -> None:
         raise PermissionError(13, "Permission denied", "model.safetensors")
 
-    monkeypatch.setattr(inference_triplet, "load_extractor", load)
+    monkeypatch.setattr(loading, "load_extractor", load)
     source = tmp_path / "in.txt"
     source.write_text(RAIN, encoding="utf-8")
     with pytest.raises(UserError, match=r"加载模型失败：.*model\.safetensors"):
@@ -494,7 +427,7 @@ def test_a_pipe_and_several_processes(
         run("--input", tmp_path / "pipe", "--output", tmp_path / "out")
 
 
-def test_progress_is_shown_within_the_first_window(
+def test_progress_is_shown_sentence_by_sentence(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Progress, "INTERVAL", 0.0)
@@ -502,12 +435,42 @@ def test_progress_is_shown_within_the_first_window(
     source.write_bytes("".join(f"{s}\n" for s in (RAIN, FILM, NOVEL)).encode() + b"\xff\n")
     err = run("--input", source, "--output", output)[2]
     counts = [line.split()[1] for line in err.splitlines() if line.startswith("已完成 ")]
-    assert counts == ["1", "2", "3", "4"]  # the bad line at the window's end
+    assert [count for count in counts if count != "0/4"] == ["1/4", "2/4", "3/4", "4/4"]
+    assert "剩余 0:00:0" in err
     whole = output.read_bytes()
     output.write_bytes(whole[: whole.index(b"\n") + 1])
     err = run("--input", source, "--output", output)[2]
-    assert [line.split()[1] for line in err.splitlines() if line.startswith("已完成 ")] == counts
+    assert "已完成 4/4 句" in err
+    assert "本次抽取 2 句" in err
     assert output.read_bytes() == whole
+
+
+def test_standard_input_and_output(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = f'{{"id": 1, "text": "{NOVEL}"}}\n{{"id": 2, "text": "{RAIN}"}}\n'.encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
+    code, out, err = run("--input", "-", "--output", "-")
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"id": 1, "text": NOVEL, "triplets": as_json(NOVEL_TRIPLETS)},
+        {"id": 2, "text": RAIN, "triplets": []},
+    ]
+    assert "结果在 标准输出" in err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="是管道，只能读一次"):
+        run("--input", "-", "--output", tmp_path / "out")
+
+
+def test_a_table_and_an_array_as_input(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    table, array, output = tmp_path / "in.csv", tmp_path / "in.json", tmp_path / "out"
+    table.write_text(f"编号,句子\n1,{NOVEL}\n", encoding="utf-8-sig")
+    array.write_text(json.dumps([{"编号": "1", "句子": NOVEL, "text": NOVEL}], indent=1), encoding="utf-8")
+    for source in (table, array):
+        assert run("--input", source, "--output", output)[0] == 0
+        (line,) = map(json.loads, output.read_text(encoding="utf-8").splitlines())
+        assert line == {"编号": "1", "句子": NOVEL, "text": NOVEL, "triplets": as_json(NOVEL_TRIPLETS)}
+        output.unlink()
 
 
 # --- evaluation
@@ -578,12 +541,6 @@ def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(content | changes), encoding="utf-8")
 
 
-def test_default_adapter_is_model_best_of_save_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="找不到适配器 output/chatglm-6b-triplet-qlora/model_best"):
-        main(["--text", FILM])
-
-
 def test_lengths_that_contradict_the_training(run: Callable[..., tuple[int, str, str]], copy: Path) -> None:
     edit_json(copy / "project_config.json", max_target_seq_len=100)
     with pytest.raises(
@@ -628,20 +585,6 @@ def test_adapter_without_effect_is_reported(run: Callable[..., tuple[int, str, s
     assert f"警告：适配器 {copy} 没有改变模型的输出" in err
 
 
-def test_precision_is_that_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    from glm_config import ProjectConfig
-
-    config = ProjectConfig()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert inference_triplet.choose_dtype(config) == torch.float16
-    config.device = "cpu"
-    assert inference_triplet.choose_dtype(config) == torch.bfloat16
-    config.fp16 = False
-    assert inference_triplet.choose_dtype(config) == torch.float32
-    config.bf16, config.device = True, "cuda:1"
-    assert inference_triplet.choose_dtype(config) == torch.bfloat16
-
-
 def test_debug_lets_the_reason_of_a_failure_through(
     run: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -655,34 +598,6 @@ def test_debug_lets_the_reason_of_a_failure_through(
     assert (code, out) == (1, "")
     assert "没有结果：生成失败：RuntimeError: 坏了" in err
     assert "Traceback" in caplog.text
-
-
-# --- the command line
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--text", ""], "--text 不能抽取：字段 text 是空的"),
-        (["--text", " \n "], "--text 不能抽取：字段 text 是空的"),
-        (["--text", "\udcff"], "--text 不能抽取：不是 UTF-8 编码，第 1 个字节处出错"),
-        (["--text", "甲", "--interactive"], "--interactive 不能与 --text 同时使用"),
-        (["--input", "a"], "--input 与 --output 要一起使用"),
-        (["--output", "a"], "--input 与 --output 要一起使用"),
-        (["--text", "甲", "--output", "a"], "--input 与 --output 要一起使用"),
-        (["--report", "a"], "--report 只能与 --evaluate 一起使用"),
-        (["--evaluate", "a", "--scores"], "--evaluate 不输出三元组，不能与 --scores 同时使用"),
-        (["--evaluate", "a", "--spans"], "--evaluate 不输出三元组，不能与 --spans 同时使用"),
-        (["--adapter", "a", "--no-adapter"], "--adapter 与 --no-adapter 不能同时使用"),
-        (["--device", "gpu"], "--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 'gpu'"),
-        (["--batch_size", "0"], "--batch_size 应为正整数"),
-        (["--max_new_tokens", "many"], "--max_new_tokens 应为正整数"),
-        (["甲"], "认不出命令行参数 甲"),
-    ],
-)
-def test_command_lines_that_make_no_sense(argv: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        parse_arguments(argv)
 
 
 def test_answers_longer_than_the_model_can(run: Callable[..., tuple[int, str, str]]) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from extraction.extractor import Extraction
-from extraction.files import FileSummary, Record, write_results
+from extraction.files import FileJob, FileSummary, ResultFile
 from extraction.parsing import AnswerStatus
+from extraction.records import Record
+from extraction.result import Extraction
 from task.triplets import Triplet
 from utils.common_utils import UserError
+from utils.progress import Progress
 
 RECORDS = [
     Record({"text": "甲的“歌”"}),
@@ -42,16 +45,24 @@ class Extractor:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    def __call__(self, sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
-        self.calls.append(sentences)
+    def stream(self, sentences: Sequence[str], prompts: Any = None) -> Iterator[tuple[int, Extraction]]:
+        self.calls.append(list(sentences))
         for index, s in enumerate(sentences):
             yield index, self.SPECIAL.get(s) or Extraction([triplet(s)], "…", AnswerStatus.OK)
 
 
-def run(output: Path, records: list[Record] = RECORDS, window: int = 3) -> tuple[FileSummary, Extractor]:
-    summary, extractor = FileSummary(), Extractor()
-    assert sum(write_results(records, output, extractor, window, summary)) == len(records)
-    return summary, extractor
+def finish(job: FileJob, extractor: Any) -> None:
+    """Do what a job has left to do, if anything."""
+    with contextlib.closing(job):
+        if job.find_rest():
+            job.finish(extractor, Progress(enabled=False))
+
+
+def run(output: Path, records: list[Record] = RECORDS, batch: int = 1) -> tuple[FileSummary, Extractor]:
+    """Run a job in groups of 1, 2, 4, 8 … records, times the batch size."""
+    job, extractor = FileJob(records, ResultFile(output), batch), Extractor()
+    finish(job, extractor)
+    return job.summary, extractor
 
 
 @pytest.fixture
@@ -87,10 +98,13 @@ def test_lines(whole: Path) -> None:
     assert "甲的“歌”" in whole.read_text(encoding="utf-8")  # not escaped
 
 
-def test_sentences_come_together_in_windows(tmp_path: Path) -> None:
+def test_sentences_come_together_in_groups_that_grow(tmp_path: Path) -> None:
     summary, extractor = run(tmp_path / "out")
-    assert extractor.calls == [["甲的“歌”", "乙"], ["丙", "丁", "戊\n己"], ["庚"]]
-    assert summary == FileSummary(resumed=0, written=7, failed=3)
+    assert extractor.calls == [["甲的“歌”"], ["乙"], ["丙", "丁", "戊\n己", "庚"]]
+    assert summary == FileSummary(resumed=0, written=7, failed=3, extracted=6)
+    many = [Record({"text": str(number)}) for number in range(70)]
+    extractor = run(tmp_path / "many", many, batch=2)[1]
+    assert [len(call) for call in extractor.calls] == [2, 4, 8, 16, 16, 16, 8]
 
 
 def test_a_restart_after_a_cut_at_any_byte_gives_the_same_file(whole: Path, tmp_path: Path) -> None:
@@ -101,14 +115,16 @@ def test_a_restart_after_a_cut_at_any_byte_gives_the_same_file(whole: Path, tmp_
         summary, extractor = run(output)
         assert output.read_bytes() == content
         done = content[:length].count(b"\n")
-        assert summary == FileSummary(resumed=done, written=7 - done, failed=3)
-        # Whole windows are repeated, with the same company, and no window that was complete.
-        assert len(extractor.calls) == (3 if done < 3 else 2 if done < 6 else 1 if done < 7 else 0)
+        assert (summary.resumed, summary.written, summary.failed) == (done, 7 - done, 3)
+        # Whole groups (of 1, 2 and 4 lines) are repeated, with the same company, and none that was complete
+        # or has only a bad line left.
+        groups = [["甲的“歌”"], ["乙"], ["丙", "丁", "戊\n己", "庚"]]
+        assert extractor.calls == groups[[0, 1, 2, 2, 2, 2, 2, 3][done] :]
 
 
 def test_nothing_is_extracted_for_bad_lines_alone(tmp_path: Path) -> None:
     summary, extractor = run(tmp_path / "out", [RECORDS[2]])
-    assert (extractor.calls, summary.failed) == ([], 1)
+    assert (extractor.calls, summary.failed, summary.extracted) == ([], 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -147,15 +163,46 @@ def test_an_input_that_changed_is_refused(whole: Path) -> None:
 
 def test_two_processes_do_not_write_the_same_file(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    first = write_results(RECORDS, output, Extractor(), 3, FileSummary())
-    next(first)
+    first = FileJob(RECORDS, ResultFile(output), 1)
+    assert first.find_rest()
+    extractor = Stopping(3)
+    with contextlib.suppress(KeyboardInterrupt):
+        first.finish(extractor, Progress(enabled=False))
     written = output.read_bytes()
+    assert written.count(b"\n") == 4  # the bad line among them needs no model
     with pytest.raises(UserError, match=r"另一个进程正在写 .*out.jsonl"):
         run(output)
     assert output.read_bytes() == written
     first.close()
     summary, _ = run(output)
-    assert summary.resumed == 3
+    assert summary.resumed == 4
+
+
+class Stopping(Extractor):
+    """Is interrupted before its answer of that number."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self._left = answers
+
+    def stream(self, sentences: Sequence[str], prompts: Any = None) -> Iterator[tuple[int, Extraction]]:
+        for result in super().stream(sentences):
+            if not self._left:
+                raise KeyboardInterrupt
+            self._left -= 1
+            yield result
+
+
+@pytest.mark.parametrize("answers", range(6))
+def test_what_was_finished_before_an_interrupt_is_kept(tmp_path: Path, whole: Path, answers: int) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        finish(FileJob(RECORDS, ResultFile(output), 1), Stopping(answers))
+    lines = output.read_bytes().splitlines(keepends=True) if output.exists() else []
+    assert len(lines) == answers + (answers >= 2)  # the bad one comes third
+    assert whole.read_bytes().startswith(b"".join(lines))
+    run(output)
+    assert output.read_bytes() == whole.read_bytes()
 
 
 def test_what_is_no_json_becomes_null(tmp_path: Path) -> None:
@@ -166,12 +213,9 @@ def test_what_is_no_json_becomes_null(tmp_path: Path) -> None:
 
 
 def test_a_failure_before_the_first_result_leaves_no_file(tmp_path: Path) -> None:
-    def fail(sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
-        raise UserError("找不到模型")
-
     output = tmp_path / "out"
-    with pytest.raises(UserError, match="找不到模型"):
-        list(write_results(RECORDS, output, fail, 3, FileSummary()))
+    with pytest.raises(KeyboardInterrupt):
+        finish(FileJob(RECORDS, ResultFile(output), 8), Stopping(0))
     assert not output.exists()
 
 
@@ -179,25 +223,41 @@ def test_a_result_is_on_disk_as_soon_as_all_before_it_are(tmp_path: Path) -> Non
     output = tmp_path / "out"
     written: list[int] = []
 
-    def extract(sentences: list[str]) -> Iterator[tuple[int, Extraction]]:
-        assert sentences == ["甲的“歌”", "乙", "丙", "丁", "戊\n己", "庚"]
-        for index in (1, 0, 3, 2, 4):  # RECORDS[2] has no sentence
-            yield index, Extraction([triplet(sentences[index])], "…", AnswerStatus.OK)
-            written.append(output.read_bytes().count(b"\n") if output.exists() else 0)
-        raise OSError("磁盘已满")
+    class OutOfOrder(Extractor):
+        def stream(self, sentences: Sequence[str], prompts: Any = None) -> Iterator[tuple[int, Extraction]]:
+            assert sentences == ["甲的“歌”", "乙", "丙", "丁", "戊\n己", "庚"]
+            for index in (1, 0, 3, 2, 4):  # RECORDS[2] has no sentence
+                yield index, Extraction([triplet(sentences[index])], "…", AnswerStatus.OK)
+                written.append(output.read_bytes().count(b"\n") if output.exists() else 0)
+            raise OSError("磁盘已满")
 
     with pytest.raises(OSError, match="磁盘已满"):
-        list(write_results(RECORDS, output, extract, 7, FileSummary()))
+        finish(FileJob(RECORDS, ResultFile(output), 7), OutOfOrder())
     assert written == [0, 3, 3, 5, 6]
-    whole = tmp_path / "whole"
-    list(write_results(RECORDS, whole, Extractor(), 7, FileSummary()))
-    assert output.read_bytes().splitlines()[:3] == whole.read_bytes().splitlines()[:3]
 
 
-def test_each_line_is_on_disk_before_the_next_window(tmp_path: Path) -> None:
+def test_a_big_foreign_file_without_line_ends_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extraction.files.MAX_RESULT_BYTES", 1000)
+    output = tmp_path / "big"
+    with output.open("wb") as file:
+        file.write(b'{"text": "\xe7\x94\xb2')
+        file.truncate(1 << 40)  # sparse: read whole, it would not fit into memory
+    with pytest.raises(UserError, match="第 1 行与输入对不上"):
+        run(output)
+    assert output.stat().st_size == 1 << 40
+
+
+def test_progress_counts_for_the_speed_what_the_model_did(tmp_path: Path, whole: Path) -> None:
     output = tmp_path / "out"
-    progress: Iterator[int] = write_results(RECORDS, output, Extractor(), 2, FileSummary())
-    assert next(progress) == 2
-    assert output.read_bytes().count(b"\n") == 2
-    assert next(progress) == 2
-    assert output.read_bytes().count(b"\n") == 4
+    output.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:3]))
+    job, progress = FileJob(RECORDS, ResultFile(output), 1), Progress(7, enabled=False)
+    assert job.find_rest()
+    job.finish(Extractor(), progress)
+    job.close()
+    assert progress.describe().startswith("已完成 7/7 句")
+    assert progress._worked == 4
+    assert job.summary == FileSummary(resumed=3, written=4, failed=3, extracted=4)
+    lines = job.summary.describe("out", loading=5.0, extracting=2.0)
+    assert "本次抽取 4 句，用时 2.0 秒，平均 2.00 句/秒（另用 5.0 秒加载模型）。" in lines

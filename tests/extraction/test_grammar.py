@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bases.chatglm import ChatGLMTokenizer
-from extraction.arguments import build_parser, refuse_contradictions
 from extraction.decoding.drafting import draft
 from extraction.decoding.grammar import AnswerGrammar, Constraint
-from extraction.decoding.source_text import SourceText, Span
+from extraction.decoding.source_text import SourceText
 from extraction.decoding.vocabulary import vocabulary_of
+from extraction.result import Span
 from extraction.splitting import asks_for_triplets, split_sentence
 from task.prompt import build_prompt, split_context
 from task.schema import Combination, Schema
@@ -209,18 +209,3 @@ def test_long_sentences_are_split_at_their_ends(tokenizer: Any) -> None:
     )
     with pytest.raises(UserError, match="max_source_seq_len=20 太小"):
         list(split_sentence(tokenizer, build_prompt(FILM), 20))
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--schema", "a", "--open-schema"], "--schema 与 --open-schema 不能同时使用"),
-        (["--free-decoding", "--scores"], "--free-decoding 不加约束，不能与 --scores 同时使用"),
-        (["--free-decoding", "--min-score", "0.5"], "不能与 --min-score 同时使用"),
-        (["--min-score", "2"], "--min-score 应为 0 到 1 之间的数，现在是 '2'"),
-        (["--text-field", "a"], "--text-field 只能与 --input 一起使用"),
-    ],
-)
-def test_options_that_make_no_sense(argv: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        refuse_contradictions(build_parser().parse_args(argv))

@@ -1,0 +1,53 @@
+"""Where an adapter is: the directory itself, `model_best` in a run's, or the default; else what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bases.adapter import LORA_FILE
+from utils.common_utils import UserError
+
+BEST = "model_best"  # what training calls its best adapter, in the directory of a run
+PROJECT = Path(__file__).resolve().parent.parent
+SHOWN = 10  # adapters in a message
+
+
+def is_adapter(directory: Path) -> bool:
+    """Tell whether a directory holds an adapter."""
+    return (directory / LORA_FILE).is_file()
+
+
+def resolve_adapter(directory: Path) -> Path:
+    """Return the adapter's directory for that of an adapter or of a run; as it is if there is none."""
+    return directory / BEST if not is_adapter(directory) and is_adapter(directory / BEST) else directory
+
+
+def find_default_adapter(save_dir: Path) -> Path:
+    """Return the best adapter of the configured run, in the current directory or in the project's.
+
+    Raises:
+        UserError: there is none; those of other runs are named.
+    """
+    wanted = save_dir / BEST
+    for place in (wanted, PROJECT / wanted):
+        if is_adapter(place):
+            return place
+    others = list(dict.fromkeys(_others(save_dir)))
+    if not others:
+        return wanted  # what reads it says what is missing
+    names = "、".join(map(str, others[:SHOWN])) + ("等" if len(others) > SHOWN else "")
+    raise UserError(
+        f"找不到适配器 {wanted}（缺 {LORA_FILE}）；现有的适配器：{names}。请用 --adapter 指定其中一个，"
+        "或先运行 python train.py。"
+    )
+
+
+def _others(save_dir: Path) -> Iterator[Path]:
+    """Yield the adapters of runs beside the configured one and under output/, those of this folder first."""
+    for parent in (save_dir.parent, Path("output"), PROJECT / "output"):
+        try:
+            runs = sorted(parent.iterdir())
+        except OSError:
+            continue
+        yield from (resolve_adapter(run) for run in runs if is_adapter(resolve_adapter(run)))

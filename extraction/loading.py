@@ -1,0 +1,58 @@
+"""From options to an extractor: base model and adapter, for the command, a service, a notebook.
+
+`load_extractor("output/demo/model_best").extract_one("…")` is all that a program needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bases.adapter import load_adapter
+from bases.chatglm import load_base_model
+from extraction.extractor import TripletExtractor
+from extraction.options import ExtractorOptions
+from extraction.settings import Settings, read_settings
+from utils.common_utils import log
+from utils.device import check_device, compute_dtype, limit_primitive_cache
+
+__all__ = ["ExtractorOptions", "Settings", "load_extractor", "read_settings"]
+
+
+def load_extractor(options: ExtractorOptions | Settings | str | Path) -> TripletExtractor:
+    """Load a base model, with an adapter if there is one, as an extractor.
+
+    Args:
+        options: see there, or what they came to; or an adapter's directory, to be used as it was trained.
+
+    Raises:
+        UserError: a file is missing or damaged, they do not belong together, or the device is not there.
+    """
+    if isinstance(options, str | Path):
+        options = ExtractorOptions(adapter=Path(options))
+    settings = read_settings(options) if isinstance(options, ExtractorOptions) else options
+    config = settings.config
+    check_device(config.device)
+    limit_primitive_cache()
+    log(f"加载模型 {config.pre_model} …")
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
+    model, tokenizer = load_base_model(
+        config.pre_model, load_in_4bit=config.load_in_4bit, dtype=dtype, device=device
+    )
+    extractor = TripletExtractor(
+        model if settings.adapter is None else load_adapter(model, settings.adapter),
+        tokenizer,
+        max_source_seq_len=config.max_source_seq_len,
+        max_new_tokens=config.max_target_seq_len,
+        batch_size=config.eval_batch_size,
+        autocast_dtype=dtype if dtype.itemsize == 2 else None,
+        constraint=settings.constraint,
+        with_scores=settings.with_scores,
+        min_score=settings.min_score,
+        half_right_score=settings.half_right_score,
+    )
+    if settings.adapter is not None and not extractor.adapter_changes_logits():
+        log(f"警告：适配器 {settings.adapter} 没有改变模型的输出（LoRA 权重为零？），结果与基座模型相同。")
+    return extractor

@@ -1,0 +1,37 @@
+"""The options of an extractor, for a command line, a service or a program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ExtractorOptions:
+    """What is to be loaded, and how it is to answer. What is None is as in the adapter's training.
+
+    Args:
+        adapter: directory of an adapter, or of a run that has one in `model_best`; None for the bare base.
+        pre_model: the base model.
+        device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
+        batch_size: sentences generated together.
+        max_new_tokens: answer tokens at most.
+        schema: file of the allowed combinations.
+        open_schema: any predicate and types.
+        free_values: subjects and objects need not be parts of the sentence.
+        free_decoding: no constraint at all.
+        with_scores: compute the triplets' probabilities, if there is a constraint.
+        min_score: leave out triplets below this probability.
+    """
+
+    adapter: Path | None = None
+    pre_model: str | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    max_new_tokens: int | None = None
+    schema: Path | None = None
+    open_schema: bool = False
+    free_values: bool = False
+    free_decoding: bool = False
+    with_scores: bool = False
+    min_score: float = 0.0

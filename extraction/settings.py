@@ -1,0 +1,78 @@
+"""What the options of an extractor come to with an adapter's own files: all but the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bases.adapter import CONFIG_FILE, SCHEMA_FILE, load_adapter_meta, read_adapter_json
+from extraction.adapters import resolve_adapter
+from extraction.decoding.grammar import Constraint
+from extraction.options import ExtractorOptions
+from glm_config import ProjectConfig
+from task.schema import Schema
+from utils.common_utils import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What options come to.
+
+    Args:
+        config: the adapter's, or the project's for a bare base, with the options in their place.
+        adapter: its directory; None for the bare base.
+        constraint: what answers may hold; None for free decoding.
+        half_right_score: see `Reliability`; None if the training did not find it out.
+    """
+
+    config: ProjectConfig
+    adapter: Path | None
+    constraint: Constraint | None
+    with_scores: bool
+    min_score: float
+    half_right_score: float | None
+
+
+def read_settings(options: ExtractorOptions) -> Settings:
+    """Read the files that options name, all but the weights.
+
+    Raises:
+        UserError: a file is missing or damaged, they contradict each other, or a schema holds nothing.
+    """
+    config, adapter, half_right_score = ProjectConfig(), None, None
+    if options.adapter is not None:
+        adapter = resolve_adapter(options.adapter)
+        meta = load_adapter_meta(adapter)
+        config = ProjectConfig.from_dict(read_adapter_json(adapter, CONFIG_FILE))
+        half_right_score = getattr(meta, "half_right_score", None)
+        for name in ("max_source_seq_len", "max_target_seq_len"):
+            if getattr(config, name) != getattr(meta, name):
+                raise UserError(
+                    f"适配器 {adapter} 的 {name} 前后不一致：{CONFIG_FILE} 里是 {getattr(config, name)}，"
+                    f"训练时是 {getattr(meta, name)}，请恢复 {CONFIG_FILE}。"
+                )
+    constraint = _read_constraint(options, adapter)
+    config.device = options.device
+    if options.pre_model is not None:
+        config.pre_model = options.pre_model
+    config.eval_batch_size = options.batch_size or config.eval_batch_size
+    config.max_target_seq_len = options.max_new_tokens or config.max_target_seq_len
+    with_scores = options.with_scores and constraint is not None
+    return Settings(config, adapter, constraint, with_scores, options.min_score, half_right_score)
+
+
+def _read_constraint(options: ExtractorOptions, adapter: Path | None) -> Constraint | None:
+    own = Schema.load(adapter / SCHEMA_FILE) if adapter else None  # a damaged adapter is refused in any case
+    if options.free_decoding:
+        return None
+    if options.open_schema or (options.schema is None and own is None):
+        return Constraint(None, options.free_values)
+    schema = own if options.schema is None else Schema.load(options.schema)
+    if schema is not None and schema.combinations:
+        return Constraint(schema, options.free_values)
+    if options.schema is not None:
+        raise UserError(f"模式文件 {options.schema} 里一个关系也没有，请补上，或改用 --open_schema。")
+    raise UserError(
+        f"适配器 {adapter} 的 {SCHEMA_FILE} 里一个关系也没有（训练数据里没有可用的三元组），什么也抽不出来："
+        "请换用带三元组的数据重新训练，或用 --schema 文件 指定关系，或用 --open_schema 不限关系。"
+    )

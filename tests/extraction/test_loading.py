@@ -1,0 +1,87 @@
+"""From options to an extractor, in a program of one's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from bases.adapter import AdapterMeta
+from extraction.decoding.grammar import Constraint
+from extraction.loading import ExtractorOptions, load_extractor, read_settings
+from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, TinyRun, tiny_run
+from utils.common_utils import UserError
+
+__all__ = ["tiny_run"]  # a fixture
+
+
+def test_two_lines_are_enough(tiny_run: TinyRun) -> None:
+    extractor = load_extractor(str(tiny_run.adapter))
+    assert extractor.extract_one(FILM).triplets == FILM_TRIPLETS
+
+
+def test_options(tiny_run: TinyRun) -> None:
+    options = ExtractorOptions(
+        tiny_run.adapter, device="cpu", batch_size=7, max_new_tokens=20, with_scores=True, min_score=0.25
+    )
+    extractor = load_extractor(options)
+    assert (extractor.batch_size, extractor.generation_config.max_new_tokens) == (7, 20)
+    assert (extractor.with_scores, extractor.min_score, extractor.max_source_seq_len) == (True, 0.25, 64)
+    assert extractor.extract_one(NOVEL).triplets == NOVEL_TRIPLETS
+    free = read_settings(ExtractorOptions(tiny_run.adapter, free_decoding=True, with_scores=True))
+    assert (free.constraint, free.with_scores) == (None, False)
+    bare = read_settings(ExtractorOptions(pre_model=str(tiny_run.base), free_values=True))
+    assert (bare.adapter, bare.constraint) == (None, Constraint(None, True))
+
+
+def test_the_level_of_doubt_comes_with_the_adapter(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_extractor(tiny_run.adapter).half_right_score is None  # of a training without scores
+    monkeypatch.setattr(AdapterMeta, "half_right_score", 0.4, raising=False)
+    assert load_extractor(tiny_run.adapter).half_right_score == 0.4
+
+
+def test_an_adapter_without_relations_says_so(tiny_run: TinyRun, tmp_path: Path) -> None:
+    adapter = Path(shutil.copytree(tiny_run.adapter, tmp_path / "adapter"))
+    (adapter / "schema.json").write_text('{"combinations": []}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"schema.json 里一个关系也没有（训练数据里没有可用的三元组）"):
+        load_extractor(adapter)
+    for options in (
+        ExtractorOptions(adapter, open_schema=True),
+        ExtractorOptions(adapter, free_decoding=True),
+        ExtractorOptions(adapter, schema=tiny_run.adapter / "schema.json"),
+    ):
+        read_settings(options)
+
+
+@pytest.mark.parametrize(
+    ("fp16", "bf16", "native", "expected"),
+    [
+        (True, False, True, torch.bfloat16),
+        (True, False, False, torch.float32),
+        (False, True, True, torch.bfloat16),
+        (False, False, True, torch.float32),
+    ],
+)
+def test_precision_is_that_of_the_training_where_the_cpu_has_it(
+    tiny_run: TinyRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fp16: bool,
+    bf16: bool,
+    native: bool,
+    expected: torch.dtype,
+) -> None:
+    adapter = Path(shutil.copytree(tiny_run.adapter, tmp_path / "adapter"))
+    path = adapter / "project_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"fp16": fp16, "bf16": bf16}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr("utils.device.multiplies_bf16", lambda: native)
+    extractor = load_extractor(ExtractorOptions(adapter, device="cpu"))
+    weights = extractor.model.get_input_embeddings().weight
+    assert weights.dtype == expected
+    assert extractor.autocast_dtype == (None if expected == torch.float32 else expected)
