@@ -22,7 +22,8 @@ class ProjectConfig(object):
 
         # 数据配置
         self.train_path = "data/mixed_train_dataset.jsonl"  # 训练集，JSONL 格式
-        self.dev_path = "data/mixed_dev_dataset.jsonl"  # 验证集，JSONL 格式
+        self.dev_path = "data/mixed_dev_dataset.jsonl"  # 验证集，JSONL 格式；留空为从训练集分出
+        self.dev_ratio = 0.1  # 没有验证集时从训练集分出的比例（自己的训练集不会用内置的验证集）
         self.strict_data = False  # 遇到坏行就停止；关闭时跳过坏行并报告行数
         self.dataloader_num_workers = 0  # 数据加载的工作进程数，0 为在主进程中加载
         self.token_cache_dir = "output/token_cache"  # 分词结果的缓存目录，留空为不缓存
@@ -67,7 +68,8 @@ class ProjectConfig(object):
         # 日志与保存
         self.save_dir = "output/chatglm-6b-triplet-qlora"  # 输出目录
         self.overwrite_output_dir = False  # 输出目录里已有训练结果时，清掉重来
-        self.resume_from_checkpoint: str | None = None  # 从哪个检查点继续：目录或 auto（最新的）
+        self.resume_from_checkpoint: str | None = None  # 从哪个检查点继续：目录或 auto（最新的，没有就从头）
+        self.init_adapter: str | None = None  # 以哪个适配器的权重为起点，用新数据开始一次新的训练
         self.save_freq = 100  # 每多少步保存一个检查点（结束、中断和出错时总会保存），0 为不定期保存
         self.save_total_limit = 3  # 最多保留几个检查点
         self.logging_steps = 10  # 每多少步输出一行日志
@@ -119,7 +121,8 @@ _RULES = {
     "load_in_4bit": Rule(bool),
     "device": Rule(str, optional=True, pattern=r"cpu|cuda(:\d+)?", example="cuda、cuda:0 或 cpu"),
     "train_path": Rule(str),
-    "dev_path": Rule(str),
+    "dev_path": Rule(str, pattern=r"(?s)(.*\S.*)?", example="文件名（字符串），或留空"),
+    "dev_ratio": Rule(float, above=0, below=1),
     "strict_data": Rule(bool),
     "dataloader_num_workers": Rule(int, at_least=0, at_most=256),
     "token_cache_dir": Rule(str, pattern=r"(?s)(.*\S.*)?", example="目录名（字符串），或留空"),
@@ -151,6 +154,7 @@ _RULES = {
     "save_dir": Rule(str),
     "overwrite_output_dir": Rule(bool),
     "resume_from_checkpoint": Rule(str, optional=True),
+    "init_adapter": Rule(str, optional=True),
     "save_freq": Rule(int, at_least=0),
     "save_total_limit": Rule(int, at_least=1),
     "logging_steps": Rule(int, at_least=1),
@@ -197,5 +201,10 @@ def _impossible_combinations(sound: Mapping[str, Any]) -> list[str]:
     if sound.get("resume_from_checkpoint") and sound.get("overwrite_output_dir"):
         problems.append(
             "resume_from_checkpoint 与 overwrite_output_dir 矛盾：清空目录后就没有检查点可以继续。"
+        )
+    if sound.get("resume_from_checkpoint") and sound.get("init_adapter"):
+        problems.append(
+            "resume_from_checkpoint 与 init_adapter 只能给一个：前者接着做没做完的训练，"
+            "后者以一个适配器的权重为起点开始新的训练。"
         )
     return problems

@@ -298,7 +298,7 @@ def check_disk(config: ProjectConfig) -> Iterator[Result]:
 
 def check_output(config: ProjectConfig) -> Iterator[Result]:
     """Files can be written where the run will save, and nothing there is in the way."""
-    from training.run_directory import results_in_the_way
+    from training.run_directory import has_foreign_results
 
     save_dir, resume_from = Path(config.save_dir), config.resume_from_checkpoint
     directory = nearest_directory(save_dir)
@@ -308,7 +308,7 @@ def check_output(config: ProjectConfig) -> Iterator[Result]:
         yield Result(FAILED, "输出目录", f"{directory} 不可写", "修改权限，或改用别的 save_dir")
     else:
         try:
-            blocked = results_in_the_way(save_dir, resume_from, config.overwrite_output_dir)
+            blocked = has_foreign_results(save_dir, resume_from, config.overwrite_output_dir)
         except UserError as error:
             yield Result(FAILED, "输出目录", "不能继续训练", str(error))
             return

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
 
 
 @contextlib.contextmanager
-def whole_weights(model: Any) -> Iterator[None]:
+def unsharded(model: Any) -> Iterator[None]:
     """Hold all weights on every process, so that each may compute and save by itself.
 
     Args:
         model: as `accelerator.prepare` returned it. Its `state_dict()` must not be called meanwhile: that
             would split it again.
     """
-    from torch.distributed.fsdp import FSDPModule
-
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
     # Only these give their weights back after a forward; accelerate keeps the others until the backward.
     names = {f"FSDP{name}" for name in getattr(model, "_no_split_modules", None) or ()}
@@ -43,16 +43,11 @@ def whole_weights(model: Any) -> Iterator[None]:
 
 def gather(state: Any) -> Any:
     """Return a structure of dictionaries, lists and tensors with each split tensor whole, on the CPU."""
-    from torch.distributed.tensor import DTensor
-    from torch.utils._pytree import tree_map
-
     return tree_map(lambda value: value.full_tensor().cpu() if isinstance(value, DTensor) else value, state)
 
 
 def split_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """Split a tensor, which every process has, in the way that a parameter of its shape is split."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)

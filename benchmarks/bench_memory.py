@@ -31,7 +31,7 @@ from benchmarks.training_paths import (
 )
 from data_handle.data_loader import load_data
 from data_handle.data_preprocess import Features
-from data_handle.packing import plan_passes
+from data_handle.packing import plan_micro_batches
 from glm_config import ProjectConfig
 from training.memory_plan import TrainingSettings, memory_parts, shape_of
 from utils.command_line import ChineseArgumentParser
@@ -117,30 +117,30 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
         if args.model != "tiny" and device.type == "cpu":
             map_large_allocations()  # as train.py does for models of this size
         recipe = RecipePath(config)
-        window = longest_window(config)
-        recipe.step(window[:1])  # the optimiser's state
+        samples = longest_samples(config)
+        recipe.step(samples[:1])  # the optimiser's state
         loading = peak_so_far(device)
-        before, peak = peak_during(device, lambda: recipe.step(window))
+        before, peak = peak_during(device, lambda: recipe.step(samples))
         return {"peak": max(loading, peak) - start, "step": peak - before}
     ours = ProjectPath(config)
     if single:
-        ours.trainer.tokens_per_pass = 1
-    window = next(ours.windows())  # the one with the longest samples
-    ours.step(window[:1])
+        ours.run.gradients.tokens_per_pass = 1
+    samples = next(ours.steps())  # the ones of the first step, with the longest among them
+    ours.step(samples[:1])
     loading = peak_so_far(device)
-    before, peak = peak_during(device, lambda: ours.step(window))
+    before, peak = peak_during(device, lambda: ours.step(samples))
 
-    lengths = [len(sample.input_ids) for sample in window]
+    lengths = [len(sample.input_ids) for sample in samples]
     sizes = load_config(args.pre_model)
-    passes = plan_passes(lengths, ours.trainer.tokens_per_pass, sizes.hidden_size)
+    passes = plan_micro_batches(lengths, ours.run.gradients.tokens_per_pass, sizes.hidden_size)
     largest = max(passes, key=lambda each: each.tokens)
     largest_shard = largest_shard_bytes(args.pre_model)
     predicted = memory_parts(
         shape_of(sizes),
         TrainingSettings.of(config.to_dict() | {"eval_batch_size": 0}, device.type == "cuda", largest_shard),
-        ours.trainer.checkpoint_every,
+        ours.run.plan.checkpoint_every,
         largest.tokens,
-        sum(window[index].num_targets for row in largest.rows for index in row),
+        sum(samples[index].num_targets for row in largest.rows for index in row),
     )
     return {
         "peak": max(loading, peak) - start,
@@ -151,7 +151,7 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
     }
 
 
-def longest_window(config: ProjectConfig) -> list[Features]:
+def longest_samples(config: ProjectConfig) -> list[Features]:
     """Return the eight longest samples of the data, which begin a run of the project too."""
     tokenizer = load_tokenizer(Path(config.pre_model))
     data = load_data(

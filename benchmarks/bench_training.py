@@ -49,12 +49,12 @@ def main() -> int:
         )
         ours, recipe = ProjectPath(config), RecipePath(config)
         if args.tokens_per_pass:
-            ours.trainer.tokens_per_pass = args.tokens_per_pass
-        windows = list(islice(ours.windows(), args.steps + 1))
+            ours.run.gradients.tokens_per_pass = args.tokens_per_pass
+        steps = list(islice(ours.steps(), args.steps + 1))
 
         def timed(path: ProjectPath | RecipePath, index: int) -> float:
             started = time.perf_counter()
-            path.step(windows[index])
+            path.step(steps[index])
             if device.type == "cuda":
                 torch.cuda.synchronize()
             return time.perf_counter() - started
@@ -62,36 +62,36 @@ def main() -> int:
         for path in (ours, recipe):
             timed(path, 0)  # warm-up, and the optimiser's state; the longest samples
         pairs = []
-        for index in range(1, len(windows)):
+        for index in range(1, len(steps)):
             first, second = (ours, recipe) if index % 2 else (recipe, ours)
             seconds = {first: timed(first, index), second: timed(second, index)}
             pairs.append((seconds[ours], seconds[recipe]))
             log(f"步 {index}：{seconds[ours]:.2f} 秒对 {seconds[recipe]:.2f} 秒")
         peaks = []
         for path in (ours, recipe):
-            before, peak = peak_during(device, lambda path=path: path.step(windows[0]))  # type: ignore[misc]
+            before, peak = peak_during(device, lambda path=path: path.step(steps[0]))  # type: ignore[misc]
             peaks.append(peak - before)
 
-    sizes = [len(window) for window in windows[1:]]
-    samples = statistics.median(size / pair[0] for size, pair in zip(sizes, pairs, strict=True))
+    sizes = [len(samples) for samples in steps[1:]]
+    ours_per_second = statistics.median(size / pair[0] for size, pair in zip(sizes, pairs, strict=True))
     theirs = statistics.median(size / pair[1] for size, pair in zip(sizes, pairs, strict=True))
     ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
-    tokens = [len(sample.input_ids) for window in windows[1:] for sample in window]
+    tokens = [len(sample.input_ids) for samples in steps[1:] for sample in samples]
     rows = [
         ("", "本项目", "同行做法", "比"),
-        ("样本/秒", f"{samples:.3f}", f"{theirs:.3f}", f"{ratio:.2f}"),
+        ("样本/秒", f"{ours_per_second:.3f}", f"{theirs:.3f}", f"{ratio:.2f}"),
         ("一步的峰值（权重之外）", *map(gigabytes, peaks), f"{peaks[0] / peaks[1]:.2f}"),
         ("样本的 token（平均）", f"{statistics.mean(tokens):.0f}", "384", ""),
     ]
     result = {
         "model": args.model,
         "ratio": round(ratio, 3),
-        "samples_per_s": round(samples, 4),
+        "samples_per_s": round(ours_per_second, 4),
         "recipe_samples_per_s": round(theirs, 4),
         "peak_bytes": peaks[0],
         "recipe_peak_bytes": peaks[1],
-        "tokens_per_pass": ours.trainer.tokens_per_pass,
-        "checkpoint_every": ours.trainer.checkpoint_every,
+        "tokens_per_pass": ours.run.gradients.tokens_per_pass,
+        "checkpoint_every": ours.run.plan.checkpoint_every,
         "fp32": args.fp32,
         "load_in_4bit": not args.no_4bit,
         "tokens_per_sample": round(statistics.mean(tokens), 1),

@@ -27,7 +27,9 @@ from data_handle.data_preprocess import IGNORE_INDEX, Features
 from data_handle.reader import read_jsonl
 from glm_config import ProjectConfig
 from task.triplets import is_triplet_target
-from train import Trainer
+from training.assembly import assemble
+from training.gradients import set_learning_rate, take_step
+from training.log import RunLog
 from utils.device import compute_dtype
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,21 +94,25 @@ def project_config(args: argparse.Namespace, pre_model: Path, scratch: Path, **k
 
 
 class ProjectPath:
-    """The loop of train.py itself."""
+    """The parts that train.py's loop is made of."""
 
     def __init__(self, config: ProjectConfig) -> None:
         Path(config.save_dir).mkdir(exist_ok=True)
-        self.trainer = Trainer(config)
-        self.trainer.model.train()
+        self.config, self.run = config, assemble(config, None, RunLog(is_main=False))
 
-    def windows(self) -> Iterator[list[Features]]:
+    def steps(self) -> Iterator[list[Features]]:
         """Yield the samples of one optimiser step after the other."""
-        for window in self.trainer._epoch():
-            yield [sample for batch in window for sample in batch]
+        while True:
+            yield self.run.batches.next_step(self.run.state)
+            self.run.state.steps_in_epoch += 1
 
     def step(self, samples: list[Features]) -> None:
         """Take an optimiser step."""
-        self.trainer.train_window([samples])
+        run = self.run
+        set_learning_rate(run.optimizer, self.config.learning_rate)
+        loss, _ = run.gradients.accumulate(samples)
+        norm = float(run.accelerator.clip_grad_norm_(run.model.parameters(), self.config.max_grad_norm))
+        take_step(run.accelerator, run.optimizer, loss, norm)
 
 
 class RecipePath:

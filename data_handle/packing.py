@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROW_MULTIPLE = 16
 
 
-class Pass(NamedTuple):
+class MicroBatch(NamedTuple):
     """The samples of one forward and backward pass, by index, row by row."""
 
     rows: list[list[int]]
@@ -28,9 +28,9 @@ class Pass(NamedTuple):
         return len(self.rows) * self.row_length
 
 
-def plan_passes(
+def plan_micro_batches(
     lengths: Sequence[int], tokens_per_pass: int, hidden_size: int, at_least: int = 1
-) -> list[Pass]:
+) -> list[MicroBatch]:
     """Split samples into the fewest passes within a number of tokens, each laid out to cost least.
 
     Args:
@@ -64,16 +64,16 @@ def _whole_row(tokens: int) -> int:
     return math.ceil(tokens / ROW_MULTIPLE) * ROW_MULTIPLE
 
 
-def _lay_out(group: list[int], lengths: Sequence[int], limit: int, hidden_size: int) -> Pass:
+def _lay_out(group: list[int], lengths: Sequence[int], limit: int, hidden_size: int) -> MicroBatch:
     """Choose the length of rows: long ones leave little padding, short ones attend to little in vain."""
     own = [lengths[index] for index in group]
     # A token costs 24 H^2 operations in the linear layers of a block and 4 H S in attention over S tokens;
     # a row's length is worth trying where it holds one more sample than the one before.
-    best: tuple[bool, float, Pass] | None = None
+    best: tuple[bool, float, MicroBatch] | None = None
     for count in range(1, len(own) + 1):
         row_length = _whole_row(sum(own[:count]))
         rows = [[group[index] for index in row] for row in assign_rows(own, row_length)]
-        candidate = Pass(rows, row_length)
+        candidate = MicroBatch(rows, row_length)
         cost = candidate.tokens * (1 + row_length / (6 * hidden_size))
         key = (candidate.tokens > limit, cost)
         if best is None or key < best[:2]:

@@ -1,4 +1,4 @@
-"""Where the figures of a run go: metrics.jsonl, TensorBoard, and the console (bar or plain lines)."""
+"""What a run says and records: console (bar or plain lines), metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ import errno
 import json
 import math
 import os
+import stat
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from utils.common_utils import log
+import torch
+
+from glm_config import ProjectConfig
+from training.schedule import is_due
+from training.state import RunState
+from utils.common_utils import UserError, log, seconds_since_last_line
+from utils.memory import MemoryReading, read_memory
+from utils.progress import Progress, show_duration
+
+# What a user looks at first, under one heading of TensorBoard; the rest has headings of its own below.
+_MAIN_CURVES = {
+    "train": ("loss", "learning_rate", "tokens_per_second"),
+    "eval": ("dev_loss", "triplet_f1"),
+}
+_MAIN_HEADING = "1_主要"
+_HEADINGS = {"train": "2_训练", "eval": "3_评估", "final": "4_结束"}
 
 
 class MetricsLog:
@@ -25,6 +44,10 @@ class MetricsLog:
         directory: where the files go; None writes none (every process but the main one).
         tensorboard: write event files too, under `tensorboard/`.
         after_step: records of later optimiser steps are dropped: the run goes on from here.
+
+    Raises:
+        UserError: `metrics.jsonl` is there, but no plain file.
+        OSError: it can't be written.
     """
 
     def __init__(self, directory: Path | None, tensorboard: bool, after_step: int = 0) -> None:
@@ -33,12 +56,14 @@ class MetricsLog:
             return
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
-        if path.exists():
+        if os.path.lexists(path):
+            if not stat.S_ISREG(path.lstat().st_mode):  # a link, or a pipe that would wait for a reader
+                raise UserError(f"{path} 不是普通文件，不会往里写；请移走，或用 --save_dir 换一个目录。")
             _keep_records(path, after_step)
         self._path = path
         self._file = path.open("ab", buffering=0)  # nothing stays behind for a later write to fail on
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # tensorboard itself may be missing
 
             self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=after_step + 1)
 
@@ -55,7 +80,9 @@ class MetricsLog:
             try:
                 for name, value in values.items():
                     if isinstance(value, (int, float)) and not isinstance(value, bool):
-                        self._writer.add_scalar(f"{kind}/{name}", value, step)
+                        main = name in _MAIN_CURVES.get(kind, ())
+                        heading = _MAIN_HEADING if main else _HEADINGS.get(kind, kind)
+                        self._writer.add_scalar(f"{heading}/{name}", value, step)
             except OSError as error:
                 log(f"警告：写不了 TensorBoard 的事件文件（{error.strerror or error}），此后不再写。")
                 self._writer = None
@@ -83,22 +110,27 @@ class MetricsLog:
 
 def _keep_records(path: Path, after_step: int) -> None:
     """Drop the records of later steps and of an earlier end, and a line that a kill left unfinished."""
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            keep = record["step"] <= after_step and record["kind"] != "final"
-        except (ValueError, KeyError, TypeError):
-            keep = False
-        if keep:
-            kept.append(line + "\n")
-    new = path.with_name(f".{path.name}.new")
-    new.write_text("".join(kept), encoding="utf-8")
-    new.replace(path)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    new = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as kept, path.open("rb") as lines:
+            while line := lines.readline(2**20):  # a line of ours has some hundred bytes
+                try:
+                    record = json.loads(line)
+                    keep = record["step"] <= after_step and record["kind"] != "final"
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    keep = False
+                if keep:
+                    kept.write(line)
+        new.chmod(path.stat().st_mode & 0o777)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 class Meter:
-    """How fast training goes: tokens per second since the last log line, and the time left.
+    """How fast training goes: tokens per second since the last record, and the time left.
 
     Args:
         total_steps: at which training ends.
@@ -110,7 +142,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the steps so far: a line has been written."""
+        """Forget the steps so far: a record has been written."""
         self._steps = self._tokens = 0
         self._seconds = 0.0
         self.start_clock()
@@ -128,64 +160,144 @@ class Meter:
         self._seconds_per_step = self._seconds / self._steps
 
     def tokens_per_second(self) -> float:
-        """Return the speed since the last log line."""
+        """Return the speed since the last record."""
         return self._tokens / self._seconds if self._seconds else 0.0
 
     def time_left(self, step: int) -> str:
         """Return how long the steps after `step` will take at the present speed, as h:mm:ss."""
-        seconds = int(self._seconds_per_step * max(self._total_steps - step, 0))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return show_duration(self._seconds_per_step * max(self._total_steps - step, 0))
 
 
-class Progress:
-    """A tqdm bar on a terminal; plain lines elsewhere, so that a log file holds no control characters.
+class RunLog:
+    """All that a run says and records; silent but in the main process.
+
+    Where stderr is no terminal, a thread says what is under way whenever nothing was said for `SILENCE`
+    seconds: during a long step, an evaluation, loading.
 
     Args:
-        total: number of optimiser steps.
-        enabled: False keeps silent (every process but the main one).
+        is_main: this is the process that talks and writes.
+
+    Attributes:
+        doing: what is under way, in Chinese.
     """
 
-    def __init__(self, total: int, enabled: bool) -> None:
-        self._total = total
-        self._enabled = enabled
-        self._bar: Any = None
+    SILENCE = 10.0  # seconds
 
-    def __enter__(self) -> Progress:
+    def __init__(self, is_main: bool) -> None:
+        self.is_main = is_main
+        self.doing = "准备"
+        self._since = time.monotonic()
+        self._metrics: MetricsLog | None = None
+        self._progress: Progress | None = None
+        self._spoke = False  # of a step, in this process
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._break_silence, daemon=True)
+
+    def __enter__(self) -> RunLog:
+        if self.is_main and not sys.stderr.isatty():
+            self._watch.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.close()
+        self._over.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        if self._progress is not None:
+            self._progress.close()
+        if self._metrics is not None:
+            self._metrics.close()
 
-    def start(self, done: int) -> None:
-        """Show the bar, `done` steps being done before."""
-        if self._enabled and sys.stderr.isatty():
-            from tqdm import tqdm
+    def begin(self, doing: str) -> None:
+        """Note what is under way from now on."""
+        self.doing, self._since = doing, time.monotonic()
 
-            self._bar = tqdm(total=self._total, initial=done, unit="步", dynamic_ncols=True, file=sys.stderr)
+    def _break_silence(self) -> None:
+        while not self._over.wait(1.0):
+            if seconds_since_last_line() >= self.SILENCE:
+                log(f"{self.doing}（已 {time.monotonic() - self._since:.0f} 秒）")
 
-    def advance(self, status: str) -> None:
-        """Count one step; `status` stands behind the bar."""
-        if self._bar is None:
+    def say(self, line: str) -> None:
+        """Say something that must be seen, with a bar or without."""
+        if not self.is_main:
             return
+        if self._progress is not None:
+            self._progress.message(line)
+        else:
+            log(line)
+
+    def open(self, config: ProjectConfig, state: RunState, total_steps: int, steps_per_epoch: int) -> None:
+        """Open the files and show the bar: training begins.
+
+        Args:
+            config: the knobs.
+            state: where it begins.
+            total_steps: at which it ends.
+            steps_per_epoch: optimiser steps.
+
+        Raises:
+            UserError: the files can't be written.
+        """
+        self._total_steps, self._steps_per_epoch = total_steps, steps_per_epoch
+        self._logging_steps = config.logging_steps
+        directory = Path(config.save_dir) if self.is_main else None
         try:
-            self._bar.set_postfix_str(status, refresh=False)
-            self._bar.update()
-        except OSError:  # the terminal was closed
-            self._bar = None
+            self._metrics = MetricsLog(directory, config.tensorboard, state.global_step)
+        except OSError as error:
+            raise UserError(f"写不了 {error.filename}（{error.strerror}），请检查权限。") from error
+        self._meter, self._tokens_seen = Meter(total_steps), state.tokens_seen
+        self._progress = Progress(
+            total_steps, unit="步", done=state.global_step, enabled=self.is_main, leave=sys.stderr.isatty()
+        )
+        self.begin(f"第 {state.global_step + 1}/{total_steps} 步")
 
-    def step_line(self, line: str) -> None:
-        """Say how training goes, where no bar does."""
-        if self._enabled and self._bar is None:
-            log(line)
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Write one record to metrics.jsonl and TensorBoard."""
+        if self._metrics is not None:
+            self._metrics.write(kind, step, values)
 
-    def message(self, line: str) -> None:
-        """Say something that must be seen in either case."""
-        if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.write(line, file=sys.stderr)
-        elif self._enabled:
-            log(line)
+    @contextlib.contextmanager
+    def paused(self, doing: str) -> Iterator[None]:
+        """Take the time of what is no training, and say meanwhile what it is."""
+        before = self.doing
+        self.begin(doing)
+        try:
+            yield
+        finally:
+            self._meter.start_clock()
+            self.begin(before)
+
+    def step(self, state: RunState, learning_rate: float, device: torch.device) -> None:
+        """Show an optimiser step; every `logging_steps` record the figures since the last record."""
+        assert self._progress is not None
+        self._meter.add(state.tokens_seen - self._tokens_seen)
+        self._tokens_seen = state.tokens_seen
+        memory, values = read_memory(device), state.means() | {"learning_rate": learning_rate}
+        speed = self._meter.tokens_per_second()
+        due = is_due(state.global_step, self._logging_steps)
+        if due or not self._spoke or seconds_since_last_line() >= self.SILENCE:
+            self._spoke = True
+            epoch = state.epoch + state.steps_in_epoch / self._steps_per_epoch
+            self._progress.step_line(
+                f"步 {state.global_step}/{self._total_steps} | 第 {epoch:.2f} 轮 | {describe_step(values)} | "
+                f"{speed:.0f} token/s | {memory.describe()} | 剩余 {self._meter.time_left(state.global_step)}"
+            )
+            if due:
+                self._record_steps(state, values | {"epoch": epoch, "tokens_per_second": speed}, memory)
+        self._progress.advance(1, f"{describe_step(values)} | {speed:.0f} token/s | {memory.brief()}")
+        self.begin(f"第 {state.global_step + 1}/{self._total_steps} 步")
+
+    def _record_steps(self, state: RunState, values: dict[str, float], memory: MemoryReading) -> None:
+        counts = {name: getattr(state, name) for name in ("tokens_seen", "nonfinite_steps", "scaler_skips")}
+        sizes = {
+            f"memory_{name}": getattr(memory, name) for name in ("allocated", "reserved", "peak", "total")
+        }
+        self.record("train", state.global_step, values | counts | sizes)
+        state.forget_means()
+        self._meter.restart()
+
+
+def describe_step(values: dict[str, float]) -> str:
+    """Return the figures of training steps as one short phrase."""
+    return f"loss {values['loss']:.4f} | lr {values['learning_rate']:.2e} | 梯度 {values['grad_norm']:.2f}"

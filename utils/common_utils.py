@@ -9,8 +9,9 @@ import os
 import random
 import re
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 EXIT_USER_ERROR = 2
@@ -36,14 +37,39 @@ def visible(text: str, keep: str = "\n\t") -> str:
     return _INVISIBLE.sub(escape, text)
 
 
+_stamped = False
+_last_line = time.monotonic()
+
+
 def log(message: str) -> None:
     """Write one line of talk to stderr (stdout is for results only).
 
     What it quotes may come from strangers' files: control characters are shown escaped. A stderr that is gone
     (a closed terminal, a full disk) must not end a run, so it costs the line only.
     """
+    global _last_line
+    _last_line = time.monotonic()
+    if _stamped:
+        text = message.lstrip("\n")
+        message = message[: len(message) - len(text)] + time.strftime("%m-%d %H:%M:%S ") + text
     with contextlib.suppress(OSError):
         print(visible(message), file=sys.stderr, flush=True)
+
+
+def seconds_since_last_line() -> float:
+    """Return for how long `log` has said nothing."""
+    return time.monotonic() - _last_line
+
+
+@contextlib.contextmanager
+def time_stamps() -> Iterator[None]:
+    """Let each message of `log` begin with date and time, for long runs whose log is read later."""
+    global _stamped
+    before, _stamped = _stamped, True
+    try:
+        yield
+    finally:
+        _stamped = before
 
 
 def is_encodable(text: str) -> bool:

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .anatomy import shape_of
+
+
+def _is_int(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and low <= value <= high  # NaN is in no range
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+_SIZE: _Rule = (lambda value: type(value) is int and value > 0, "大于 0 的整数")
+_ID: _Rule = (lambda value: _is_int(value, 0, 2**31), "不小于 0 的整数")
+_SWITCH: _Rule = (lambda value: isinstance(value, bool), "true 或 false")
+# The fields of a config.json that are used, with what they may be. Everything else in it is ignored: through
+# transformers some fields would load code, or make room for billions of labels.
+_FIELDS: dict[str, _Rule] = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "num_layers", "num_attention_heads"), _SIZE),
+    "inner_hidden_size": (lambda value: value is None or (type(value) is int and value > 0), "大于 0 的整数"),
+    "layernorm_epsilon": (lambda value: _is_number(value, 1e-12, 0.1), "1e-12 到 0.1 之间的数"),
+    "max_sequence_length": (lambda value: _is_int(value, 1, 2**24), "1 到 16777216 之间的整数"),
+    "initializer_range": (lambda value: _is_number(value, 0, 1), "0 到 1 之间的数"),
+    **dict.fromkeys(("position_encoding_2d", "tie_word_embeddings", "use_cache"), _SWITCH),
+    **dict.fromkeys(("mask_token_id", "gmask_token_id", "bos_token_id", "eos_token_id", "pad_token_id"), _ID),
+    "quantization_bit": (lambda value: _is_int(value, 0, 64), "0、4 或 8"),
+    "pre_seq_len": (lambda value: value is None or _is_int(value, 0, 2**24), "null 或整数"),
+    "quantization_config": (lambda value: value is None or isinstance(value, dict), "一个对象"),
+    "dtype": (lambda value: True, ""),
+}
+_DTYPES = ("float16", "bfloat16", "float32")
+_SHOWN_CHARACTERS = 60  # of a wrong value
 
 # Beyond these a config is damaged or hostile, and building even an empty model would exhaust the memory.
 MAX_LAYERS, MAX_PARAMETERS = 1000, 100_000_000_000
@@ -70,6 +102,31 @@ class ChatGLMConfig(PreTrainedConfig):
         if self.inner_hidden_size is None:
             self.inner_hidden_size = 4 * self.hidden_size
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_file(cls, content: dict[str, Any]) -> ChatGLMConfig:
+        """Make a config of what a `config.json` holds, taking the fields that are known and in their range.
+
+        Raises:
+            ValueError: fields are not what they may be (all of them are named), or see the class.
+        """
+        fields = {name: content[name] for name in _FIELDS if name in content}
+        if fields.get("dtype") not in _DTYPES:
+            fields.pop("dtype", None)
+        problems = [
+            f"config.json 的 {name} 必须是{_FIELDS[name][1]}，现在是 {repr(value)[:_SHOWN_CHARACTERS]}。"
+            for name, value in fields.items()
+            if not _FIELDS[name][0](value)
+        ]
+        if problems:
+            raise ValueError("".join(problems))
+        config = cls(**fields)
+        for name, rule in _FIELDS.items():
+            if rule is _ID and getattr(config, name) >= config.vocab_size:
+                raise ValueError(
+                    f"config.json 的 {name}={getattr(config, name)} 不小于 vocab_size={config.vocab_size}。"
+                )
+        return config
 
     def parameter_count(self) -> int:
         """Return the number of parameters of the model with its head (6,173,286,400 as published)."""

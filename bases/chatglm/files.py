@@ -6,14 +6,25 @@ Nothing here loads torch. Remote-code fields are ignored, and no file may lie ou
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bases.interface import CheckpointError
-from bases.model_dir import checked_file, read_model_json
+from bases.model_dir import checked_file, read_model_json, refuse_lfs_pointer
+from utils.common_utils import is_encodable
 from utils.small_json import read_json_object
 
 from .configuration import ChatGLMConfig
-from .tokenization import ChatGLMTokenizer
+from .tokenization import CONTROL_PIECES, ChatGLMTokenizer
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
+FIRST_RELEASE_VOCABULARY = 150_528
+MAX_IMAGE_TOKENS = 100_000
+_MASK_IDS = {"gmask_token_id", "mask_token_id"}
+_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "gmask_token_id", "mask_token_id")
+_TOKEN_FIELDS = (
+    *("bos_token", "eos_token", "end_token", "mask_token"),
+    *("gmask_token", "pad_token", "unk_token"),
+)
 _CHECKPOINT_FILES = (
     "model.safetensors.index.json",
     "model.safetensors",
@@ -30,28 +41,77 @@ def load_config(model_dir: Path) -> ChatGLMConfig:
     """
     path = model_dir / "config.json"
     content = read_model_json(model_dir, path.name)
+    if content.get("model_type") != ChatGLMConfig.model_type or "num_layers" not in content:
+        shown = repr(content.get("model_type"))[:60]
+        raise CheckpointError(f"无法使用 {path}：model_type 是 {shown}，不是 ChatGLM（v1）")
+    if content.get("vocab_size") == FIRST_RELEASE_VOCABULARY and not content.keys() >= _MASK_IDS:
+        raise CheckpointError(
+            f"{model_dir} 是 ChatGLM-6B 最早发布的版本（词表 {FIRST_RELEASE_VOCABULARY}，前 20000 个"
+            "留给图像，config.json 里没有 gmask_token_id 和 mask_token_id），本项目只支持后来的版本"
+            "（词表 130528）；请重新下载：hf download THUDM/chatglm-6b --local-dir chatglm-6b。"
+        )
     try:
-        if content.get("model_type") != ChatGLMConfig.model_type or "num_layers" not in content:
-            raise ValueError(f"model_type 是 {content.get('model_type')!r}，不是 ChatGLM（v1）")
-        return ChatGLMConfig.from_dict(content)
+        return ChatGLMConfig.from_file(content)
     except Exception as error:  # the config classes raise types of their own for wrong values
-        reason = str(error.__cause__ or error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"无法使用 {path}：{reason}") from error
+        lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"无法使用 {path}：{lines[-1].strip()}") from error
 
 
 def load_tokenizer(model_dir: Path) -> ChatGLMTokenizer:
-    """Read a directory's tokenizer.
+    """Read a directory's tokenizer: `ice_text.model`, and the known fields of `tokenizer_config.json`.
 
     Raises:
-        CheckpointError: its SentencePiece model is missing, damaged, or not one of a ChatGLM (v1).
+        CheckpointError: its SentencePiece model is missing, damaged, or not one of a ChatGLM (v1); or a
+            field is not what it may be.
     """
     path = checked_file(model_dir, ChatGLMTokenizer.vocab_files_names["vocab_file"])
     if not path.is_file():
         raise CheckpointError(f"模型目录 {model_dir} 缺少分词模型 {path.name}，请检查下载是否完整。")
+    refuse_lfs_pointer(path)
+    fields = _tokenizer_fields(model_dir)
     try:
-        return ChatGLMTokenizer.from_pretrained(model_dir)
+        return ChatGLMTokenizer(str(path), name_or_path=str(model_dir), **fields)
     except Exception as error:  # sentencepiece and transformers have no common type for damaged files
         raise CheckpointError(f"模型目录 {model_dir} 的分词器无法加载：{error}") from error
+
+
+def _tokenizer_fields(model_dir: Path) -> dict[str, Any]:
+    """Read the fields of `tokenizer_config.json` that are used; others (added tokens, code) are ignored.
+
+    Raises:
+        CheckpointError: the file is damaged, or a field is not what it may be.
+    """
+    path = model_dir / TOKENIZER_CONFIG
+    if not path.is_symlink() and not path.exists():
+        return {}
+    content = read_model_json(model_dir, path.name)
+    further = content.get("model_specific_special_tokens")
+    if isinstance(further, dict):
+        content = further | content
+    fields: dict[str, Any] = {}
+    for name in _TOKEN_FIELDS:
+        token = content.get(name)
+        if isinstance(token, dict):  # as older versions of transformers write it
+            token = token.get("content")
+        if token is None:
+            continue
+        if token not in (*CONTROL_PIECES, "<unk>"):
+            raise CheckpointError(f"无法使用 {path}：{name} 是 {repr(token)[:60]}，不是 ChatGLM 的控制符。")
+        fields[name] = token
+    for name in ("do_lower_case", "remove_space"):
+        if name in content:
+            if not isinstance(content[name], bool):
+                raise CheckpointError(f"无法使用 {path}：{name} 应当是 true 或 false。")
+            fields[name] = content[name]
+    if "num_image_tokens" in content:
+        count = content["num_image_tokens"]
+        if type(count) is not int or not 0 <= count <= MAX_IMAGE_TOKENS:
+            shown = repr(count)[:60]
+            raise CheckpointError(
+                f"无法使用 {path}：num_image_tokens 应当是 0 到 {MAX_IMAGE_TOKENS} 的整数，现在是 {shown}。"
+            )
+        fields["num_image_tokens"] = count
+    return fields
 
 
 def load_config_and_tokenizer(model_dir: Path) -> tuple[ChatGLMConfig, ChatGLMTokenizer]:
@@ -61,12 +121,23 @@ def load_config_and_tokenizer(model_dir: Path) -> tuple[ChatGLMConfig, ChatGLMTo
         CheckpointError: see `load_config` and `load_tokenizer`; or their special ids differ.
     """
     config, tokenizer = load_config(model_dir), load_tokenizer(model_dir)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "gmask_token_id", "mask_token_id"):
-        if getattr(tokenizer, name) != getattr(config, name):
-            raise CheckpointError(
-                f"{model_dir} 的分词器与模型不配套：{name} 在分词器中是 {getattr(tokenizer, name)}，"
-                f"在 config.json 中是 {getattr(config, name)}。"
-            )
+    differing = [name for name in _ID_FIELDS if getattr(tokenizer, name) != getattr(config, name)]
+    if differing and tokenizer.num_image_tokens and "num_image_tokens" not in _tokenizer_fields(model_dir):
+        raise CheckpointError(
+            f"{model_dir / TOKENIZER_CONFIG} 里没有 num_image_tokens，只能当作最早的版本"
+            f'（20000 个图像词元），这与 config.json 不符；请在里面加上 "num_image_tokens": 0，'
+            "或重新下载这个文件。"
+        )
+    for name in differing:
+        raise CheckpointError(
+            f"{model_dir} 的分词器与模型不配套：{name} 在分词器中是 {getattr(tokenizer, name)}，"
+            f"在 config.json 中是 {getattr(config, name)}。"
+        )
+    if len(tokenizer) > config.vocab_size:
+        raise CheckpointError(
+            f"{model_dir} 的分词器与模型不配套：分词器有 {len(tokenizer)} 个词片，"
+            f"config.json 的 vocab_size 只有 {config.vocab_size}。"
+        )
     return config, tokenizer
 
 
@@ -91,18 +162,34 @@ def checkpoint_shards(model_dir: Path) -> list[Path]:
         path = checked_file(model_dir, name)
         if not path.is_file():
             continue
-        if not name.endswith(".index.json"):
-            return [path]
-        try:
-            weight_map = read_json_object(path)["weight_map"]
-            names = sorted(set(weight_map.values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"权重索引 {path} 已损坏，请重新下载。") from error
+        names = _shard_names(path) if name.endswith(".index.json") else [name]
         for shard in names:
-            if not checked_file(model_dir, str(shard)).is_file():
+            if not checked_file(model_dir, shard).is_file():
                 raise CheckpointError(f"模型目录 {model_dir} 缺少权重文件 {shard}，请检查下载是否完整。")
+            refuse_lfs_pointer(model_dir / shard)
         return [model_dir / shard for shard in names]
     raise CheckpointError(f"模型目录 {model_dir} 里没有权重文件（model.safetensors 或 pytorch_model.bin）。")
+
+
+def _shard_names(index: Path) -> list[str]:
+    """Return the names of the weight files that an index lists, in order.
+
+    Raises:
+        CheckpointError: the index is damaged.
+    """
+    refuse_lfs_pointer(index)
+    try:
+        names = sorted(set(read_json_object(index)["weight_map"].values()))
+        if not all(_is_file_name(name) for name in names):
+            raise ValueError("文件名不合法")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"权重索引 {index} 已损坏，请重新下载。") from error
+    return names
+
+
+def _is_file_name(name: Any) -> bool:
+    """Tell whether a string can be a file's name at all (elsewhere it may still lead)."""
+    return isinstance(name, str) and 0 < len(name) <= 255 and name.isprintable() and is_encodable(name)
 
 
 def largest_shard_bytes(model_dir: Path) -> int:

@@ -14,7 +14,7 @@ from bases.chatglm import ChatGLMForConditionalGeneration, load_base_model
 from bases.chatglm.anatomy import CHUNK_LOGITS, MIN_CHUNK_ROWS, chunk_rows
 from bases.chatglm.loss import linear_cross_entropy
 from data_handle.data_preprocess import Features
-from data_handle.packing import Pass, assign_rows, pack, plan_passes
+from data_handle.packing import MicroBatch, assign_rows, pack, plan_micro_batches
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_passes_are_few_and_within_the_limit(limit: int) -> None:
     rng = random.Random(0)
     for _ in range(50):
         lengths = [rng.randint(5, 90) for _ in range(rng.randint(1, 12))]
-        passes = plan_passes(lengths, limit, hidden_size=64)
+        passes = plan_micro_batches(lengths, limit, hidden_size=64)
         indices = [index for each in passes for row in each.rows for index in row]
         assert sorted(indices) == list(range(len(lengths)))
         for each in passes:
@@ -64,14 +64,17 @@ def test_passes_are_few_and_within_the_limit(limit: int) -> None:
 
 def test_rows_are_long_in_a_wide_model_and_short_in_a_narrow_one() -> None:
     lengths = [33, 33, 33, 33]
-    assert plan_passes(lengths, 1000, hidden_size=4096) == [Pass([[0, 1, 2, 3]], 144)]
-    assert plan_passes(lengths, 1000, hidden_size=1) == [Pass([[0], [1], [2], [3]], 48)]
-    assert plan_passes([], 1000, hidden_size=8) == []
+    assert plan_micro_batches(lengths, 1000, hidden_size=4096) == [MicroBatch([[0, 1, 2, 3]], 144)]
+    assert plan_micro_batches(lengths, 1000, hidden_size=1) == [MicroBatch([[0], [1], [2], [3]], 48)]
+    assert plan_micro_batches([], 1000, hidden_size=8) == []
 
 
 def test_more_passes_on_request() -> None:
-    assert [each.rows for each in plan_passes([30, 10, 10], 1000, 64, at_least=2)] == [[[0]], [[1], [2]]]
-    assert len(plan_passes([30, 10, 10], 1000, 64, at_least=9)) == 3
+    assert [each.rows for each in plan_micro_batches([30, 10, 10], 1000, 64, at_least=2)] == [
+        [[0]],
+        [[1], [2]],
+    ]
+    assert len(plan_micro_batches([30, 10, 10], 1000, 64, at_least=9)) == 3
 
 
 def test_a_packed_row_by_hand(model: ChatGLMForConditionalGeneration) -> None:
@@ -126,9 +129,9 @@ def test_a_packed_step_has_the_gradient_of_its_samples_one_by_one(
     model.zero_grad()
     lengths = [len(item.input_ids) for item in window]
     if row_length:
-        passes = [Pass(assign_rows(lengths, row_length), row_length)]
+        passes = [MicroBatch(assign_rows(lengths, row_length), row_length)]
     else:
-        passes = plan_passes(lengths, limit, base.config.hidden_size)
+        passes = plan_micro_batches(lengths, limit, base.config.hidden_size)
         assert len(passes) == (1 if limit == 10_000 else 3)
     packed = 0.0
     for each in passes:

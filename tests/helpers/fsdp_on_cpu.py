@@ -18,9 +18,9 @@ def main() -> int:
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     import train
-    from utils import device
+    from training import assembly, finish
 
-    make_accelerator = device.make_accelerator
+    make_accelerator = assembly.make_accelerator
 
     def make(*args: Any, **kwargs: Any) -> Any:
         accelerator = make_accelerator(*args, **kwargs)
@@ -31,16 +31,16 @@ def main() -> int:
         accelerator.state.distributed_type = DistributedType.FSDP
         return accelerator
 
-    device.make_accelerator = make
-    finish = train.Trainer._finish
+    assembly.make_accelerator = make
+    end = finish.finish
 
-    def describe(trainer: Any) -> int:
-        packed = [p for name, p in trainer.model.named_parameters() if name.endswith("base_layer.weight")]
+    def describe(run: Any, ending: Any) -> int:
+        packed = [p for name, p in run.model.named_parameters() if name.endswith("base_layer.weight")]
         local = sum(p.to_local().numel() for p in packed)
         print(f"held {local} of {sum(p.numel() for p in packed)}", flush=True)
-        return finish(trainer)
+        return end(run, ending)
 
-    train.Trainer._finish = describe
+    finish.finish = describe
     return train.main()
 
 

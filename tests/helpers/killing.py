@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from utils.directories import find_damage, list_checkpoints
+from training.run_directory import list_checkpoints
+from utils.directories import find_damage
 
 TIMED = ("tokens_per_second", "memory_")  # figures of the machine, not of the run
 
@@ -48,18 +49,19 @@ def run_with_kills(
     """
     hits = 0
     for attempt in range(kills + 1):
-        resume = ["--resume_from_checkpoint", "auto"] if list_checkpoints(save_dir) else []
-        if not resume and (save_dir / "model_best").exists():
-            resume = ["--overwrite_output_dir"]
-        process = subprocess.Popen(
-            [*command, *resume], cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        process = subprocess.Popen(  # one command for the first start and every restart
+            [*command, "--resume_from_checkpoint", "auto"],
+            cwd=root,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
         assert process.stderr is not None
         said = []
         if attempt < kills:
             for line in process.stderr:
                 said.append(line)
-                if line.startswith("开始训练"):
+                if "开始训练" in line:
                     break
             time.sleep(rng.uniform(0, window))
             hits += process.poll() is None

@@ -20,6 +20,7 @@ from data_handle.data_preprocess import encode_example
 from data_handle.reader import read_jsonl
 from extraction.extractor import TripletExtractor
 from tests.helpers.killing import outcome, run_with_kills, train_command
+from training import run_directory
 from utils import directories as checkpoint
 from utils.common_utils import UserError
 
@@ -56,7 +57,7 @@ def test_kills(root: Path, random_base: Path, tmp_path: Path, tally: dict) -> No
 def test_damaged_checkpoints(root: Path, random_base: Path, tmp_path: Path, tally: dict) -> None:
     command = train_command(root, random_base, tmp_path, tmp_path / "run", epochs=1)
     subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=600)
-    newest = checkpoint.list_checkpoints(tmp_path / "run")[-1]
+    newest = run_directory.list_checkpoints(tmp_path / "run")[-1]
     shutil.copytree(newest, tmp_path / "kept")
     rng, detected = random.Random(0), 0
     for _ in range(DAMAGES):
@@ -77,7 +78,7 @@ def test_damaged_checkpoints(root: Path, random_base: Path, tmp_path: Path, tall
         else:
             shutil.rmtree(newest)
             newest.mkdir()
-        detected += checkpoint.find_checkpoint(tmp_path / "run", "auto") != newest
+        detected += run_directory.find_checkpoint(tmp_path / "run", "auto") != newest
     tally["damaged checkpoints detected"] = detected, DAMAGES
     assert detected == DAMAGES
 

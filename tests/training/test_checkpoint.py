@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from bases import adapter
 from bases.chatglm import load_base_model
-from training.run_directory import clear_results
+from training import run_directory
+from training import state as run_state
 from utils import directories as checkpoint
 from utils.common_utils import UserError, set_seed
 
@@ -77,26 +78,26 @@ def test_a_kill_while_replacing(tmp_path: Path, moment: str) -> None:
             tmp_path / "kept", tmp_path / (".model_best.old" if "between" in moment else "model_best")
         )
     (tmp_path / ".checkpoint-3.trash").mkdir()
-    checkpoint.recover_directories(tmp_path)
+    run_directory.recover_directories(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
     assert checkpoint.find_damage(target) is None
     assert (target / "file").read_text() == ("new" if moment == "after the second" else "old")
 
 
 def make_checkpoint(save_dir: Path, step: int) -> Path:
-    path = checkpoint.checkpoint_path(save_dir, step)
+    path = run_directory.checkpoint_path(save_dir, step)
     state = {"state": {"global_step": step}}
-    checkpoint.write_directory(path, lambda new: torch.save(state, new / checkpoint.STATE_FILE))
+    checkpoint.write_directory(path, lambda new: torch.save(state, new / run_directory.STATE_FILE))
     return path
 
 
 def damage_by_truncation(path: Path) -> None:
-    file = path / checkpoint.STATE_FILE
+    file = path / run_directory.STATE_FILE
     file.write_bytes(file.read_bytes()[:-7])
 
 
 def damage_by_a_flipped_bit(path: Path) -> None:
-    file = path / checkpoint.STATE_FILE
+    file = path / run_directory.STATE_FILE
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
     file.write_bytes(content)
@@ -105,7 +106,7 @@ def damage_by_a_flipped_bit(path: Path) -> None:
 DAMAGES = {
     "training_state.pt 的大小不对": damage_by_truncation,
     "training_state.pt 的内容与校验和不符": damage_by_a_flipped_bit,
-    "缺少 training_state.pt": lambda path: (path / checkpoint.STATE_FILE).unlink(),
+    "缺少 training_state.pt": lambda path: (path / run_directory.STATE_FILE).unlink(),
     "manifest.json 读不出来": lambda path: [file.unlink() for file in path.iterdir()],  # an empty directory
     "manifest.json 已损坏": lambda path: (path / checkpoint.MANIFEST_FILE).write_text('{"files": 3}'),
 }
@@ -117,35 +118,37 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, reason: s
         make_checkpoint(tmp_path, step)
     DAMAGES[reason](tmp_path / "checkpoint-20")
     assert checkpoint.find_damage(tmp_path / "checkpoint-20") == reason
-    assert checkpoint.find_checkpoint(tmp_path, "auto").name == "checkpoint-10"
+    assert run_directory.find_checkpoint(tmp_path, "auto").name == "checkpoint-10"
     assert f"checkpoint-20 已损坏（{reason}）" in capsys.readouterr().err
     with pytest.raises(UserError, match=re.escape(f"不能用（{reason}）")):
-        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-20"))
+        run_directory.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-20"))
     # The damaged one does not stand in the way of an explicit choice of the one before.
-    assert checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-10")).name == "checkpoint-10"
+    assert run_directory.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-10")).name == "checkpoint-10"
 
 
 def test_checkpoints_are_found_and_rotated(tmp_path: Path) -> None:
     for step in (9, 100, 20):
         make_checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-x").mkdir()
-    names = [path.name for path in checkpoint.list_checkpoints(tmp_path)]
+    names = [path.name for path in run_directory.list_checkpoints(tmp_path)]
     assert names == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
-    assert checkpoint.find_checkpoint(tmp_path, "auto").name == "checkpoint-100"
+    assert run_directory.find_checkpoint(tmp_path, "auto").name == "checkpoint-100"
     with pytest.raises(UserError, match=r"比 checkpoint-9 更新的检查点（checkpoint-100）"):
-        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-9"))
+        run_directory.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-9"))
     with pytest.raises(UserError, match="checkpoint-500 不能用（目录不存在）"):
-        checkpoint.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-500"))
-    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-100", 2)
+        run_directory.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-500"))
+    run_directory.remove_old_checkpoints(tmp_path / "checkpoint-100", 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checkpoint-100",
         "checkpoint-20",
         "checkpoint-x",
     ]
-    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-100", 0)
-    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["checkpoint-100"]
+    run_directory.remove_old_checkpoints(tmp_path / "checkpoint-100", 0)
+    assert [path.name for path in run_directory.list_checkpoints(tmp_path)] == ["checkpoint-100"]
+    assert run_directory.find_checkpoint(tmp_path / "absent", "auto") is None  # the run begins
+    (tmp_path / "checkpoint-100" / "manifest.json").write_text('{"files": {}}')
     with pytest.raises(UserError, match="没有可继续的完整检查点"):
-        checkpoint.find_checkpoint(tmp_path / "absent", "auto")
+        run_directory.find_checkpoint(tmp_path, "auto")
 
 
 @pytest.mark.parametrize(
@@ -155,8 +158,8 @@ def test_rotation_keeps_what_was_just_saved(tmp_path: Path, keep: int, left: lis
     """After going on from step 200 because checkpoint-300 is damaged."""
     for step in (100, 200, 300, 250):
         make_checkpoint(tmp_path, step)
-    checkpoint.remove_old_checkpoints(tmp_path / "checkpoint-250", keep)
-    names = [path.name for path in checkpoint.list_checkpoints(tmp_path)]
+    run_directory.remove_old_checkpoints(tmp_path / "checkpoint-250", keep)
+    names = [path.name for path in run_directory.list_checkpoints(tmp_path)]
     assert names == [f"checkpoint-{step}" for step in left]
 
 
@@ -168,8 +171,8 @@ def test_recovery_and_clearing_touch_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "events").touch()
     (tmp_path / "tensorboard").symlink_to(tmp_path / "elsewhere")
     make_checkpoint(tmp_path, 3)
-    checkpoint.recover_directories(tmp_path)
-    clear_results(tmp_path)
+    run_directory.recover_directories(tmp_path)
+    run_directory.clear_results(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*theirs, "elsewhere"])
     assert (tmp_path / "elsewhere" / "events").exists()
 
@@ -181,9 +184,9 @@ class Payload:
 
 def test_a_state_that_executes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save(Payload(), tmp_path / checkpoint.STATE_FILE)
+    torch.save(Payload(), tmp_path / run_directory.STATE_FILE)
     with pytest.raises(UserError, match="已损坏"):
-        checkpoint.load_state(tmp_path)
+        run_state.load_state(tmp_path)
     assert not Path("owned").exists()
 
 
@@ -195,9 +198,9 @@ def test_random_generators_go_back(tmp_path: Path) -> None:
 
     set_seed(3)
     draw()  # leaves numpy with a second normal number in store
-    torch.save(checkpoint.random_state(), tmp_path / "state.pt")
+    torch.save(run_state.random_state(), tmp_path / "state.pt")
     expected = draw()
-    checkpoint.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    run_state.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
     assert draw() == expected
 
 

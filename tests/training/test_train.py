@@ -16,6 +16,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,9 @@ from safetensors.torch import load_file
 
 import train
 from glm_config import ProjectConfig
-from utils import memory
+from training import assembly, evaluation, finish, gradients
+from training.gradients import Gradients
+from training.stop import STOP_SIGNALS
 from utils.common_utils import UserError
 
 SHORT = {"--max_source_seq_len": "96", "--max_target_seq_len": "80", "--eval_samples": "2", "--device": "cpu"}
@@ -45,7 +48,7 @@ def data(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
 @pytest.fixture(autouse=True)
 def a_process_of_its_own():
     """Undo what a run leaves in its process: signal handlers, and accelerate's choice of precision."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in STOP_SIGNALS)}
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
     for number, handler in before.items():
@@ -123,23 +126,23 @@ def test_lora_gets_its_inputs_in_half_precision_and_a_large_plan_maps_its_memory
 ) -> None:
     """PEFT would hand it fp32 copies; layers that are computed again must see the same."""
     types, mapped = [], []
-    accumulate_gradients = train.Trainer.accumulate_gradients
+    accumulate = Gradients.accumulate
 
-    def watched(self: train.Trainer, *args: Any) -> torch.Tensor:
-        modules = dict(self.model.named_modules())
+    def watched(self: Gradients, *args: Any) -> tuple[float, int]:
+        modules = dict(self._model.named_modules())
         inner = [module for name, module in modules.items() if name.endswith("lora_A.default")]
         hooks = [
             each.register_forward_pre_hook(lambda _, args: types.append(args[0].dtype)) for each in inner
         ]
-        loss = accumulate_gradients(self, *args)
+        result = accumulate(self, *args)
         for hook in hooks:
             hook.remove()
         assert inner and all(getattr(each, "cast_input_dtype_enabled", True) for each in modules.values())
-        return loss
+        return result
 
-    monkeypatch.setattr(train.Trainer, "accumulate_gradients", watched)
-    monkeypatch.setattr(train, "MAP_ABOVE", 0)
-    monkeypatch.setattr(memory, "map_large_allocations", lambda: mapped.append(True))
+    monkeypatch.setattr(Gradients, "accumulate", watched)
+    monkeypatch.setattr(assembly, "MAP_ABOVE", 0)
+    monkeypatch.setattr(assembly, "map_large_allocations", lambda: mapped.append(True))
     assert train.main(arguments(gradient_checkpointing=True, max_steps=2)) == 0
     assert set(types) == {torch.bfloat16}
     assert mapped == [True]
@@ -160,7 +163,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("步 2/"):
+        if " 步 2/" in line:
             process.send_signal(signal.SIGTERM)
             break
     rest = process.stderr.read()
@@ -183,25 +186,27 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
 
 OUT_OF_MEMORY_AT_RANK_1 = """
 import sys, torch, train
-run_passes = train.Trainer._run_passes
+from training.gradients import Gradients
+run_passes = Gradients._run
 def fail(self, samples, passes, target_tokens):
     loss = run_passes(self, samples, passes, target_tokens)
-    if self.accelerator.process_index == 1 and max(each.tokens for each in passes) > 250:
+    if self._accelerator.process_index == 1 and max(each.tokens for each in passes) > 250:
         raise torch.OutOfMemoryError("CUDA out of memory")
     return loss
-train.Trainer._run_passes = fail
+Gradients._run = fail
 sys.exit(train.main(sys.argv[1:]))
 """
 
 
 STOP_AT_RANK_1 = """
-import signal, sys, train
-check = train.Trainer._abort_if_stopped
-def stop(self):
-    if self.accelerator.process_index == 1:
+import os, signal, sys, train
+from training import evaluation
+batches = evaluation.length_sorted_batches
+def stop(*args):
+    if os.environ["RANK"] == "1":
         signal.raise_signal(signal.SIGTERM)
-    check(self)
-train.Trainer._abort_if_stopped = stop
+    yield from batches(*args)
+evaluation.length_sorted_batches = stop
 sys.exit(train.main(sys.argv[1:]))
 """
 
@@ -303,8 +308,6 @@ def test_results_are_not_overwritten_unasked(arguments: Command, tmp_path: Path)
 
 
 def test_resuming_what_does_not_fit(arguments: Command, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="没有可继续的完整检查点"):
-        train.main(arguments(resume_from_checkpoint="auto"))
     quick = {"eval_samples": 0, "best_metric": "dev_loss"}
     assert train.main(arguments(epochs=1, **quick)) == 0
     with pytest.raises(UserError, match=r"以下各项不同：\n  lora_rank：检查点 8，现在 4\n请改回"):
@@ -358,13 +361,13 @@ def test_weight_decay_may_change_when_resuming(
     quick = {"eval_samples": 0, "best_metric": "dev_loss"}
     assert train.main(arguments(epochs=1, weight_decay=0.5, **quick)) == 0
     seen = []
-    original = train.Trainer.train_window
+    original = gradients.take_step
 
-    def watch(self, window):
-        seen.extend(group["weight_decay"] for group in self.optimizer.param_groups)
-        return original(self, window)
+    def watch(accelerator, optimizer, *figures):
+        seen.extend(group["weight_decay"] for group in optimizer.param_groups)
+        return original(accelerator, optimizer, *figures)
 
-    monkeypatch.setattr(train.Trainer, "train_window", watch)
+    monkeypatch.setattr(gradients, "take_step", watch)
     assert train.main(arguments(epochs=2, weight_decay=0.25, **quick, resume_from_checkpoint="auto")) == 0
     assert set(seen) == {0.25}
 
@@ -429,10 +432,10 @@ def test_a_large_model_without_a_gpu(
 def test_out_of_memory_gives_advice(
     arguments: Command, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
-    def fail(self, window):
+    def fail(self, samples):
         raise error
 
-    monkeypatch.setattr(train.Trainer, "train_window", fail)
+    monkeypatch.setattr(Gradients, "accumulate", fail)
     with pytest.raises(UserError, match=r"显存（内存）不足.*"):
         train.main(arguments())
 
@@ -483,23 +486,31 @@ def test_on_a_terminal_there_is_a_bar(root: Path, arguments: Command) -> None:
     assert "步 2/2 |" not in text
 
 
-def test_the_resume_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["train.py", "--epochs", "2", "--overwrite_output_dir", "--save_dir", "my output"]
+def test_the_resume_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save_dir = tmp_path / "my output"
+    words = ["train.py", "--epochs", "2", "--overwrite-output-dir", "--save_dir", str(save_dir)]
     monkeypatch.setattr(sys, "argv", [*words, "--resume_from_checkpoint", "old"])
-    expected = "python train.py --epochs 2 --save_dir 'my output' --resume_from_checkpoint auto"
-    assert train.resume_command() == expected
-    always = ProjectConfig()
-    always.overwrite_output_dir = True
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "ProjectConfig", lambda: always)
-        assert "--overwrite_output_dir false --resume_from_checkpoint" in train.resume_command()
-    monkeypatch.setenv("WORLD_SIZE", "2")  # one process would have other optimiser steps
-    assert train.resume_command() == expected.replace("python", "accelerate launch（同样的选项）")
+    run = SimpleNamespace(
+        config=SimpleNamespace(save_dir=save_dir, init_adapter=None),
+        files=SimpleNamespace(save_dir=save_dir),
+        accelerator=SimpleNamespace(num_processes=1),
+    )
+    place = f"--save_dir '{save_dir}'"
+    # Without a checkpoint, which has all knobs, they have to be given again.
+    assert finish.resume_command(run) == f"python train.py --epochs 2 {place} --resume_from_checkpoint auto"
+    run.config.init_adapter = "other"
+    assert finish.resume_command(run) == f"python train.py --epochs 2 {place}"
+    (save_dir / "checkpoint-3").mkdir(parents=True)
+    expected = f"python train.py {place} --resume_from_checkpoint auto"
+    assert finish.resume_command(run) == expected
+    run.accelerator.num_processes = 2  # one process would have other optimiser steps
+    assert finish.resume_command(run) == expected.replace("python", "accelerate launch（同样的选项）")
 
 
-def test_every_knob_is_used() -> None:
+def test_every_knob_is_used(root: Path) -> None:
     """A knob that no code reads would be an option that does nothing."""
-    source = Path(train.__file__).read_text(encoding="utf-8")
+    files = [root / "train.py", *(root / "training").glob("*.py")]
+    source = "".join(path.read_text(encoding="utf-8") for path in files)
     for name in ProjectConfig().to_dict():
         assert f"config.{name}" in source or f'"{name}"' in source, name
 
@@ -507,19 +518,19 @@ def test_every_knob_is_used() -> None:
 def test_a_stop_during_the_last_evaluation_loses_nothing(
     arguments: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    original = train.Trainer.extract_dev
+    original = evaluation._answer_dev
 
-    def stop_in_the_last(self, limit):
-        if limit is None:
+    def stop_in_the_last(run, samples):
+        if samples is None:
             signal.raise_signal(signal.SIGTERM)
-        return original(self, limit)
+        return original(run, samples)
 
     words = arguments(epochs=2, learning_rate=5e-2, eval_samples=0, best_metric="dev_loss")
-    monkeypatch.setattr(train.Trainer, "extract_dev", stop_in_the_last)
+    monkeypatch.setattr(evaluation, "_answer_dev", stop_in_the_last)
     assert train.main(words) == 128 + signal.SIGTERM
     before = (tmp_path / "run" / "checkpoint-4" / "adapter_model.safetensors").read_bytes()
     assert "最后的评估没有做完" in capsys.readouterr().err
-    monkeypatch.setattr(train.Trainer, "extract_dev", original)
+    monkeypatch.setattr(evaluation, "_answer_dev", original)
     AcceleratorState._reset_state(reset_partial_state=True)
     assert train.main([*words, "--resume_from_checkpoint", "auto"]) == 0
     assert len(records(tmp_path / "run", "final")) == 1

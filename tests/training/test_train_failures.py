@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 import train
 from tests.helpers.killing import train_command
 from training import state as run_state
+from training.gradients import Gradients
+from training.stop import STOP_SIGNALS
 from utils.common_utils import UserError
 from utils.directories import find_damage
 
@@ -28,7 +30,7 @@ from utils.directories import find_damage
 @pytest.fixture(autouse=True)
 def a_process_of_its_own():
     """Undo what a run leaves in its process: signal handlers, and accelerate's choice of precision."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS]
     before = [signal.getsignal(number) for number in numbers]
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -43,18 +45,21 @@ def words(root: Path, random_base: Path, tmp_path: Path) -> list[str]:
 
 
 def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something in the middle of an optimiser step (the steps count from 1)."""
-    original = train.Trainer.train_window
+    """Do something in the middle of an optimiser step (the steps of this process count from 1)."""
+    original, calls = Gradients.accumulate, []
 
-    def window(self, batches):
-        if self.state.global_step + 1 == step:
+    def accumulate(self, samples):
+        calls.append(samples)
+        if len(calls) == step:
             action()
-        return original(self, batches)
+        return original(self, samples)
 
-    monkeypatch.setattr(train.Trainer, "train_window", window)
+    monkeypatch.setattr(Gradients, "accumulate", accumulate)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU, signal.SIGQUIT]
+)
 def test_a_signal_ends_the_run_after_its_step(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, capsys
 ) -> None:
@@ -86,7 +91,7 @@ def test_out_of_memory_halves_the_passes_and_does_the_step_again(
     assert train.main([*words, "--save_dir", str(tmp_path / "whole")]) == 0
     whole = load_file(tmp_path / "whole" / "model_best" / "adapter_model.safetensors")
     AcceleratorState._reset_state(reset_partial_state=True)
-    run_passes, sizes = train.Trainer._run_passes, []
+    run_passes, sizes = Gradients._run, []
 
     def run(self, samples, passes, target_tokens):
         largest = max(each.tokens for each in passes)
@@ -96,7 +101,7 @@ def test_out_of_memory_halves_the_passes_and_does_the_step_again(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return loss
 
-    monkeypatch.setattr(train.Trainer, "_run_passes", run)
+    monkeypatch.setattr(Gradients, "_run", run)
     assert train.main(words) == 0
     assert sizes[0] > 400
     assert sizes[-1] <= 400
@@ -168,7 +173,7 @@ def test_a_report_that_cannot_be_written(
     at_step(3, report.mkdir, monkeypatch)
     assert train.main(words) == 1
     error = capsys.readouterr().err
-    assert error.splitlines()[-1].startswith("错误：训练完成，但最后一次保存失败：评估报告（")
+    assert "错误：训练完成，但最后一次保存失败：评估报告（" in error.splitlines()[-1]
     assert str(report) not in error  # there is none to be read
 
 
@@ -189,9 +194,8 @@ def test_a_disk_that_fills_up(root: Path, words: list[str], tmp_path: Path) -> N
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
     assert "检查点没有保存成功（File too large）" in result.stderr
-    assert result.stderr.splitlines()[-1].startswith(
-        "错误：训练完成，但最后一次保存失败：检查点（File too large）"
-    )
+    last = result.stderr.splitlines()[-1]
+    assert "错误：训练完成，但最后一次保存失败：检查点（File too large）" in last
     assert find_damage(tmp_path / "run" / "model_best") is None
     assert not list((tmp_path / "run").glob("*checkpoint*"))
     (final,) = [

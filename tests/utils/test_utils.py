@@ -17,10 +17,10 @@ import torch
 from bases.chatglm import ChatGLMTokenizer
 from task import prompt, triplets
 from task.triplets import Triplet, format_target, parse_target
+from training import evaluation, schedule
 from training import log as metrics_log
-from training import loss, schedule
 from training import stop as interrupt
-from training.run_lock import lock_directory
+from training.run_directory import lock_directory
 from utils import common_utils, device, memory
 from utils.common_utils import UserError, run_main
 from utils.device import check_device, make_accelerator, weight_dtype
@@ -221,12 +221,12 @@ def test_learning_rate_by_hand() -> None:
     assert schedule.learning_rate_at(0, 1, 1.0, 0.0) == 1.0
 
 
-def test_windows() -> None:
-    assert list(schedule.windows(range(5), 2)) == [[0, 1], [2, 3], [4]]
+def test_groups() -> None:
+    assert list(schedule.in_groups(range(5), 2)) == [[0, 1], [2, 3], [4]]
 
 
 def test_target_count_leaves_the_first_position_out() -> None:
-    assert loss.target_count({"labels": torch.tensor([[7, -100, 8], [-100, 9, 10]])}) == 3
+    assert evaluation.target_count(torch.tensor([[7, -100, 8], [-100, 9, 10]])) == 3
 
 
 def test_memory_of_this_process() -> None:
@@ -276,15 +276,18 @@ def test_the_budget_is_what_the_container_leaves(monkeypatch: pytest.MonkeyPatch
 def test_metrics_go_to_both_files(tmp_path: Path) -> None:
     log = metrics_log.MetricsLog(tmp_path / "run", tensorboard=True)
     log.write("train", 3, {"loss": 0.5, "note": "x", "flag": True})
+    log.write("train", 3, {"grad_norm": 2.0})
+    log.write("eval", 3, {"dev_loss": 0.25})
     log.close()
-    (record,) = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    record, *_ = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(record) == {"kind": "train", "step": 3, "loss": 0.5, "note": "x", "flag": True}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
-    assert events.Tags()["scalars"] == ["train/loss"]
-    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(3, 0.5)]
+    # What is looked at first sorts before the rest.
+    assert sorted(events.Tags()["scalars"]) == ["1_主要/dev_loss", "1_主要/loss", "2_训练/grad_norm"]
+    assert [(event.step, event.value) for event in events.Scalars("1_主要/loss")] == [(3, 0.5)]
 
 
 def test_metrics_stay_json(tmp_path: Path) -> None:
@@ -350,7 +353,7 @@ def test_the_meter_measures() -> None:
 def test_two_runs_in_one_directory(root: Path, tmp_path: Path) -> None:
     """The second is refused while the first lives; a kill leaves no lock behind."""
     code = (
-        "import sys, time; from pathlib import Path; from training.run_lock import lock_directory\n"
+        "import sys, time; from pathlib import Path; from training.run_directory import lock_directory\n"
         "with lock_directory(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE)

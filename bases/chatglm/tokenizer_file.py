@@ -1,0 +1,104 @@
+"""A SentencePiece model checked before native code sees it.
+
+SentencePiece 0.2.1 reads out of bounds where a model's normaliser table is forged or a piece is huge (its
+issues #1263 and #1269), and later releases order ties differently from the published tokenizer. So the file
+is taken apart here first (protocol buffers, `sentencepiece_model.proto`): the table has to be one of those
+that are known, and pieces few and short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from utils.small_json import read_small_file
+
+MAX_FILE_BYTES = 64 * 2**20  # the published one has 2.7 MB
+MAX_PIECE_BYTES = 1000
+MAX_PIECES = 300_000  # the published one has 130,344
+MAX_SPEC_BYTES = 2**20
+# SHA-256 of the tables that pieces are normalised with: the published ChatGLM-6B's, and SentencePiece's own
+# "nmt_nfkc", which the embedded base was trained with. None at all is fine too.
+KNOWN_TABLES = {
+    "0942789e0111452f1cc446f70036e26d24458c3c7858c53cc12ca4d87531279b",
+    "1e2c7b43d3ee9755ceaa2ac335e253d8703604e0249ee1e81156c92b46423844",
+}
+_PIECE, _NORMALIZER, _DENORMALIZER = 1, 3, 5  # field numbers of ModelProto
+_TABLE = 2  # of NormalizerSpec
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def check_tokenizer_file(path: Path) -> None:
+    """Make sure that a SentencePiece model can be given to the library.
+
+    Raises:
+        OSError: it is no regular file, or can't be read.
+        ValueError: it is no such model, or none that can be trusted; the message is in Chinese.
+    """
+    pieces = 0
+    for number, wire, value in _fields(memoryview(read_small_file(path, MAX_FILE_BYTES))):
+        if wire != _BYTES:
+            continue
+        if number == _PIECE:
+            pieces += 1
+            if len(value) > MAX_PIECE_BYTES:
+                raise ValueError(f"有一个词片长 {len(value):,} 字节，超过了 {MAX_PIECE_BYTES} 字节的上限")
+        elif number in (_NORMALIZER, _DENORMALIZER):
+            _check_normalizer(value)
+        elif len(value) > MAX_SPEC_BYTES:
+            raise ValueError(f"字段 {number} 有 {len(value):,} 字节，不像分词模型")
+        if pieces > MAX_PIECES:
+            raise ValueError(f"词片超过 {MAX_PIECES:,} 个")
+    if not pieces:
+        raise ValueError("里面没有词片")
+
+
+def _check_normalizer(content: memoryview) -> None:
+    for number, wire, value in _fields(content):
+        if number == _TABLE and wire == _BYTES:
+            if len(value) and hashlib.sha256(value).hexdigest() not in KNOWN_TABLES:
+                raise ValueError(
+                    "归一化表不是已知的任何一种（公布的 ChatGLM-6B 的，或 nmt_nfkc），可能被改过"
+                )
+        elif wire == _BYTES and len(value) > MAX_SPEC_BYTES:
+            raise ValueError(f"归一化设置的字段 {number} 有 {len(value):,} 字节，不像分词模型")
+
+
+def _fields(content: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Yield number, wire type and raw value of a message's fields; nothing of a varint is kept.
+
+    Raises:
+        ValueError: the bytes are no message.
+    """
+    position = 0
+    while position < len(content):
+        key, position = _varint(content, position)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            start = position
+            _, position = _varint(content, position)
+        elif wire == _BYTES:
+            length, start = _varint(content, position)
+            position = start + length
+        elif wire in (_FIXED32, _FIXED64):
+            start, position = position, position + (4 if wire == _FIXED32 else 8)
+        else:
+            raise ValueError("不是 SentencePiece 模型")
+        if position > len(content) or not number:
+            raise ValueError("不是 SentencePiece 模型，或没有下载完整")
+        yield number, wire, content[start:position]
+
+
+def _varint(content: memoryview, position: int) -> tuple[int, int]:
+    """Return a number of variable length and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(content):
+            break
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("不是 SentencePiece 模型，或没有下载完整")

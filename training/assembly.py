@@ -1,0 +1,320 @@
+"""Puts a run together: checks, data, memory plan, model, optimiser, and what a checkpoint brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+from bases import find_family
+from bases.adapter import attach_lora, load_adapter_meta, load_adapter_weights
+from bases.chatglm.files import largest_shard_bytes
+from bases.hub_cache import resolve_model_dir
+from data_handle.data_loader import build_dataloader
+from glm_config import ProjectConfig
+from task.prompt import PROMPT_TEMPLATE
+from task.schema import Schema
+from training import state as run_state
+from training.data import RunData, read_data
+from training.environment import CPU_PARAMETER_LIMIT, estimate_output_bytes, nearest_directory
+from training.evaluation import score_of
+from training.files import RunFiles
+from training.gradients import Gradients
+from training.log import RunLog
+from training.memory_plan import (
+    LORA_BYTES,
+    MemoryPlan,
+    TrainingSettings,
+    lora_parameters,
+    plan_memory,
+    shape_of,
+)
+from training.run import Run
+from training.run_directory import RunLock, check_free_space, clear_results, write_marker
+from training.schedule import StepBatches
+from training.state import RunState
+from training.stop import StopRequest
+from utils.common_utils import UserError, log, set_seed
+from utils.device import check_device, make_accelerator, quant_storage, weight_dtype
+from utils.memory import map_large_allocations, memory_budget, read_memory
+
+STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
+MAP_ABOVE = 2 * 2**30  # bytes of a plan for the CPU, above which freed memory goes back to the system at once
+
+
+def check_machine(config: ProjectConfig) -> None:
+    """Find what is missing before anything is loaded: the model's directory, a GPU, room on the disk.
+
+    Raises:
+        UserError: something is.
+    """
+    check_device(config.device)
+    model_dir = resolve_model_dir(config.pre_model)
+    sizes = find_family(model_dir).load_config(model_dir)
+    parameters = sizes.parameter_count()
+    if config.device is None and not torch.cuda.is_available() and parameters > CPU_PARAMETER_LIMIT:
+        raise UserError(
+            f"没有可用的 CUDA GPU，而 {config.pre_model} 有 {parameters / 1e9:.1f}B 参数。"
+            "请检查驱动（nvidia-smi）；没有 GPU 时可用内置小模型体验：make demo，"
+            "或 --pre_model models/chatglm-tiny；确实要在 CPU 上训练请加 --device cpu。"
+        )
+    lora_weights = lora_parameters(shape_of(sizes), config.lora_rank, config.lora_target_modules)
+    check_free_space(
+        nearest_directory(config.save_dir), estimate_output_bytes(lora_weights, config.save_total_limit)
+    )
+
+
+def assemble(config: ProjectConfig, lock: RunLock | None, run_log: RunLog) -> Run:
+    """Put a run together, cheap checks first.
+
+    Args:
+        config: the knobs, a `ProjectConfig`; `resume_from_checkpoint` is a directory or None.
+        lock: on the output directory, in the main process.
+        run_log: tells of what is under way.
+
+    Raises:
+        UserError: data, model, memory, disk or checkpoint are not what the run needs.
+    """
+    check_machine(config)
+    accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
+    _check_agreement(config, accelerator)
+    run_log.begin("读取数据")
+    model_dir = resolve_model_dir(config.pre_model)
+    tokenizer = find_family(model_dir).load_tokenizer(model_dir)
+    data = read_data(config, tokenizer, run_log.say)
+    samples_per_step = config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+    description = run_state.describe_run(config.to_dict(), tokenizer.vocab_file, samples_per_step)
+    checkpoint = Path(config.resume_from_checkpoint) if config.resume_from_checkpoint else None
+    content = run_state.read(checkpoint, description) if checkpoint is not None else None
+    if config.init_adapter is not None:
+        data = _with_schema_of_adapter(data, Path(config.init_adapter))
+
+    run_log.begin("加载模型")
+    plan = _make_plan(config, accelerator, model_dir, run_log)
+    model = _load_model(config, accelerator, model_dir, plan.checkpoint_every, run_log)
+    description = {run_state.BASE_WEIGHTS: model.get_base_model().base_fingerprint[:16], **description}
+    run_log.begin("准备训练")
+    run = _prepare(config, accelerator, model, tokenizer, data, plan, description, lock, run_log)
+    if checkpoint is not None and content is not None:
+        _resume(run, checkpoint, content)
+    _begin_writing(run, len(data.train.features), samples_per_step)
+    return run
+
+
+def _check_agreement(config: ProjectConfig, accelerator: Accelerator) -> None:
+    """Make sure that all processes start with the same knobs and from the same checkpoint.
+
+    Raises:
+        UserError: they don't.
+    """
+    if accelerator.num_processes > 1:
+        knobs = gather_object([config.to_dict() | {"device": None}])
+        if different := sorted({name for name in knobs[0] for each in knobs if each[name] != knobs[0][name]}):
+            raise UserError(
+                f"各个进程的设置不一样：{'、'.join(different)}；"
+                "请用相同的命令启动，并让各台机器看到同样的文件。"
+            )
+
+
+def _with_schema_of_adapter(data: RunData, directory: Path) -> RunData:
+    """Check the adapter that training starts from, as far as its files tell, and keep its relations.
+
+    Raises:
+        UserError: it was trained with another prompt, or is damaged.
+    """
+    meta = load_adapter_meta(directory)
+    if meta.prompt_template != PROMPT_TEMPLATE:
+        raise UserError(f"适配器 {directory} 是用另一种提示词模板训练的，与当前版本不一致，请重新训练。")
+    earlier = Schema.load(directory / "schema.json")
+    return data._replace(schema=Schema(data.schema.combinations | earlier.combinations))
+
+
+def _make_plan(
+    config: ProjectConfig, accelerator: Accelerator, model_dir: Path, run_log: RunLog
+) -> MemoryPlan:
+    """Plan how the run uses its memory, and show it.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    device = accelerator.device
+    plan = plan_memory(
+        shape_of(find_family(model_dir).load_config(model_dir)),
+        TrainingSettings.of(config.to_dict(), device.type == "cuda", largest_shard_bytes(model_dir)),
+        config.gradient_checkpointing,
+        memory_budget(device, config.vram_budget_gb),
+    )
+    run_log.say(plan.table())
+    if device.type == "cpu" and plan.peak > MAP_ABOVE:
+        map_large_allocations()
+    return plan
+
+
+def _load_model(
+    config: ProjectConfig, accelerator: Accelerator, model_dir: Path, checkpoint_every: int, run_log: RunLog
+) -> Any:
+    """Load the base model (in 4-bit unless told otherwise) and attach LoRA, new or from an adapter.
+
+    Args:
+        config: sets the adapter.
+        accelerator: for device and precision.
+        model_dir: of the base model.
+        checkpoint_every: every n-th layer is checkpointed; 0 for none.
+        run_log: tells what was loaded.
+
+    Raises:
+        UserError: the model directory is damaged, or the LoRA knobs or the adapter do not fit the model.
+    """
+    set_seed(config.seed)
+    family = find_family(model_dir)
+    model, _ = family.load(
+        model_dir,
+        load_in_4bit=config.load_in_4bit,
+        quant_storage=quant_storage(accelerator),
+        dtype=weight_dtype(accelerator),
+        device=accelerator.device,
+    )
+    loaded = read_memory(accelerator.device)
+    if checkpoint_every:
+        family.checkpoint_layers(model, checkpoint_every)
+    peft_model = attach_lora(
+        model,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+    )
+    kind = "4-bit NF4" if config.load_in_4bit else "未量化"
+    run_log.say(f"模型已加载：{config.pre_model}（{kind}），{loaded.describe()}")
+    trainable, total = peft_model.get_nb_trainable_parameters()
+    share = f"{trainable:,} / {total:,}（{trainable / total:.3%}）"
+    run_log.say(f"LoRA 已就绪：可训练参数 {share}，{read_memory(accelerator.device).describe()}")
+    if config.init_adapter is not None:
+        _start_from_adapter(peft_model, Path(config.init_adapter), run_log)
+    return peft_model
+
+
+def _start_from_adapter(peft_model: Any, directory: Path, run_log: RunLog) -> None:
+    """Take over the weights of an adapter.
+
+    Raises:
+        UserError: it belongs to another base model, or does not fit.
+    """
+    meta = load_adapter_meta(directory)
+    if meta.base_fingerprint != peft_model.get_base_model().base_fingerprint:
+        raise UserError(
+            f"适配器 {directory} 是在另一个基座模型（{meta.pre_model}）上训练的，与现在加载的权重不同，"
+            "请用 --pre_model 指定当时的基座。"
+        )
+    load_adapter_weights(peft_model, directory)
+    run_log.say(
+        f"以适配器 {directory} 的权重为起点，用新的数据开始一次新的训练（步数、学习率和优化器都从头开始；"
+        "接着做没做完的训练请用 --resume_from_checkpoint）。"
+    )
+
+
+def _prepare(
+    config: ProjectConfig,
+    accelerator: Accelerator,
+    model: Any,
+    tokenizer: Any,
+    data: RunData,
+    plan: MemoryPlan,
+    description: dict[str, str],
+    lock: RunLock | None,
+    run_log: RunLog,
+) -> Run:
+    """Make optimiser and batches, and hand everything to accelerate."""
+    fingerprint = model.get_base_model().base_fingerprint
+    loader, sampler = build_dataloader(
+        data.train.dataset,
+        config.batch_size,
+        seed=config.seed,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        num_processes=accelerator.num_processes,
+        num_workers=config.dataloader_num_workers,
+    )
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    lora_weights = sum(parameter.numel() for parameter in trainable)
+    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    batches = StepBatches(loader, sampler, config.gradient_accumulation_steps, accelerator.num_processes)
+    total_steps = batches.steps_per_epoch * config.epochs
+    if config.max_steps > 0:
+        total_steps = min(total_steps, config.max_steps)
+    is_main = accelerator.is_main_process
+    return Run(
+        config=config,
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        tokenizer=tokenizer,
+        base_fingerprint=fingerprint,
+        dev=data.dev,
+        schema=data.schema,
+        batches=batches,
+        gradients=Gradients(accelerator, model, plan.tokens_per_pass, run_log.say if is_main else log),
+        plan=plan,
+        total_steps=total_steps,
+        description=description,
+        state=RunState(),
+        files=RunFiles(
+            Path(config.save_dir),
+            config.save_total_limit,
+            adapter_bytes=4 * lora_weights,
+            checkpoint_bytes=(LORA_BYTES - 4) * lora_weights,  # all but the gradients
+            lock=lock,
+        ),
+        log=run_log,
+        stop=StopRequest(STOP_PROMISE if is_main else None),
+    )
+
+
+def _resume(run: Run, checkpoint: Path, content: dict[str, Any]) -> None:
+    """Put model, optimiser, scaler, random generators and counters where a checkpoint left them.
+
+    A checkpoint of another directory brings the best adapter from there along.
+
+    Raises:
+        UserError: the checkpoint is damaged, or was made with another base model.
+    """
+    run_state.check_same_run(
+        checkpoint, content["run"], {run_state.BASE_WEIGHTS: run.description[run_state.BASE_WEIGHTS]}
+    )
+    load_adapter_weights(run.accelerator.unwrap_model(run.model), checkpoint)
+    run.state = state = run_state.restore(run.accelerator, run.optimizer, content, checkpoint)
+    best = run.files.adopt_best(checkpoint.parent, state.best_step) if run.is_main else None
+    (best,) = broadcast_object_list([best])
+    if best is None or "dev_loss" not in best:
+        state.best_score, state.best_step = [], 0
+    elif best["step"] != state.best_step:  # newer checkpoints were moved away
+        state.best_score, state.best_step = score_of(run.config, best), best["step"]
+        run.log.say(f"{run.best} 是第 {best['step']} 步的，比它更好才会替换。")
+    if state.nonfinite_in_a_row >= run.config.max_nonfinite_steps:  # it had stopped for them
+        state.nonfinite_in_a_row = 0
+    run.log.say(f"从 {checkpoint} 继续：第 {state.epoch + 1} 轮，已完成 {state.global_step} 步。")
+
+
+def _begin_writing(run: Run, samples: int, samples_per_step: int) -> None:
+    """Make the directory the run's own, open its files, and say that training begins.
+
+    Raises:
+        UserError: the files can't be written.
+    """
+    save_dir = run.files.save_dir
+    if run.is_main:
+        if run.config.overwrite_output_dir:
+            clear_results(save_dir)
+        try:
+            write_marker(save_dir, finished=False)
+        except OSError as error:
+            raise UserError(f"写不了 {error.filename}（{error.strerror}），请检查权限。") from error
+    run.log.open(run.config, run.state, run.total_steps, run.batches.steps_per_epoch)
+    run.log.say(
+        f"开始训练：{samples} 条样本，{run.config.epochs} 轮，共 {run.total_steps} 步，"
+        f"每步 {samples_per_step} 条，输出到 {save_dir}"
+    )
+    run.model.train()

@@ -1,0 +1,120 @@
+"""What the knobs of a run are where a checkpoint, an adapter or a rule says it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from glm_config import ProjectConfig
+from training.run_directory import find_checkpoint, is_unfinished, read_knobs_of
+from utils.common_utils import UserError
+
+PROJECT = Path(__file__).resolve().parent.parent
+BUNDLED_TRAIN, BUNDLED_DEV = "data/mixed_train_dataset.jsonl", "data/mixed_dev_dataset.jsonl"
+# How a run starts: never taken from a checkpoint.
+_OF_THE_START = ("save_dir", "resume_from_checkpoint", "overwrite_output_dir", "init_adapter")
+_OF_THE_ADAPTER = ("lora_rank", "lora_alpha", "lora_target_modules")
+
+
+def settle_data_paths(config: ProjectConfig, given: Collection[str]) -> None:
+    """Choose the evaluation data, and find the bundled data from any folder.
+
+    Own training data is never evaluated on the bundled dev set, unless that is asked for by name: then a
+    share of it is split off (`dev_path` is set to "").
+
+    Args:
+        config: changed in place.
+        given: knobs that were set on the command line.
+    """
+    if "dev_path" not in given and config.dev_path == BUNDLED_DEV and config.train_path != BUNDLED_TRAIN:
+        config.dev_path = ""
+    for name, bundled in (("train_path", BUNDLED_TRAIN), ("dev_path", BUNDLED_DEV)):
+        if getattr(config, name) == bundled and not Path(bundled).exists() and (PROJECT / bundled).is_file():
+            setattr(config, name, str(PROJECT / bundled))
+
+
+def settle_save_dir(config: ProjectConfig, given: Collection[str]) -> None:
+    """A run goes on in the directory of the checkpoint that is named, unless another one is given.
+
+    Args:
+        config: changed in place.
+        given: knobs that were set on the command line.
+    """
+    if config.resume_from_checkpoint not in (None, "auto") and "save_dir" not in given:
+        config.save_dir = str(Path(config.resume_from_checkpoint).parent)
+
+
+def take_knobs_of_checkpoint(
+    config: ProjectConfig, given: Collection[str], say: Callable[[str], None]
+) -> None:
+    """Give every knob that was not given the value that it has in the checkpoint to resume from.
+
+    Args:
+        config: changed in place; `resume_from_checkpoint` is set. Afterwards it is the directory of the
+            checkpoint, or None where "auto" finds none and the run begins.
+        given: knobs that were set on the command line.
+        say: tells the user what was taken.
+
+    Raises:
+        UserError: the checkpoint can't be used.
+    """
+    save_dir = Path(config.save_dir)
+    checkpoint = find_checkpoint(save_dir, config.resume_from_checkpoint or "auto")
+    if "overwrite_output_dir" not in given:
+        config.overwrite_output_dir = False  # the file says how runs begin
+    if checkpoint is None:
+        config.resume_from_checkpoint = None
+        # What a run of this directory left that was ended before its first checkpoint is made again.
+        config.overwrite_output_dir |= is_unfinished(save_dir)
+        say(f"{save_dir} 里没有检查点，从头开始训练。")
+        return
+    config.resume_from_checkpoint = str(checkpoint)
+    if "init_adapter" not in given:
+        config.init_adapter = None
+    if changed := _take(config, read_knobs_of(checkpoint), given):
+        say(f"沿用检查点的设置：{'，'.join(changed)}（要改请写在命令行上）。")
+
+
+def take_shape_of_adapter(config: ProjectConfig, given: Collection[str]) -> None:
+    """Give LoRA the shape of the adapter that training starts from.
+
+    Args:
+        config: changed in place; `init_adapter` is set.
+        given: knobs that were set on the command line; they have to agree.
+
+    Raises:
+        UserError: there is no such adapter, or another shape was given.
+    """
+    directory = Path(config.init_adapter or "")
+    if not (directory / "adapter_config.json").is_file() and (directory / "model_best").is_dir():
+        directory = directory / "model_best"
+        config.init_adapter = str(directory)
+    if not directory.is_dir():
+        raise UserError(f"找不到 --init_adapter 指定的适配器目录 {directory}。")
+    knobs = read_knobs_of(directory)
+    differences = [
+        f"{name} 给的是 {getattr(config, name)}，适配器是 {knobs[name]}"
+        for name in _OF_THE_ADAPTER
+        if name in given and name in knobs and getattr(config, name) != knobs[name]
+    ]
+    if differences:
+        raise UserError(
+            f"--init_adapter 要沿用适配器 {directory} 的 LoRA 形状，但 {'；'.join(differences)}。"
+            "请去掉这些参数，或去掉 --init_adapter 从头训练。"
+        )
+    for name in _OF_THE_ADAPTER:
+        if name in knobs:
+            setattr(config, name, knobs[name])
+
+
+def _take(config: ProjectConfig, saved: Mapping[str, Any], given: Collection[str]) -> list[str]:
+    """Take saved values over; return "name value" of those that change something."""
+    changed = []
+    for name in vars(config):
+        if name in given or name in _OF_THE_START or name not in saved:
+            continue
+        if getattr(config, name) != saved[name]:
+            changed.append(f"{name} {saved[name]}")
+            setattr(config, name, saved[name])
+    return changed

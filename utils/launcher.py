@@ -1,0 +1,50 @@
+"""Which process of a job this is, as launchers of several (torchrun, accelerate launch) say it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from utils.common_utils import UserError
+
+
+class Launcher(NamedTuple):
+    """This process's number, from 0, and how many there are."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """The first process: it writes and talks."""
+        return self.rank == 0
+
+
+def read_launcher(environment: Mapping[str, str] = os.environ) -> Launcher:
+    """Read what a launcher has set; without one this is the only process.
+
+    Raises:
+        UserError: the variables are no numbers, contradict each other, or some are missing.
+    """
+    numbers: dict[str, int] = {}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        if (word := environment.get(name)) is not None:
+            if not re.fullmatch(r"[0-9]{1,6}", word):
+                raise _refusal(f"{name}={word!r} 不是非负整数")
+            numbers[name] = int(word)
+    rank, world_size = numbers.get("RANK", 0), numbers.get("WORLD_SIZE", 1)
+    if rank >= world_size:
+        said = f"WORLD_SIZE={world_size}" if "WORLD_SIZE" in numbers else "没有 WORLD_SIZE"
+        raise _refusal(f"RANK={rank} 而{said}，两者矛盾" if "RANK" in numbers else f"{said} 没有意义")
+    if world_size > 1 and (missing := [name for name in ("RANK", "LOCAL_RANK") if name not in numbers]):
+        raise _refusal(f"WORLD_SIZE={world_size} 而没有 {'、'.join(missing)}")
+    return Launcher(rank, world_size)
+
+
+def _refusal(what: str) -> UserError:
+    return UserError(
+        f"环境变量 {what}：多个进程请用 accelerate launch 或 torchrun 启动；只用一个进程请先 unset RANK "
+        "WORLD_SIZE LOCAL_RANK。"
+    )
