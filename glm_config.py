@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from utils.command_line import Rule, closest_name, show_value
-from utils.common_utils import UserError
+from utils.common_utils import UserError, is_there
 
+PROJECT = Path(__file__).resolve().parent
 MAX_POSITIONS = 2048  # of the published model (config.json, max_sequence_length)
 
 
@@ -95,6 +97,19 @@ class ProjectConfig(object):
         vars(config).update(values)
         config.validate()
         return config
+
+    def find_bundled_files(self) -> None:
+        """Let paths of what comes with the project, such as `data/…` and `models/…`, mean the project's.
+
+        So the commands run from any folder. A path that exists in the current folder is left alone, and so
+        are all that name nothing in the project.
+        """
+        for name in ("pre_model", "train_path", "dev_path"):
+            path = getattr(self, name, None)
+            if not isinstance(path, str) or not path.startswith(("data/", "models/")):
+                continue
+            if not is_there(path) and is_there(PROJECT / path):
+                setattr(self, name, str(PROJECT / path))
 
     def problems(self) -> list[str]:
         """Every problem of the knobs and their combinations, one Chinese line each, naming its knob."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from glm_config import ProjectConfig
 from training import options, run_directory
+from training.checks import QUICK_CHECKS, refuse_failures
 from training.run_directory import RunLock
 from training.schedule import is_due, learning_rate_at
 from utils.command_line import parse_overrides
@@ -86,40 +87,9 @@ def read_options(arguments: list[str], is_main: bool) -> ProjectConfig:
     options.settle_save_dir(config, given)
     if is_main:
         run_directory.recover(Path(config.save_dir))
-    if config.resume_from_checkpoint is not None:
-        options.take_knobs_of_checkpoint(config, given, log if is_main else lambda line: None)
-    if config.init_adapter is not None:
-        options.take_shape_of_adapter(config, given)
-    options.settle_data_paths(config, given)
+    options.settle(config, given, log if is_main else lambda line: None)
     config.validate()
     return config
-
-
-def check_files(config: ProjectConfig) -> None:
-    """Find what is missing or in the way, as far as that takes no more than a look at the file names.
-
-    Raises:
-        UserError: a data file is missing, or what is not this run's would be overwritten.
-    """
-    for name in ("train_path", "dev_path"):
-        path = getattr(config, name)
-        if path and not Path(path).is_file():
-            raise UserError(f"找不到数据文件 {path}，请检查 {name}（格式见 README 的“数据格式”）。")
-    save_dir = Path(config.save_dir)
-    if run_directory.has_foreign_results(
-        save_dir, config.resume_from_checkpoint, config.overwrite_output_dir
-    ):
-        has_checkpoints = bool(run_directory.list_checkpoints(save_dir))
-        resume = "继续训练请加 --resume_from_checkpoint auto；" if has_checkpoints else ""
-        raise UserError(
-            f"{save_dir} 里已有训练结果。{resume}"
-            "清掉重来请加 --overwrite_output_dir；或用 --save_dir 换一个目录。"
-        )
-    if foreign := run_directory.foreign_files(save_dir):
-        raise UserError(
-            f"{save_dir} 里的 {'、'.join(foreign)} 不是本项目的训练留下的，不会覆盖；"
-            "请移走，或用 --save_dir 换一个目录。"
-        )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     is_main = read_launcher().is_main
     try:
         config = read_options(sys.argv[1:] if argv is None else argv, is_main)
-        check_files(config)
+        refuse_failures(config, QUICK_CHECKS)
     except OSError as error:
         raise UserError(f"路径 {error.filename} 不能用（{error.strerror}），请检查拼写和权限。") from error
     locked = run_directory.lock_directory(Path(config.save_dir)) if is_main else contextlib.nullcontext()

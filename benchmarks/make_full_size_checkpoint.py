@@ -25,7 +25,7 @@ from bases.chatglm import (
     load_tokenizer,
 )
 from bases.chatglm.anatomy import EMBEDDING, HEAD
-from training.environment import nearest_directory
+from training.checks import nearest_directory
 from utils.command_line import ChineseArgumentParser, positive_int
 from utils.common_utils import UserError, log, run_main
 

@@ -18,8 +18,9 @@ from glm_config import ProjectConfig
 from task.prompt import PROMPT_TEMPLATE
 from task.schema import Schema
 from training import state as run_state
+from training.checks import refuse_failures
 from training.data import RunData, read_data
-from training.environment import CPU_PARAMETER_LIMIT, estimate_output_bytes, nearest_directory
+from training.device_checks import BEFORE_LOADING
 from training.evaluation import score_of
 from training.files import RunFiles
 from training.gradients import Gradients
@@ -28,43 +29,20 @@ from training.memory_plan import (
     LORA_BYTES,
     MemoryPlan,
     TrainingSettings,
-    lora_parameters,
     plan_memory,
     shape_of,
 )
 from training.run import Run
-from training.run_directory import RunLock, check_free_space, clear_results, write_marker
+from training.run_directory import RunLock, clear_results, write_marker
 from training.schedule import StepBatches
 from training.state import RunState
 from training.stop import StopRequest
 from utils.common_utils import UserError, log, set_seed
-from utils.device import check_device, make_accelerator, quant_storage, weight_dtype
+from utils.device import make_accelerator, quant_storage, weight_dtype
 from utils.memory import map_large_allocations, memory_budget, read_memory
 
 STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
 MAP_ABOVE = 2 * 2**30  # bytes of a plan for the CPU, above which freed memory goes back to the system at once
-
-
-def check_machine(config: ProjectConfig) -> None:
-    """Find what is missing before anything is loaded: the model's directory, a GPU, room on the disk.
-
-    Raises:
-        UserError: something is.
-    """
-    check_device(config.device)
-    model_dir = resolve_model_dir(config.pre_model)
-    sizes = find_family(model_dir).load_config(model_dir)
-    parameters = sizes.parameter_count()
-    if config.device is None and not torch.cuda.is_available() and parameters > CPU_PARAMETER_LIMIT:
-        raise UserError(
-            f"没有可用的 CUDA GPU，而 {config.pre_model} 有 {parameters / 1e9:.1f}B 参数。"
-            "请检查驱动（nvidia-smi）；没有 GPU 时可用内置小模型体验：make demo，"
-            "或 --pre_model models/chatglm-tiny；确实要在 CPU 上训练请加 --device cpu。"
-        )
-    lora_weights = lora_parameters(shape_of(sizes), config.lora_rank, config.lora_target_modules)
-    check_free_space(
-        nearest_directory(config.save_dir), estimate_output_bytes(lora_weights, config.save_total_limit)
-    )
 
 
 def assemble(config: ProjectConfig, lock: RunLock | None, run_log: RunLog) -> Run:
@@ -78,7 +56,7 @@ def assemble(config: ProjectConfig, lock: RunLock | None, run_log: RunLog) -> Ru
     Raises:
         UserError: data, model, memory, disk or checkpoint are not what the run needs.
     """
-    check_machine(config)
+    refuse_failures(config, BEFORE_LOADING)
     accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
     _check_agreement(config, accelerator)
     run_log.begin("读取数据")

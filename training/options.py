@@ -10,11 +10,28 @@ from glm_config import ProjectConfig
 from training.run_directory import find_checkpoint, is_unfinished, read_knobs_of
 from utils.common_utils import UserError
 
-PROJECT = Path(__file__).resolve().parent.parent
 BUNDLED_TRAIN, BUNDLED_DEV = "data/mixed_train_dataset.jsonl", "data/mixed_dev_dataset.jsonl"
 # How a run starts: never taken from a checkpoint.
 _OF_THE_START = ("save_dir", "resume_from_checkpoint", "overwrite_output_dir", "init_adapter")
 _OF_THE_ADAPTER = ("lora_rank", "lora_alpha", "lora_target_modules")
+
+
+def settle(config: ProjectConfig, given: Collection[str], say: Callable[[str], None]) -> None:
+    """Complete the knobs by what the checkpoint or adapter says that the run starts from.
+
+    Args:
+        config: sound; changed in place.
+        given: knobs that were set on the command line.
+        say: tells the user what was taken.
+
+    Raises:
+        UserError: the checkpoint or adapter can't be used.
+    """
+    if config.resume_from_checkpoint is not None:
+        take_knobs_of_checkpoint(config, given, say)
+    if config.init_adapter is not None:
+        take_shape_of_adapter(config, given)
+    settle_data_paths(config, given)
 
 
 def settle_data_paths(config: ProjectConfig, given: Collection[str]) -> None:
@@ -29,9 +46,7 @@ def settle_data_paths(config: ProjectConfig, given: Collection[str]) -> None:
     """
     if "dev_path" not in given and config.dev_path == BUNDLED_DEV and config.train_path != BUNDLED_TRAIN:
         config.dev_path = ""
-    for name, bundled in (("train_path", BUNDLED_TRAIN), ("dev_path", BUNDLED_DEV)):
-        if getattr(config, name) == bundled and not Path(bundled).exists() and (PROJECT / bundled).is_file():
-            setattr(config, name, str(PROJECT / bundled))
+    config.find_bundled_files()
 
 
 def settle_save_dir(config: ProjectConfig, given: Collection[str]) -> None:

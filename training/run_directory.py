@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,20 +188,6 @@ def recover(save_dir: Path) -> None:
     if save_dir.is_dir():
         with lock_directory(save_dir):
             recover_directories(save_dir)
-
-
-def check_free_space(save_dir: Path, need: int) -> None:
-    """Make sure that a run's output will fit.
-
-    Raises:
-        UserError: less than `need` bytes are free.
-    """
-    free = shutil.disk_usage(save_dir).free
-    if free < need:
-        raise UserError(
-            f"{save_dir} 所在的磁盘只剩 {free / 2**30:.2f} GB，检查点与适配器约需 {need / 2**30:.2f} GB，"
-            "请清理磁盘、减小 --save_total_limit 或换一个 --save_dir。"
-        )
 
 
 # ---- checkpoints

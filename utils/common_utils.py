@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 EXIT_USER_ERROR = 2
@@ -70,6 +71,14 @@ def time_stamps() -> Iterator[None]:
         yield
     finally:
         _stamped = before
+
+
+def is_there(path: str | Path) -> bool:
+    """Tell whether the system knows something at a path; not so if the path itself can't be."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long a name, a folder closed to the user, a NUL
+        return False
 
 
 def is_encodable(text: str) -> bool:

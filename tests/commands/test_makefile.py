@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from training.environment import read_requirements
+from utils.requirements import read_requirements
 
 
 def make(root: Path, *argv: str) -> subprocess.CompletedProcess[str]:

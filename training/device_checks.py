@@ -1,0 +1,326 @@
+"""Checks before training that need torch: device, memory, 4-bit, model, data, disk, and one real step.
+
+See `checks` for those that don't, and for what a check is.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from bases import CheckpointError, find_family
+from bases.adapter import attach_lora
+from bases.chatglm import ChatGLMConfig, load_base_model
+from bases.chatglm.anatomy import LINEAR_LAYERS
+from bases.chatglm.family import FAMILY
+from bases.chatglm.files import checkpoint_shards, largest_shard_bytes, load_config_and_tokenizer
+from bases.chatglm.linear4bit import replace_linear_4bit
+from bases.four_bit import why_no_4bit
+from bases.hub_cache import resolve_model_dir
+from bases.interface import ModelShape
+from data_handle.data_loader import collate
+from data_handle.data_preprocess import Features, encode_examples
+from data_handle.reader import read_jsonl
+from glm_config import PROJECT, ProjectConfig
+from training.checks import FAILED, INSTALL, NOTE, PASSED, SKIPPED, Check, Result, nearest_directory
+from training.data import read_data
+from training.memory_plan import GB, LORA_BYTES, TrainingSettings, lora_parameters, plan_memory, shape_of
+from utils.common_utils import UserError
+from utils.device import check_device, choose_precision, compute_dtype, multiplies_bf16
+from utils.memory import memory_budget
+
+EMBEDDED_BASE = PROJECT / "models" / "chatglm-tiny"
+# Above this many parameters a run on the CPU is more likely a missing driver than a wish.
+CPU_PARAMETER_LIMIT = 1_000_000_000
+STEP_SAMPLES = 8  # of the step that is measured, as in the demo
+# What `make demo` trains on in all, and how much longer the whole of it takes (answering dev, starting).
+DEMO_TOKENS, DEMO_OVERHEAD = 950_000, 1.6
+
+
+def check_gpu(config: ProjectConfig) -> Iterator[Result]:
+    """There is a GPU where the model needs one, and it can do what the config asks for.
+
+    Raises:
+        UserError: there isn't.
+    """
+    check_device(config.device)
+    device = training_device(config)
+    if device.type == "cuda":
+        name = f"{torch.cuda.get_device_name(device)}（CUDA {torch.version.cuda}）"
+        if config.bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UserError(f"{name} 不支持 BF16，请改用 --bf16 false --fp16 true。")
+        yield Result(PASSED, "GPU", name)
+    elif config.device == "cpu":
+        yield Result(NOTE, "GPU", "device 是 cpu，在 CPU 上训练", "有 GPU 时把 device 改为 none")
+    else:
+        parameters = model_shape(config).parameters
+        if parameters > CPU_PARAMETER_LIMIT:
+            raise UserError(
+                f"没有可用的 CUDA GPU（{_why_no_cuda()}），"
+                f"而 {config.pre_model} 有 {parameters / 1e9:.1f}B 参数。请检查驱动（nvidia-smi）；"
+                "没有 GPU 时可用内置小模型体验：make demo，或 --pre_model models/chatglm-tiny；"
+                "确实要在 CPU 上训练请加 --device cpu。"
+            )
+        yield Result(PASSED, "GPU", f"{_why_no_cuda()}；模型很小，在 CPU 上训练")
+
+
+def check_precision(config: ProjectConfig) -> Iterator[Result]:
+    """What products are computed in, and why."""
+    device = training_device(config)
+    precision = choose_precision(device, fp16=config.fp16, bf16=config.bf16)
+    if device.type == "cuda":
+        offers = ""
+    else:
+        native = "有" if multiplies_bf16() else "没有"
+        offers = f"CPU {native} BF16 乘法指令，{torch.get_num_threads()} 个线程；"
+    yield Result(PASSED, "计算类型", f"{offers}{precision.describe()}")
+
+
+def check_memory(config: ProjectConfig) -> Iterator[Result]:
+    """The memory plan of the run fits the device.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    try:
+        largest = largest_shard_bytes(resolve_model_dir(config.pre_model))
+    except CheckpointError:  # of which another check tells
+        largest = 0
+    shape, device = model_shape(config), training_device(config)
+    needs_gpu = shape.parameters > CPU_PARAMETER_LIMIT and config.device is None
+    here = torch.cuda.is_available() if device.type == "cuda" else not needs_gpu
+    on_cuda = device.type == "cuda" or needs_gpu
+    budget = memory_budget(device, config.vram_budget_gb) if here else int(config.vram_budget_gb * GB)
+    settings = TrainingSettings.of(config.to_dict(), on_cuda, largest)
+    plan = plan_memory(shape, settings, config.gradient_checkpointing, budget)
+    item = "显存" if on_cuda else "内存"
+    if here:
+        yield Result(PASSED, item, plan.table())
+    else:
+        yield Result(SKIPPED, item, f"没有 GPU，未与实际显存比较；{plan.table()}")
+
+
+def check_4bit(config: ProjectConfig) -> Iterator[Result]:
+    """A quantised layer computes nearly what the plain one does, and passes a gradient through.
+
+    Raises:
+        UserError: it doesn't.
+    """
+    if not config.load_in_4bit:
+        yield Result(SKIPPED, "4-bit 量化", "load_in_4bit 已关闭")
+        return
+    device = training_device(config)
+    if (reason := why_no_4bit(device.type)) is not None:
+        yield Result(NOTE, "4-bit 量化", f"这台机器做不了（{reason}），改为不量化加载", INSTALL)
+        return
+    dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
+    name = LINEAR_LAYERS[-1]  # any of those that loading quantises
+    block = torch.nn.ModuleDict({name: torch.nn.Linear(256, 256, bias=False)})
+    replace_linear_4bit(block, compute_dtype=dtype)
+    from bitsandbytes.nn import Params4bit  # not earlier: the line above keeps its import off the network
+
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(256, 256, generator=generator) / 16
+    inputs = torch.randn(8, 256, generator=generator).to(device, dtype).requires_grad_()
+    layer = block[name]
+    layer.weight = Params4bit(
+        weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer
+    ).to(device)
+    outputs = layer(inputs)
+    outputs.square().sum().backward()
+    exact = inputs.detach().float().cpu() @ weight.T
+    error = ((outputs.detach().float().cpu() - exact).norm() / exact.norm()).item()
+    gradient = math.nan if inputs.grad is None else inputs.grad.float().norm().item()
+    detail = f"{device} 上的 NF4 前向相对误差 {error:.3f}，梯度范数 {gradient:.3g}"
+    if not (error < 0.2 and math.isfinite(gradient) and gradient > 0):
+        raise UserError(
+            f"4-bit 量化算得不对：{detail}；请重装 bitsandbytes：{INSTALL}；或关闭 load_in_4bit。"
+        )
+    yield Result(PASSED, "4-bit 量化", detail)
+
+
+def check_model(config: ProjectConfig) -> Iterator[Result]:
+    """The model directory has a usable config, its tokenizer, and every weight file, whole.
+
+    Raises:
+        CheckpointError: it hasn't, or the model can't take sequences so long.
+    """
+    model_dir = resolve_model_dir(config.pre_model)
+    sizes, tokenizer = load_config_and_tokenizer(model_dir)
+    shards = checkpoint_shards(model_dir)
+    damaged = [shard.name for shard in shards if not is_whole_weight_file(shard)]
+    size = sum(shard.stat().st_size for shard in shards)
+    # Half precision, one copy of the embedding. (The published index states the size of an older release.)
+    shape = shape_of(sizes)
+    expected = 2 * shape.parameters
+    if shape.quantized:  # half a byte for each weight of a linear layer
+        expected -= shape.linear_parameters * 3 // 2
+    if damaged:
+        raise CheckpointError(f"模型目录 {model_dir} 的 {'、'.join(damaged)} 不完整，请重新下载。")
+    if size < expected:
+        raise CheckpointError(
+            f"模型目录 {model_dir} 的权重文件共 {size / 1e6:,.0f} MB，"
+            f"比 config.json 要求的 {expected / 1e6:,.0f} MB 小，请重新下载不完整的权重文件。"
+        )
+    longest = config.max_source_seq_len + config.max_target_seq_len
+    if longest > sizes.max_sequence_length:
+        raise CheckpointError(
+            f"模型 {model_dir} 只支持 {sizes.max_sequence_length} 个 token，而配置要 {longest} 个，"
+            "请减小 max_source_seq_len 或 max_target_seq_len。"
+        )
+    text = "林在培主演了电视剧。"
+    ids = tokenizer.encode_plain(text)
+    if tokenizer.decode(ids) != text or max(ids) >= sizes.vocab_size:
+        raise CheckpointError(f"{model_dir} 的分词器与模型不配套，请重新下载模型目录。")
+    detail = f"{model_dir}，{sizes.num_layers} 层，{len(shards)} 个权重文件共 {size / 1e6:,.0f} MB"
+    yield Result(PASSED, "模型", detail)
+    yield Result(PASSED, "分词器", f"{len(tokenizer)} 个词片，“{text}”编码为 {len(ids)} 个 token")
+
+
+def check_data(config: ProjectConfig) -> Iterator[Result]:
+    """The data is read as `train.py` reads it, and holds samples to train and to evaluate on.
+
+    Raises:
+        UserError: it can't be, or doesn't.
+    """
+    tokenizer: Any
+    try:
+        tokenizer = find_family(model_dir := resolve_model_dir(config.pre_model)).load_tokenizer(model_dir)
+    except CheckpointError:  # of which another check tells
+        tokenizer = FAMILY.load_tokenizer(EMBEDDED_BASE)
+    said: list[str] = []
+    data = read_data(config, tokenizer, said.append)
+    for item, file in (("训练集", data.train), ("验证集", data.dev)):
+        detail = f"{file.path}，{len(file.examples)} 条"
+        if file.bad_lines:
+            detail = f"{detail}，跳过坏数据 {len(file.bad_lines)} 行，如 {file.bad_lines[0]}"
+            remedy = f"python -m data_handle.data_preprocess {file.path} 可列出全部"
+            yield Result(NOTE, item, detail, remedy)
+        else:
+            yield Result(PASSED, item, detail)
+    for line in said:
+        if line.startswith("警告：") or (not config.dev_path and "dev_ratio" in line):
+            yield Result(NOTE, "数据", line.removeprefix("警告："))
+
+
+def check_training_step(config: ProjectConfig) -> Iterator[Result]:
+    """Two real steps on the embedded base, 4-bit (if configured) + LoRA: loss, gradient and speed."""
+    device = training_device(config)
+    dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
+    base, tokenizer = load_base_model(
+        EMBEDDED_BASE, load_in_4bit=config.load_in_4bit, dtype=dtype, device=device
+    )
+    base.requires_grad_(False)
+    model = attach_lora(
+        base,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=0.0,
+        target_modules=config.lora_target_modules,
+    ).train()
+    samples = _bundled_samples(tokenizer)
+    batch = {key: value.to(device) for key, value in collate(samples, tokenizer.pad_token_id).items()}
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-3)
+
+    def step() -> tuple[float, float, float]:
+        started = time.perf_counter()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype.itemsize == 2):
+            loss = model(**batch).loss
+        loss.backward()
+        gradient = torch.nn.utils.clip_grad_norm_(trainable, 1.0).item()  # waits for the device
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item(), gradient, time.perf_counter() - started
+
+    (before, gradient, _), (after, _, seconds) = step(), step()  # the first one sets things up
+    detail = f"{device} 上 loss {before:.3f} → {after:.3f}，LoRA 梯度范数 {gradient:.3g}"
+    if not (math.isfinite(before) and math.isfinite(after) and math.isfinite(gradient) and gradient > 0):
+        yield Result(FAILED, "训练一步", detail, f"先处理上面的失败项；再试 {INSTALL}")
+        return
+    yield Result(PASSED, "训练一步", detail)
+    tokens = sum(len(sample.input_ids) for sample in samples)
+    minutes = DEMO_TOKENS / (tokens / seconds) * DEMO_OVERHEAD / 60
+    speed = f"内置小模型一步 {tokens} 个 token，{tokens / seconds:,.0f} token/秒"
+    yield Result(PASSED, "速度", f"{speed}；make demo 约需 {minutes:.1f} 分钟")
+
+
+def _bundled_samples(tokenizer: Any) -> list[Features]:
+    """Return samples of the bundled data, about as long as they are on average."""
+    examples, _ = read_jsonl(PROJECT / "data" / "mixed_train_dataset.jsonl")
+    features, _ = encode_examples(tokenizer, examples[: 8 * STEP_SAMPLES], 512, 512)
+    by_length = sorted(features, key=lambda sample: len(sample.input_ids))
+    start = (len(by_length) - STEP_SAMPLES) // 2
+    return by_length[start : start + STEP_SAMPLES]
+
+
+def check_disk(config: ProjectConfig) -> Iterator[Result]:
+    """There is room for the checkpoints and the adapter.
+
+    Raises:
+        UserError: there isn't.
+    """
+    lora_weights = lora_parameters(model_shape(config), config.lora_rank, config.lora_target_modules)
+    need = estimate_output_bytes(lora_weights, config.save_total_limit)
+    free = shutil.disk_usage(nearest_directory(config.save_dir)).free
+    if free < need:
+        raise UserError(
+            f"{config.save_dir} 所在的磁盘只剩 {free / GB:.2f} GB，检查点与适配器约需 {need / GB:.2f} GB，"
+            "请清理磁盘、减小 --save_total_limit 或换一个 --save_dir。"
+        )
+    yield Result(PASSED, "磁盘", f"检查点与适配器约需 {need / GB:.2f} GB，可用 {free / GB:.1f} GB")
+
+
+# What `train.py` makes sure of before it loads a model; the plan and the data it makes and loads itself.
+BEFORE_LOADING: tuple[Check, ...] = (check_gpu, check_model, check_4bit, check_disk)
+
+
+def training_device(config: ProjectConfig) -> torch.device:
+    """The device that train.py will use."""
+    return torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def model_shape(config: ProjectConfig) -> ModelShape:
+    """Sizes of the configured model; those of the published one while it is not on this machine."""
+    try:
+        model_dir = resolve_model_dir(config.pre_model)
+        family = find_family(model_dir)
+        return shape_of(family.load_config(model_dir))
+    except CheckpointError:
+        return shape_of(ChatGLMConfig())
+
+
+def estimate_output_bytes(lora_weights: int, save_total_limit: int) -> int:
+    """Estimate what a run writes: checkpoints with optimiser state, one more while rotating, best, logs."""
+    checkpoint = (LORA_BYTES - 4) * lora_weights  # all but the gradients
+    return checkpoint * (save_total_limit + 1) + 4 * lora_weights + 50_000_000
+
+
+def is_whole_weight_file(path: Path) -> bool:
+    """Tell whether a weight file has its end: the length its header gives, or a zip archive's directory.
+
+    (Pickles of torch < 1.6 tell no length; they are taken to be whole.)
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt"):
+                return True
+        except SafetensorError:
+            return False
+    with path.open("rb") as file:
+        is_old_pickle = file.read(1) == b"\x80"
+    return is_old_pickle or zipfile.is_zipfile(path)
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return "安装的 PyTorch 是 CPU 版"
+    return "有 NVIDIA 驱动但 CUDA 不可用（驱动过旧？）" if shutil.which("nvidia-smi") else "没有 NVIDIA GPU"
