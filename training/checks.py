@@ -49,6 +49,9 @@ def refuse_failures(config: ProjectConfig, checks: Iterable[Check]) -> None:
             ]
         except ValueError as error:  # the project's own errors: a Chinese sentence with its remedy
             problems.append(str(error))
+        except Exception:  # what comes of an earlier failure, a missing device for example
+            if not problems:
+                raise
     if problems:
         raise UserError(summarise("现在还不能训练，", problems))
 
