@@ -32,6 +32,18 @@ def refuses(config: ProjectConfig) -> Iterator[Result]:
     yield
 
 
+def breaks(config: ProjectConfig) -> Iterator[Result]:
+    raise AssertionError("no such device")
+    yield
+
+
+def test_what_follows_from_a_failure_does_not_hide_it() -> None:
+    with pytest.raises(UserError, match=r"^丙不能用"):
+        refuse_failures(ProjectConfig(), (refuses, breaks))
+    with pytest.raises(AssertionError):
+        refuse_failures(ProjectConfig(), (passes, breaks))
+
+
 def test_one_failure_is_its_sentence_and_several_are_a_list() -> None:
     config = ProjectConfig()
     refuse_failures(config, (passes,))

@@ -434,3 +434,21 @@ def test_the_class_stays_in_the_form_of_the_readme(root: Path) -> None:
     (constructor,) = (node for node in config_class.body if getattr(node, "name", "") == "__init__")
     assert isinstance(constructor, ast.FunctionDef)
     assert all(isinstance(line, ast.Assign | ast.AnnAssign) for line in constructor.body)
+
+
+def test_what_comes_with_the_project_is_found_from_any_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = from_command_line("--pre_model", "models/chatglm-tiny", "--dev_path", "data/mine.jsonl")
+    config.find_bundled_files()
+    assert config.pre_model == str(root / "models" / "chatglm-tiny")
+    assert config.train_path == str(root / "data" / "mixed_train_dataset.jsonl")
+    assert config.dev_path == "data/mine.jsonl"  # the user's own, whether it is there or not
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mixed_train_dataset.jsonl").touch()
+    config = ProjectConfig()
+    vars(config).update(dev_path=None, pre_model="x" * 5000)  # nothing that could be found
+    config.find_bundled_files()
+    assert config.train_path == "data/mixed_train_dataset.jsonl"  # what is here goes first
+    assert (config.dev_path, config.pre_model) == (None, "x" * 5000)
