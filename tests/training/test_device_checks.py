@@ -222,17 +222,21 @@ def test_data_rows(config: ProjectConfig, tmp_path: Path) -> None:
     train, dev = run_check("数据", config)
     assert (train.status, train.item, dev.status, dev.item) == (PASSED, "训练集", PASSED, "验证集")
     path = tmp_path / "data.jsonl"
-    path.write_text('{"context": "问", "target": "答"}\n{broken\n', encoding="utf-8")
-    config.train_path, config.dev_path = str(path), str(tmp_path / "missing.jsonl")
-    train, dev = run_check("数据", config)
+    lines = Path(config.dev_path).read_text("utf-8").splitlines()[:30]
+    path.write_text("\n".join([*lines, "{broken"]) + "\n", encoding="utf-8")
+    config.train_path, config.dev_path = str(path), ""
+    train, dev, split = run_check("数据", config)
     assert (
-        train.status == NOTE
-        and "1 条，跳过坏数据 1 行，如" in train.detail
-        and "data_preprocess" in train.remedy
+        train.status == NOTE and "跳过坏数据 1 行，如" in train.detail and "data_preprocess" in train.remedy
     )
-    assert dev.status == FAILED and "missing.jsonl" in dev.detail and dev.remedy == "检查 dev_path"
+    assert split.status == NOTE and "从" in split.detail and "分出" in split.detail
     config.strict_data = True
-    assert run_check("数据", config)[0].status == FAILED
+    assert only(run_check("数据", config)).status == FAILED
+    config.strict_data, config.dev_path = False, str(tmp_path / "missing.jsonl")
+    row = only(run_check("数据", config))
+    assert row.status == FAILED and "missing.jsonl" in row.detail
+    row = only(run_check("数据文件", config))
+    assert row.status == FAILED and "请检查 dev_path" in row.detail
 
 
 # -- the model directory
@@ -330,10 +334,12 @@ def test_output_rows(config: ProjectConfig, tmp_path: Path) -> None:
     assert "已有训练结果" in only(run_check("输出目录", config)).detail
     config.overwrite_output_dir = True
     assert only(run_check("输出目录", config)).status == PASSED
-    config.overwrite_output_dir, config.resume_from_checkpoint = False, "auto"
+    config.overwrite_output_dir = False
+    (Path(config.save_dir) / "checkpoint-1").mkdir()  # of no use
+    config.resume_from_checkpoint = "auto"
     row = only(run_check("输出目录", config))
     assert row.status == FAILED and "没有可继续的完整检查点" in row.detail
-    write_directory(tmp_path / "elsewhere" / "checkpoint-1", lambda new: (new / "file").touch())
+    write_directory(tmp_path / "elsewhere" / "checkpoint-1", lambda new: (new / "training_state.pt").touch())
     config.resume_from_checkpoint = str(tmp_path / "elsewhere" / "checkpoint-1")
     assert "已有训练结果" in only(run_check("输出目录", config)).detail
     config.save_dir = str(tmp_path / "elsewhere")
