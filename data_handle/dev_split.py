@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_handle.encoded_file import EncodedFile
+from data_handle.sentences import sentence_key
 from task.prompt import split_context
 from task.triplets import Combination, combinations_in
 from utils.common_utils import UserError
@@ -61,16 +61,6 @@ def split_off(data: EncodedFile, ratio: float, seed: int) -> tuple[EncodedFile, 
     dev = _select(data, in_dev, [groups[number] for number in chosen])
     train.bad_lines.extend(data.bad_lines)
     return train, dev
-
-
-def sentence_key(sentence: str) -> str:
-    """Return what two forms of one sentence have in common: its letters, in NFKC.
-
-    Punctuation, symbols, digits and blanks don't count, unless there is nothing else.
-    """
-    text = unicodedata.normalize("NFKC", sentence)
-    letters = "".join(character for character in text if unicodedata.category(character)[0] in "LM")
-    return letters or "".join(text.split())
 
 
 def _group(data: EncodedFile) -> list[_Group]:

@@ -135,4 +135,5 @@ def test_every_imported_package_is_a_requirement() -> None:
     outside = used - {*PACKAGES, *SCRIPTS, WORKSHOP, "__future__", *sys.stdlib_module_names}
     for_development = {"pytest", "matplotlib"}
     assert for_development <= names_in("requirements-dev.txt")
-    assert outside <= names_in("requirements.txt") | for_development
+    optional = names_in("requirements-data.txt")
+    assert outside <= names_in("requirements.txt") | optional | for_development

@@ -1,0 +1,112 @@
+"""brat's standoff annotation: a `.txt` and an `.ann` beside it, or a folder of them.
+
+Source: brat.nlplab.org/standoff.html. `T` lines are entities (offsets in code points of the text file,
+end exclusive), `R` lines are relations with Arg1 and Arg2; a line of the text is a sentence. Not to be
+converted: entities in several parts, relations from one line to another, events (`E`); attributes, notes
+and the like are passed
+over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from data_handle.converters.decoding import decode
+from data_handle.labelled import Fact, Labelled, Problem, Span, excerpt
+from utils.common_utils import UserError
+
+_ENTITY = re.compile(r"(T\d+)\t(\S+) (\d+) ([\d ;]+)(?:\t(.*))?")
+_RELATION = re.compile(r"(R\d+)\t(\S+) Arg1:(\S+) Arg2:(\S+)\s*")
+
+
+class _Entity(NamedTuple):
+    text: str
+    type: str
+    span: Span  # in its line
+    line: int  # index
+
+
+def read(path: Path) -> Iterator[Labelled | Problem]:
+    """Yield the sentences of a folder or of one `.ann` file, and what can't be used.
+
+    Raises:
+        UserError: a file can't be read.
+    """
+    for file in sorted(path.glob("*.ann")) if path.is_dir() else [path]:
+        text_file = file.with_suffix(".txt")
+        if not text_file.is_file():
+            yield Problem(str(file), "旁边没有同名的 .txt 原文")
+            continue
+        yield from _read_document(file, _read(text_file), _read(file))
+
+
+def _read(path: Path) -> str:
+    try:
+        return decode(path.read_bytes())[0]
+    except OSError as error:
+        raise UserError(f"读不了 {path}（{error.strerror}）：请检查权限。") from error
+    except ValueError as error:
+        raise UserError(f"{path} {error}。") from None
+
+
+def _read_document(path: Path, text: str, annotations: str) -> Iterator[Labelled | Problem]:
+    lines = _lines(text)
+    entities: dict[str, _Entity | str] = {}  # or why it can't be used
+    facts: dict[int, list[Fact]] = defaultdict(list)
+    rows = [row.rstrip("\r") for row in annotations.split("\n")]
+    for row in rows:
+        if match := _ENTITY.fullmatch(row):
+            entities[match[1]] = _entity(text, lines, match)
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}:{number}"
+        if row.startswith("E"):
+            yield Problem(where, "事件标注不能转换成三元组", excerpt(row), whole=False)
+        elif row.startswith("T") and not _ENTITY.fullmatch(row):
+            yield Problem(where, "认不出的实体行", excerpt(row), whole=False)
+        elif row.startswith("R"):
+            match = _RELATION.fullmatch(row)
+            ends = (
+                [entities.get(match[3], "所指的实体不在里面"), entities.get(match[4], "所指的实体不在里面")]
+                if match
+                else []
+            )
+            unusable = next((end for end in ends if isinstance(end, str)), None)
+            subject, object_ = ends if match else (None, None)
+            if match is None or not isinstance(subject, _Entity) or not isinstance(object_, _Entity):
+                yield Problem(where, unusable or "认不出的关系行", excerpt(row), whole=False)
+            elif subject.line != object_.line:
+                detail = f"{subject.text} → {object_.text}"
+                yield Problem(where, "关系的两端不在同一行（同一句）里", detail, whole=False)
+            else:
+                types = subject.type, object_.type
+                fact = Fact(match[2], subject.text, object_.text, *types, subject.span, object_.span)
+                facts[subject.line].append(fact)
+    for index, (_, line) in enumerate(lines):
+        if line.strip():
+            yield Labelled(line, facts[index], f"{path.with_suffix('.txt')}:{index + 1}")
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """Return each line of a text, without its end, and where it starts."""
+    result, start = [], 0
+    for line in text.split("\n"):
+        result.append((start, line.rstrip("\r")))
+        start += len(line) + 1
+    return result
+
+
+def _entity(text: str, lines: list[tuple[int, str]], match: re.Match[str]) -> _Entity | str:
+    """Return the entity of a `T` line, or in Chinese why it can't be used."""
+    if ";" in match[4]:
+        return "实体分成几段"
+    start, end = int(match[3]), int(match[4])
+    index = max((n for n, (begin, _) in enumerate(lines) if begin <= start), default=0)
+    begin, line = lines[index]
+    if not begin <= start < end <= begin + len(line):
+        return "实体的偏移超出原文或跨行"
+    marked = match[5] if match[5] is not None else text[start:end]
+    return _Entity(marked, match[2], Span(start - begin, end - begin), index)

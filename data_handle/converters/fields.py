@@ -1,0 +1,137 @@
+"""Field names of foreign files, Chinese and English, and how a fact is read from an object or a list."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_handle.labelled import Fact, Span
+
+# What a field or column is, by the names it is known under (compared without case, "_", "-" and blanks).
+NAMES = {
+    "text": "text sentence sent senttext content input context 句子 文本 原文 正文 内容 语句 待抽取文本",
+    "facts": "triplets triples triple_list spo_list spo spos relations relation relation_list "
+    "relationmentions facts 三元组 三元组列表 关系 关系列表",
+    "subject": "subject head h subj sub s em1text entity1 head_entity 主语 主体 头实体 实体1 头",
+    "predicate": "predicate relation rel r p property relation_type rel_type 关系 谓语 谓词 属性 关系类型 "
+    "label type",
+    "object": "object tail t obj o em2text entity2 tail_entity value 宾语 客体 尾实体 实体2 尾 属性值",
+    "subject_type": "subject_type head_type subj_type h_type entity1_type "
+    "主语类型 主体类型 头实体类型 实体1类型",
+    "object_type": "object_type tail_type obj_type t_type entity2_type "
+    "宾语类型 客体类型 尾实体类型 实体2类型",
+    "subject_span": "subject_span head_span subj_char_span subj_span subject_position head_position 主语位置",
+    "object_span": "object_span tail_span obj_char_span obj_span object_position tail_position 宾语位置",
+    "subject_start": "subject_start head_offset head_start h_start 主语开始",
+    "object_start": "object_start tail_offset tail_start t_start 宾语开始",
+}
+_PREPARED = {
+    role: [re.sub(r"[\s_\-]", "", name).lower() for name in names.split()] for role, names in NAMES.items()
+}
+_SPAN_KEYS = ("position", "pos", "span", "offset", "char_span")
+VALUE = "@value"
+
+
+class RepeatedKey:
+    """Stands for the value of a key that an object has twice, with different values."""
+
+
+def role_of(name: str) -> str | None:
+    """Return what a column of this name holds, see `NAMES`; None if that isn't known."""
+    plain = _plain(name)
+    roles = [role for role in NAMES if role != "facts" and plain in _PREPARED[role]]
+    return roles[0] if roles else None
+
+
+def find_field(record: Mapping[str, Any], role: str) -> str | None:
+    """Return the key under which an object has a field, the best-known name first; None if it has none."""
+    keys = {_plain(key): key for key in record}
+    return next((keys[name] for name in _PREPARED[role] if name in keys), None)
+
+
+def get_field(record: Mapping[str, Any], role: str) -> Any:
+    """Return the value of a field by its role; None if it has none."""
+    key = find_field(record, role)
+    return None if key is None else record[key]
+
+
+def as_text(value: Any, name: str) -> str:
+    """Return the text of a field; numbers become text, nothing becomes "".
+
+    Raises:
+        ValueError: in Chinese, if it is something else.
+    """
+    if isinstance(value, RepeatedKey):
+        raise ValueError(f"字段 {name} 在同一个对象里写了两次，取值不同")
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"字段 {name} 应当是文字")
+    return str(value)
+
+
+def is_fact(item: Any) -> bool:
+    """Tell whether something has the shape of a fact: a list of three texts, or an object with the fields."""
+    if isinstance(item, dict):
+        return all(find_field(item, role) is not None for role in ("subject", "predicate", "object"))
+    return isinstance(item, list) and len(item) == 3 and all(isinstance(value, str) for value in item)
+
+
+def read_fact(item: Any) -> Fact:
+    """Read a fact from an object in any of the known spellings, or from [subject, predicate, object].
+
+    The ends of a fact may be objects themselves, with a name, a type and a position.
+
+    Raises:
+        ValueError: in Chinese, if it has another shape.
+    """
+    if isinstance(item, list):
+        if not is_fact(item):
+            raise ValueError("列表形式的三元组应当是 [主语, 关系, 宾语] 三项文字")
+        return Fact(item[1], item[0], item[2])
+    if not isinstance(item, dict):
+        raise ValueError("三元组应当是对象或列表")
+    subject, subject_type, subject_span = _read_end(item, "subject")
+    object_, object_type, object_span = _read_end(item, "object")
+    predicate = as_text(get_field(item, "predicate"), "关系")
+    return Fact(predicate, subject, object_, subject_type, object_type, subject_span, object_span)
+
+
+def read_span(value: Any) -> Span | None:
+    """Read [start, end]; None if it is something else."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        start, end = value
+        if isinstance(start, int) and isinstance(end, int) and 0 <= start <= end:
+            return Span(start, end)
+    return None
+
+
+def _read_end(item: Mapping[str, Any], role: str) -> tuple[str, str, Span | None]:
+    """Return text, type and place of a fact's subject or object."""
+    name = {"subject": "主语", "object": "宾语"}[role]
+    value = get_field(item, role)
+    kind = get_field(item, f"{role}_type")
+    span = read_span(get_field(item, f"{role}_span"))
+    start = get_field(item, f"{role}_start")
+    if isinstance(value, dict):
+        if VALUE in value:
+            value = value[VALUE]
+        else:
+            inner = value
+            value = next(
+                (inner[key] for key in ("name", "text", "word", "value", "mention") if key in inner), None
+            )
+            kind = kind or inner.get("type") or inner.get("label")
+            places = [inner.get(key) for key in _SPAN_KEYS] + [[inner.get("start"), inner.get("end")]]
+            span = span or next((found for place in places if (found := read_span(place))), None)
+    if isinstance(kind, dict):
+        kind = kind.get(VALUE)
+    text = as_text(value, name)
+    if span is None and isinstance(start, (int, str)) and re.fullmatch(r"\d{1,9}", str(start)) and text:
+        span = Span(int(start), int(start) + len(text))
+    return text, as_text(kind, f"{name}类型"), span
+
+
+def _plain(name: Any) -> str:
+    return re.sub(r"[\s_\-]", "", str(name)).lower()

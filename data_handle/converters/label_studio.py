@@ -1,0 +1,151 @@
+"""Label Studio's JSON export: tasks with annotations, each a list of regions and relations between them.
+
+Source: labelstud.io/guide/export (format "JSON") and github.com/HumanSignal/label-studio. A region has
+`value.start`, `value.end` (exclusive) and `value.text`; a relation has `from_id`, `to_id`, `direction`
+and `labels`. Offsets count code points today (the editor's `charsToCodePoints`) and counted UTF-16 units
+before 1.4: `value.text` tells which. The export JSON-MIN leaves the relations out (label-studio issue
+1803).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from data_handle.converters.fields import as_text, read_span
+from data_handle.converters.source import Record
+from data_handle.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
+from utils.common_utils import UserError
+
+_MIN_FIELDS = {"annotation_id", "annotator", "lead_time"}
+
+
+class Region(NamedTuple):
+    """A marked part of a text, as the annotation has it."""
+
+    text: str
+    type: str
+    span: Span | None
+
+
+def recognise(record: dict[str, Any]) -> str | None:
+    """Return the format's name if a record has it.
+
+    Raises:
+        UserError: it is of the export JSON-MIN.
+    """
+    lists = [record.get(name) for name in ("annotations", "completions", "predictions")]
+    if isinstance(record.get("data"), dict) and any(isinstance(value, list) for value in lists):
+        return "Label Studio JSON"
+    if record.keys() >= _MIN_FIELDS and "data" not in record:
+        raise UserError(
+            "这是 Label Studio 的 JSON-MIN 导出，它不含关系，无法得到三元组："
+            "请在 Label Studio 的 Export 里选 JSON，重新导出。"
+        )
+    return None
+
+
+def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Problem]:
+    """Yield the sentences of tasks, and what can't be used."""
+    for place, task in records:
+        where = f"{place.split(' 第 ')[0]} 任务 {task['id']}" if "id" in task else place
+        text = find_text(task["data"])
+        if text is None:
+            yield Problem(where, "任务的 data 里没有唯一的一段文字", excerpt(str(task["data"])))
+            continue
+        annotations = task.get("annotations", task.get("completions")) or []
+        annotations = [item for item in annotations if isinstance(item, dict)]
+        valid = [item for item in annotations if not item.get("was_cancelled")]
+        valid = [item for item in valid if item.get("ground_truth")] or valid
+        if not valid:
+            yield Problem(
+                where, "任务被跳过（was_cancelled）" if annotations else "任务还没有标注", excerpt(text)
+            )
+            continue
+        by_annotator: list[list[Fact]] = []
+        for annotation in valid:
+            facts: list[Fact] = []
+            for item in read_annotation(text, annotation.get("result") or [], where):
+                if isinstance(item, Problem):
+                    yield item
+                else:
+                    facts.append(item)
+            by_annotator.append(facts)
+        yield from _agree(text, by_annotator, where, settings.agreement)
+
+
+def find_text(data: dict[str, Any]) -> str | None:
+    """Return the text of a task: its field `text`, or the only string it has."""
+    if isinstance(data.get("text"), str):
+        return data["text"]
+    texts = [value for value in data.values() if isinstance(value, str)]
+    return texts[0] if len(texts) == 1 else None
+
+
+def read_annotation(text: str, result: list[Any], where: str) -> Iterator[Fact | Problem]:
+    """Yield the facts of one annotation's (or prediction's) result; a region without a relation is none."""
+    items = [item for item in result if isinstance(item, dict)]
+    regions = {}
+    for item in items:
+        if isinstance(item.get("value"), dict) and "id" in item:
+            try:
+                regions[item["id"]] = _region(text, item["value"])
+            except ValueError as error:
+                yield Problem(where, str(error), excerpt(str(item["value"])), whole=False)
+    for item in items:
+        if item.get("type") != "relation":
+            continue
+        ends = regions.get(item.get("from_id")), regions.get(item.get("to_id"))
+        labels = item.get("labels") or []
+        if ends[0] is None or ends[1] is None:
+            yield Problem(where, "关系所指的片段不在里面", excerpt(str(item)), whole=False)
+        elif not labels:
+            detail = f"{ends[0].text} → {ends[1].text}"
+            yield Problem(where, "两个片段之间的关系没有选名称", detail, whole=False)
+        else:
+            for label in labels:
+                for subject, object_ in _directed(ends[0], ends[1], item.get("direction")):
+                    types = subject.type, object_.type
+                    yield Fact(str(label), subject.text, object_.text, *types, subject.span, object_.span)
+
+
+def _region(text: str, value: dict[str, Any]) -> Region:
+    """Read a region's value; its text is what the annotator saw, its span is checked later."""
+    span = read_span([value.get("start"), value.get("end")])
+    marked = value.get("text")
+    if isinstance(marked, str):
+        marked = marked if "\n" not in text else marked.replace("\\n", "\n")
+    elif span is not None and span.end <= len(text):
+        marked = text[span.start : span.end]
+    else:
+        raise ValueError("片段没有文字，偏移也不在原文里")
+    labels = next((item for key, item in value.items() if key.endswith("labels") and item), [""])
+    return Region(marked, as_text(labels[0], "labels"), span)
+
+
+def _directed(first: Region, second: Region, direction: Any) -> list[tuple[Region, Region]]:
+    if direction == "left":
+        return [(second, first)]
+    return [(first, second), (second, first)] if direction == "bi" else [(first, second)]
+
+
+def _agree(
+    text: str, by_annotator: list[list[Fact]], where: str, agreement: float
+) -> Iterator[Labelled | Problem]:
+    """Yield the sentence with the facts that enough annotators have marked, and the others as problems."""
+    votes: Counter[tuple[str, str, str]] = Counter()
+    first: dict[tuple[str, str, str], Fact] = {}
+    for facts in by_annotator:
+        keys = {fact[:3]: fact for fact in facts}
+        votes.update(keys.keys())
+        for key, fact in keys.items():
+            first.setdefault(key, fact)
+    kept = []
+    for key, fact in first.items():
+        if votes[key] < agreement * len(by_annotator):
+            detail = f"{' | '.join(key)}：{len(by_annotator)} 位里有 {votes[key]} 位"
+            yield Problem(where, "标注者意见不一，没有达到 --agreement", detail, whole=False)
+        else:
+            kept.append(fact)
+    yield Labelled(text, kept, where)
