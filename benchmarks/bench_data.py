@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main
 
@@ -104,8 +106,6 @@ def load(file: Path, cache_dir: Path, tokenizer_dir: Path) -> dict[str, Any]:
 
 def watch_memory(done: threading.Event, peaks: dict[str, int]) -> None:
     """Record the most memory that this process, and it with its children, had until `done`, and then."""
-    import psutil
-
     process = psutil.Process()
     ended = False
     while not ended:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import random
 import re
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -139,9 +141,6 @@ def set_seed(seed: int) -> None:
 
 def quiet_libraries() -> None:
     """Keep the libraries' own notes and progress bars off the user's terminal; errors still show."""
-    import logging
-    import warnings
-
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.filterwarnings(

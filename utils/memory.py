@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
 
 GB = 2**30
@@ -43,8 +45,6 @@ def read_memory(device: torch.device) -> MemoryReading:
             torch.cuda.get_device_properties(device).total_memory,
             on_cuda=True,
         )
-    import psutil
-
     resident = psutil.Process().memory_info().rss
     return MemoryReading(
         resident, resident, max(_peak_resident(), resident), psutil.virtual_memory().total, False
@@ -59,8 +59,6 @@ def memory_budget(device: torch.device, limit_gb: float) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
     else:
-        import psutil
-
         free = min([psutil.virtual_memory().available, *_free_in_cgroups()])
         free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(free, int(limit_gb * GB))
@@ -121,7 +119,5 @@ def _peak_resident() -> int:
         import resource
     except ImportError:  # Windows
         return 0
-    import sys
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from bases.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_files
 from bases.chatglm import ChatGLMModel, CheckpointError, linear4bit, load_base_model
-from export import quantized
-from export.quantized import save_quantized
+from export import four_bit, quantized
+from export.four_bit import save_quantized
 from glm_config import ProjectConfig
-from test_training import FAILED, PASSED, check_model
+from training.checks import PASSED
+from training.device_checks import check_model
 from utils.directories import find_damage
 
 LAYER = "transformer.layers.1.attention.query_key_value.weight"
@@ -94,7 +95,7 @@ def test_a_copy_of_the_copy_is_the_same(copy: Path, tmp_path: Path) -> None:
 
 
 def test_several_shards(original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantized, "MAX_SHARD_BYTES", 15_000)
+    monkeypatch.setattr(four_bit, "MAX_SHARD_BYTES", 15_000)
     save_quantized(*original, tmp_path)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 3
     assert parameter_bytes(load(tmp_path)[0]) == parameter_bytes(original[0])
@@ -267,7 +268,8 @@ def test_the_environment_check_passes_it(copy: Path) -> None:
     rows = {row.item: row for row in check_model(config)}
     assert rows["模型"].status == rows["分词器"].status == PASSED
     change_file(copy, lambda state: state.pop("transformer.word_embeddings.weight"))
-    assert next(iter(check_model(config))).status == FAILED
+    with pytest.raises(CheckpointError, match="比 config.json 要求的"):
+        next(iter(check_model(config)))
 
 
 # ---- the command

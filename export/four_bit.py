@@ -1,0 +1,103 @@
+"""Write a model in 4-bit so that `load_base_model` reads it back bit by bit (the command is `quantized`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from huggingface_hub import save_torch_state_dict
+
+from bases.chatglm import load_base_model, load_config, resolve_model_dir
+from bases.chatglm.anatomy import HEAD
+from bases.chatglm.linear4bit import QUANTIZATION_NOTE, check_quantization, split_weight
+from bases.chatglm.modeling import ChatGLMForConditionalGeneration
+from bases.chatglm.tokenization import ChatGLMTokenizer
+from bases.chatglm.weights import digest, fingerprint
+from utils.common_utils import UserError, log
+from utils.device import check_device
+from utils.directories import write_directory
+
+MAX_SHARD_BYTES = 2_000_000_000
+_RESERVE = 50_000_000  # of free space that is left over, and holds config and tokenizer
+
+
+def save_quantized(
+    model: ChatGLMForConditionalGeneration,
+    tokenizer: ChatGLMTokenizer,
+    directory: str | os.PathLike[str],
+) -> None:
+    """Write a 4-bit model and its tokenizer so that `load_base_model` reads them back bit by bit.
+
+    The weights go to safetensors, in shards of 2 GB at most, under their published names; the parts of a
+    4-bit weight's quantisation state follow it under bitsandbytes' names. `config.json` keeps the fingerprint
+    of the weights that were quantised, so adapters move freely between the original and its 4-bit copy.
+
+    Args:
+        model: as `load_base_model(…, load_in_4bit=True)` returns it, without an adapter.
+        tokenizer: its tokenizer.
+        directory: an existing, empty directory.
+
+    Raises:
+        ValueError: the model is not in 4-bit, or has an adapter.
+        OSError: the disk is full or not writable.
+    """
+    if not getattr(model, "is_loaded_in_4bit", False) or hasattr(model, "peft_config"):
+        raise ValueError("save_quantized needs a 4-bit model without an adapter")
+    check_quantization(model)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "quant_state"):
+            tensors |= {name + suffix: part for suffix, part in split_weight(parameter).items()}
+        elif name != HEAD or not model.config.tie_word_embeddings:
+            tensors[name] = parameter.detach()
+
+    directory = Path(directory)
+    need = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) + _RESERVE
+    free = shutil.disk_usage(directory).free
+    if free < need:
+        raise OSError(
+            f"{directory} 所在的磁盘只剩 {free / 1e9:.1f} GB，4-bit 权重需要 {need / 1e9:.1f} GB，"
+            "请清理磁盘或换一个目录"
+        )
+    save_torch_state_dict(tensors, directory, max_shard_size=MAX_SHARD_BYTES)
+    tokenizer.save_pretrained(directory)
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.architectures = [type(model).__name__]
+    config.quantization_config = QUANTIZATION_NOTE | {
+        "bnb_4bit_compute_dtype": str(model.dtype).removeprefix("torch."),
+        "base_fingerprint": model.base_fingerprint,
+        "content_fingerprint": fingerprint({name: digest(tensor) for name, tensor in tensors.items()}),
+    }
+    config.save_pretrained(directory)
+    for path in directory.glob("*.safetensors"):  # which the library makes readable for its owner alone
+        shutil.copymode(directory / "config.json", path)
+
+
+def quantise(pre_model: str, output: Path, dtype: str, device: str | None) -> None:
+    """Read a model, quantise it and write it.
+
+    Args:
+        pre_model: a directory, or a hub name whose files are in the local cache.
+        output: a directory that is empty or not there.
+        dtype: "float16" or "bfloat16", of embedding, norms and biases.
+        device: where to quantise; CUDA where there is one when None.
+
+    Raises:
+        UserError: the device, the model or the place to write to can't be used.
+    """
+    check_device(device)
+    model_dir = resolve_model_dir(pre_model)
+    if getattr(load_config(model_dir), "quantization_config", None):
+        raise UserError(f"{model_dir} 已经是量化过的模型，请用 --pre_model 指定原来的半精度权重。")
+    log(f"正在读取并量化 {model_dir} …")
+    try:
+        model, tokenizer = load_base_model(model_dir, dtype=getattr(torch, dtype), device=device)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{device or 'GPU'} 的显存不足，可以改用 --device cpu。") from error
+    log(f"正在写入 {output} …")
+    try:
+        write_directory(output, lambda new: save_quantized(model, tokenizer, new))
+    except OSError as error:
+        raise UserError(f"没有写成 {output}：{error.strerror or error}。") from error
