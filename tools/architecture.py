@@ -59,6 +59,7 @@ OPTIONAL = {
     "bitsandbytes",
     "fcntl",
     "matplotlib",
+    "openpyxl",
     "packaging",
     "pytest",
     "resource",
