@@ -81,7 +81,7 @@ def check_sentences(sentences: Iterable[Labelled], types: Mapping[str, Types]) -
     for sentence in sentences:
         offset = len(sentence.text) - len(sentence.text.lstrip())
         text = sentence.text.strip()
-        if problem := _text_problem(text):
+        if problem := _text_problem(text, sentence.instruction or ""):
             checked.problems.append(Problem(sentence.where, problem, excerpt(sentence.text)))
             continue
         facts = [fact for each in sentence.facts if (fact := _check(each, text, offset, sentence, checked))]
@@ -227,12 +227,14 @@ def _with_types(
     return triplets
 
 
-def _text_problem(text: str) -> str | None:
+def _text_problem(text: str, instruction: str) -> str | None:
     if not text:
         return "句子是空的"
     if not is_encodable(text):
         return "句子里有读不出的字节或不成对的代理字符（编码有误）"
-    return "句子里有 NUL 字符" if "\0" in text else None
+    if not is_encodable(instruction):
+        return "指令里有读不出的字符"
+    return "句子里有 NUL 字符" if "\0" in text + instruction else None
 
 
 def _name_problem(name: str, title: str) -> str | None:

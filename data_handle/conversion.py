@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from data_handle.line_split import split_samples
 from data_handle.negatives import read_negatives
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import format_target
-from utils.common_utils import UserError, log
+from utils.common_utils import UserError, log, to_json
 
 _EXAMPLES = 3
 _LONG_SENTENCE = 250  # characters, more than `max_source_seq_len` takes as a rule
@@ -86,7 +85,7 @@ def convert(conversion: Conversion) -> Outcome:
     )
     for content in contents:
         _log_file(content, _lost_units(content, problems))
-    _log_problems(problems)
+    log_problems(problems)
     _log_notes(checked)
     if not samples:
         raise UserError("没有一个句子可用，没有写任何文件：原因见上面的报告。")
@@ -97,7 +96,7 @@ def convert(conversion: Conversion) -> Outcome:
             conversion.negatives, samples, conversion.negatives_count, conversion.seed
         )
         log(f"{conversion.negatives}：加入 {len(found)} 个没有三元组的句子，{len(unusable)} 个没有采用。")
-        _log_problems(unusable)
+        log_problems(unusable)
         samples, problems = samples + found, problems + unusable
     train: list[Sample] = samples
     dev: list[Sample] = []
@@ -154,7 +153,7 @@ def _log_file(content: FileContent, lost: int) -> None:
     )
 
 
-def _log_problems(problems: Sequence[Problem]) -> None:
+def log_problems(problems: Sequence[Problem]) -> None:
     """Tell each reason with its count and a few examples."""
     by_reason: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
@@ -196,9 +195,7 @@ def _write(
     if conversion.dev is not None:
         texts[conversion.dev] = _lines(dev, conversion.instruction)
     if conversion.report is not None:
-        texts[conversion.report] = "".join(
-            json.dumps(problem._asdict(), ensure_ascii=True) + "\n" for problem in problems
-        )
+        texts[conversion.report] = "".join(to_json(problem._asdict()) + "\n" for problem in problems)
     write_whole(texts)
     for path, samples in ((conversion.output, train), (conversion.dev, dev)):
         if path is not None:
@@ -247,7 +244,7 @@ def _line(sample: Sample, instruction: str) -> str:
             {"object_span": _as_list(object_span), "subject_span": _as_list(subject_span)}
             for object_span, subject_span in sample.spans
         ]
-    return json.dumps(line, ensure_ascii=False)
+    return to_json(line)
 
 
 def _as_list(span: Span | None) -> list[int] | None:

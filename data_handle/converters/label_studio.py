@@ -10,7 +10,7 @@ before 1.4: `value.text` tells which. The export JSON-MIN leaves the relations o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from data_handle.converters.fields import as_text, read_span
@@ -93,6 +93,8 @@ def read_annotation(text: str, result: list[Any], where: str) -> Iterator[Fact |
                 regions[item["id"]] = _region(text, item["value"])
             except ValueError as error:
                 yield Problem(where, str(error), excerpt(str(item["value"])), whole=False)
+    if _counts_utf16(text, regions.values()):
+        regions = {key: _in_code_points(text, region) for key, region in regions.items()}
     for item in items:
         if item.get("type") != "relation":
             continue
@@ -124,6 +126,25 @@ def _region(text: str, value: dict[str, Any]) -> Region:
     return Region(marked, as_text(labels[0], "labels"), span)
 
 
+def _counts_utf16(text: str, regions: Iterable[Region]) -> bool:
+    """Tell whether offsets count UTF-16 units: all of them fit that way, and not all fit as code points."""
+    if all(ord(character) < 0x10000 for character in text):
+        return False
+    marked = [(region.text, region.span) for region in regions if region.span is not None]
+    units = text.encode("utf-16-le")
+    return any(text[span.start : span.end] != value for value, span in marked) and all(
+        units[2 * span.start : 2 * span.end] == value.encode("utf-16-le") for value, span in marked
+    )
+
+
+def _in_code_points(text: str, region: Region) -> Region:
+    """Return a region whose offsets counted UTF-16 units with such that count code points."""
+    if region.span is None:
+        return region
+    start = len(text.encode("utf-16-le")[: 2 * region.span.start].decode("utf-16-le"))
+    return region._replace(span=Span(start, start + len(region.text)))
+
+
 def _directed(first: Region, second: Region, direction: Any) -> list[tuple[Region, Region]]:
     if direction == "left":
         return [(second, first)]
@@ -134,17 +155,17 @@ def _agree(
     text: str, by_annotator: list[list[Fact]], where: str, agreement: float
 ) -> Iterator[Labelled | Problem]:
     """Yield the sentence with the facts that enough annotators have marked, and the others as problems."""
-    votes: Counter[tuple[str, str, str]] = Counter()
-    first: dict[tuple[str, str, str], Fact] = {}
+    votes: Counter[Fact] = Counter()
+    first: dict[Fact, Fact] = {}
     for facts in by_annotator:
-        keys = {fact[:3]: fact for fact in facts}
+        keys = {fact._replace(subject_span=None, object_span=None): fact for fact in facts}
         votes.update(keys.keys())
         for key, fact in keys.items():
             first.setdefault(key, fact)
     kept = []
     for key, fact in first.items():
         if votes[key] < agreement * len(by_annotator):
-            detail = f"{' | '.join(key)}：{len(by_annotator)} 位里有 {votes[key]} 位"
+            detail = f"{' | '.join(key[:3])}：{len(by_annotator)} 位里有 {votes[key]} 位"
             yield Problem(where, "标注者意见不一，没有达到 --agreement", detail, whole=False)
         else:
             kept.append(fact)

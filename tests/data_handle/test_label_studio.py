@@ -1,0 +1,392 @@
+"""The loop with Label Studio: out as pre-annotations, back as labels, and which sentences to label next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_handle.checking import check_sentences
+from data_handle.converters import label_studio as converter
+from data_handle.converters.source import Record
+from data_handle.label_studio import main
+from data_handle.label_studio_tasks import build_config, build_tasks
+from data_handle.labelled import Labelled, Settings, Span
+from data_handle.results import Found, Result, read_results
+from data_handle.selection import select
+from task.schema import Combination
+from task.triplets import Triplet
+from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, jsonl
+from utils.common_utils import UserError
+
+
+def region(identity: str, start: int, end: int, kind: str, text: str = FILM) -> dict[str, Any]:
+    value = {"start": start, "end": end, "text": text[start:end], "labels": [kind]}
+    return {"id": identity, "from_name": "label", "to_name": "text", "type": "labels", "value": value}
+
+
+def relation(first: str, second: str, *labels: str, direction: str = "right") -> dict[str, Any]:
+    ends = {"from_id": first, "to_id": second, "direction": direction}
+    return {"type": "relation", **ends, "labels": list(labels)}
+
+
+REGIONS = [
+    region("a", 1, 5, "影视作品"),
+    region("b", 7, 10, "人物"),
+    region("c", FILM.index("顾"), FILM.index("顾") + 3, "人物"),
+]
+DIRECTS, PLAYS = relation("a", "b", "导演"), relation("a", "c", "主演")
+
+
+def task(*results: list[dict[str, Any]], number: int = 1, **fields: object) -> dict[str, Any]:
+    annotations = [{"id": n, "result": result, **fields} for n, result in enumerate(results)]
+    return {"id": number, "data": {"text": FILM}, "annotations": annotations}
+
+
+def run_import(runner: Runner, *tasks: object) -> tuple[dict[str, list[Triplet]], str]:
+    source = runner.write("export.json", list(tasks))
+    assert main(["import", str(source), "-o", str(runner.output), "--overwrite"]) == 0
+    lines = [json.loads(line) for line in runner.output.read_text("utf-8").splitlines()]
+    sentences = {
+        line["context"].split("\n\n")[1].split("\nAnswer")[0]: [
+            Triplet(**item) for item in json.loads(line["target"][8:-4])
+        ]
+        for line in lines
+    }
+    return sentences, runner._capsys.readouterr().err
+
+
+def test_relations_of_a_task(runner: Runner) -> None:
+    sentences, talk = run_import(runner, task([*REGIONS, DIRECTS, PLAYS]))
+    assert sentences == {FILM: [DIRECTED, PLAYED]}
+    assert "认作 Label Studio JSON" in talk
+    assert json.loads(runner.output.read_text("utf-8"))["spans"][0] == {
+        "object_span": [7, 10],
+        "subject_span": [1, 5],
+    }
+
+
+def test_direction_and_several_labels(runner: Runner) -> None:
+    back = [*REGIONS, relation("b", "a", "导演", direction="left")]
+    assert run_import(runner, task(back))[0] == {FILM: [DIRECTED]}
+    both = [*REGIONS, relation("b", "c", "同事", "朋友", direction="bi")]
+    found = run_import(runner, task(both))[0][FILM]
+    assert [(t.subject, t.predicate, t.object) for t in found] == [
+        ("沈知远", "同事", "顾小满"),
+        ("顾小满", "同事", "沈知远"),
+        ("沈知远", "朋友", "顾小满"),
+        ("顾小满", "朋友", "沈知远"),
+    ]
+
+
+def test_what_cannot_be_used_is_named_by_task(runner: Runner) -> None:
+    rain = {"id": 9, "data": {"text": RAIN}, "annotations": [{"result": []}]}
+    unlabelled = {"id": 5, "data": {"text": RAIN + "。"}, "annotations": [], "predictions": [{"result": []}]}
+    no_text = {"id": 6, "data": {"a": "1", "b": "2"}, "annotations": [{"result": []}]}
+    sentences, talk = run_import(
+        runner,
+        task([*REGIONS, DIRECTS, relation("a", "c"), relation("a", "z", "编剧")], number=3),
+        task([*REGIONS, DIRECTS], number=4, was_cancelled=True),
+        unlabelled,
+        no_text,
+        rain,
+    )
+    assert sentences == {FILM: [DIRECTED], RAIN: []}
+    for line in (
+        "两个片段之间的关系没有选名称：1 处\n    "
+        + str(runner.folder / "export.json")
+        + " 任务 3：雾港来信 → 顾小满",
+        "关系所指的片段不在里面：1 处",
+        "任务被跳过（was_cancelled）：1 处\n    " + str(runner.folder / "export.json") + " 任务 4",
+        "任务还没有标注：1 处\n    " + str(runner.folder / "export.json") + " 任务 5",
+        "任务的 data 里没有唯一的一段文字：1 处",
+        "读入 5 条，采用 2 条，没有采用 3 条",
+    ):
+        assert line in talk
+
+
+def test_several_annotators(runner: Runner) -> None:
+    full, half = [*REGIONS, DIRECTS, PLAYS], [*REGIONS, DIRECTS]
+    sentences, talk = run_import(runner, task(full, half, half))
+    assert sentences == {FILM: [DIRECTED]}
+    assert "没有达到 --agreement：1 处" in talk and "主演 | 雾港来信 | 顾小满：3 位里有 1 位" in talk
+    assert run_import(runner, task(full, half))[0] == {FILM: [DIRECTED, PLAYED]}  # half of them will do
+    checked = task(full, half, half)
+    checked["annotations"][0]["ground_truth"] = True
+    assert run_import(runner, checked)[0] == {FILM: [DIRECTED, PLAYED]}
+    source = runner.write("export.json", [task(full, half)])
+    options = ["-o", str(runner.output), "--overwrite", "--agreement", "1"]
+    assert main(["import", str(source), *options]) == 0
+    assert '"主演' not in runner.output.read_text("utf-8").replace("\\", "")
+
+
+def test_json_min_is_refused_with_the_reason(runner: Runner) -> None:
+    exported = {"text": FILM, "id": 1, "label": [REGIONS[0]["value"]], "annotator": 1, "annotation_id": 2}
+    with pytest.raises(
+        UserError, match=r"export\.json：这是 Label Studio 的 JSON-MIN 导出，它不含关系.*选 JSON"
+    ):
+        run_import(runner, {**exported, "lead_time": 3.5})
+
+
+def test_import_takes_doccano_too_and_nothing_else(runner: Runner) -> None:
+    doccano = {
+        "id": 1,
+        "text": FILM,
+        "entities": [
+            {"id": 1, "label": "影视作品", "start_offset": 1, "end_offset": 5},
+            {"id": 2, "label": "人物", "start_offset": 7, "end_offset": 10},
+        ],
+        "relations": [{"id": 1, "from_id": 1, "to_id": 2, "type": "导演"}],
+    }
+    assert run_import(runner, doccano)[0] == {FILM: [DIRECTED]}
+    table = runner.write("a.csv", "句子,主语,关系,宾语\n")
+    with pytest.raises(UserError, match=r"其他格式请用 python -m data_handle\.convert"):
+        main(["import", str(table), "-o", str(runner.folder / "x.jsonl")])
+
+
+def test_offsets_of_older_releases_count_utf16(runner: Runner) -> None:
+    text = "😀😀雾港与雾港来信由沈知远执导。"
+    marked = [region("a", 5, 9, "影视作品", text), region("b", 10, 13, "人物", text)]
+    for item in marked:
+        for name in ("start", "end"):
+            item["value"][name] += 2  # the two emoji are two units each
+    exported = {"id": 1, "data": {"text": text}, "annotations": [{"result": [*marked, DIRECTS]}]}
+    assert run_import(runner, exported)[0] == {text: [DIRECTED]}
+    spans = json.loads(runner.output.read_text("utf-8"))["spans"]
+    assert spans == [{"object_span": [10, 13], "subject_span": [5, 9]}]
+
+
+# --- export ---------------------------------------------------------------------------------------------
+
+
+def found(triplet: Triplet, text: str, score: float | None = 0.9, spans: bool = True) -> dict[str, Any]:
+    item: dict[str, Any] = triplet._asdict()
+    if score is not None:
+        item["score"] = score
+    if spans:
+        for name in ("object", "subject"):
+            start = text.index(item[name])
+            item[f"{name}_span"] = [start, start + len(item[name])]
+    return item
+
+
+def test_export_writes_tasks_and_configuration(runner: Runner) -> None:
+    lines = [
+        {"id": "s1", "text": FILM, "triplets": [found(DIRECTED, FILM, 0.9), found(PLAYED, FILM, 0.4)]},
+        {"text": RAIN, "triplets": []},
+        {"text": "失败的一句", "triplets": [], "error": "显存不足"},
+        {"text": FILM, "triplets": [found(DIRECTED._replace(object="别人"), FILM + "别人")]},
+    ]
+    results = runner.write("results.jsonl", jsonl(*lines))
+    tasks, config = runner.folder / "tasks.json", runner.folder / "labels.xml"
+    assert main(["export", str(results), "-o", str(tasks), "--config", str(config)]) == 0
+    talk = runner._capsys.readouterr().err
+    assert "4 个任务，3 个实体，2 个关系，其中 1 个任务抽取失败、没有预标注" in talk
+    assert "值不在句子里，没有预标注：1 处" in talk
+    first, empty, failed, _ = json.loads(tasks.read_text("utf-8"))
+    assert first["data"] == {"text": FILM, "source": f"{results}:1", "id": "s1"}
+    (prediction,) = first["predictions"]
+    assert (prediction["model_version"], prediction["score"]) == ("chatglm-triplet", 0.4)
+    assert prediction["result"] == [
+        {**region("r1", 1, 5, "影视作品"), "score": 0.9},
+        {**region("r2", 7, 10, "人物"), "score": 0.9},
+        {**region("r3", REGIONS[2]["value"]["start"], REGIONS[2]["value"]["end"], "人物"), "score": 0.4},
+        {**relation("r1", "r2", "导演"), "score": 0.9},
+        {**relation("r1", "r3", "主演"), "score": 0.4},
+    ]
+    assert empty["predictions"] == [{"model_version": "chatglm-triplet", "result": []}]
+    assert "predictions" not in failed
+    root = ElementTree.fromstring(config.read_text("utf-8"))
+    assert [each.get("value") for each in root.iter("Relation")] == ["主演", "导演"]
+    assert [each.get("value") for each in root.iter("Label")] == ["人物", "影视作品"]
+    assert root.find("Labels").get("toName") == root.find("Text").get("name") == "text"
+    with pytest.raises(UserError, match="已经存在，要覆盖请加 --overwrite"):
+        main(["export", str(results), "-o", str(tasks)])
+    with pytest.raises(UserError, match="同一个文件"):
+        main(["export", str(results), "-o", str(results), "--overwrite"])
+
+
+def test_export_with_schema_and_least_score(runner: Runner) -> None:
+    results = runner.write("results.jsonl", jsonl({"text": FILM, "triplets": [found(DIRECTED, FILM, 0.2)]}))
+    other = {"predicate": "作曲", "subject_type": "歌曲", "object_type": "人物"}
+    schema = runner.write("schema.json", {"combinations": [other]})
+    tasks, config = runner.folder / "tasks.json", runner.folder / "labels.xml"
+    options = ["--config", str(config), "--schema", str(schema), "--min-score", "0.5"]
+    assert main(["export", str(results), "-o", str(tasks), *options]) == 0
+    assert json.loads(tasks.read_text("utf-8"))[0]["predictions"][0]["result"] == []
+    values = [
+        each.get("value") for each in ElementTree.fromstring(config.read_text("utf-8")).iter("Relation")
+    ]
+    assert values == ["作曲", "导演"]
+
+
+def test_what_is_no_result_is_refused(runner: Runner) -> None:
+    labels = runner.write("labels.jsonl", jsonl({"context": FILM, "target": "[]"}))
+    for command in ("export", "select"):
+        with pytest.raises(UserError, match="没有抽取结果"):
+            main([command, str(labels), "-o", str(runner.folder / "x.json")])
+
+
+def test_configuration_escapes_names() -> None:
+    names = ['引"号', "<尖>", "和&", "行\n"]
+    config = build_config(Combination(name, name, name) for name in names)
+    root = ElementTree.fromstring(config)
+    assert sorted(each.get("value") for each in root.iter("Label")) == sorted(names)
+    assert len({each.get("background") for each in root.iter("Label")}) == 4
+
+
+LETTERS = st.text(alphabet="甲乙a😀𠮷", min_size=1, max_size=12)
+NAMES = st.sampled_from(["人物", "作品", "地点"])
+
+
+@st.composite
+def extractions(draw: st.DrawFn) -> Result:
+    """A sentence with triplets between any of its parts: overlapping, nested, the same word in two places."""
+    text = draw(LETTERS.filter(lambda value: any(c != "😀" for c in value)))
+    spans = [
+        Span(start, end)
+        for start in range(len(text))
+        for end in range(start + 1, len(text) + 1)
+        if any(c != "😀" for c in text[start:end])
+    ]
+    items: dict[Triplet, Found] = {}
+    for _ in range(draw(st.integers(0, 5))):
+        first, second = draw(st.sampled_from(spans)), draw(st.sampled_from(spans))
+        triplet = Triplet(
+            draw(NAMES),
+            draw(NAMES),
+            draw(NAMES),
+            text[first.start : first.end],
+            text[second.start : second.end],
+        )
+        items.setdefault(triplet, Found(triplet, draw(st.floats(0, 1)), first, second))
+    return Result("x:1", {"text": text}, text, list(items.values()), False)
+
+
+def back(tasks: list[dict[str, Any]]) -> tuple[list[Triplet], list[tuple[Span | None, Span | None]]]:
+    """Accept the predictions as an annotator would, export, and import."""
+    for each in json.loads(json.dumps(tasks)):
+        each["annotations"] = [{"result": each.pop("predictions")[0]["result"]}]
+        items = list(converter.read([Record("x 第 1 项", {"id": 1, **each})], Settings()))
+        assert all(isinstance(item, Labelled) for item in items)
+        (sample,) = check_sentences(items, {}).samples
+        return sample.triplets, sample.spans
+    raise AssertionError
+
+
+@settings(deadline=None, max_examples=150)
+@given(extractions())
+def test_round_trip_loses_nothing(result: Result) -> None:
+    tasks, problems = build_tasks([result], "model")
+    assert not problems
+    triplets, spans = back(tasks)
+    assert dict(zip(triplets, spans, strict=True)) == {
+        each.triplet: (each.object_span, each.subject_span) for each in result.found
+    }
+
+
+@settings(deadline=None, max_examples=150)
+@given(extractions())
+def test_round_trip_through_utf16_offsets(result: Result) -> None:
+    tasks, _ = build_tasks([result], "model")
+    text, fits = result.text, True
+    for item in tasks[0]["predictions"][0]["result"]:
+        if "value" in item:
+            value = item["value"]
+            for name in ("start", "end"):
+                value[name] = len(text[: value[name]].encode("utf-16-le")) // 2
+            fits = fits and text[value["start"] : value["end"]] == value["text"]
+    triplets, spans = back(tasks)
+    assert triplets == [each.triplet for each in result.found]
+    if not fits:  # else there is no telling the two apart
+        assert spans == [(each.object_span, each.subject_span) for each in result.found]
+
+
+# --- select ---------------------------------------------------------------------------------------------
+
+
+def scored(text: str, *items: tuple[str, float]) -> dict[str, Any]:
+    triplets = [
+        found(Triplet(predicate, "人物", "作品", "人", text[:2]), text + "人", score)
+        for predicate, score in items
+    ]
+    return {"text": text, "triplets": triplets}
+
+
+def choose(tmp_path: Path, records: list[dict[str, Any]], count: int, **options: Any) -> list[str]:
+    path = tmp_path / "results.jsonl"
+    path.write_text(jsonl(*records), encoding="utf-8")
+    return [result.text for result in select(read_results(path)[0], count, **options)]
+
+
+def test_least_certain_first_by_turns_of_predicates(tmp_path: Path) -> None:
+    records = [
+        scored("春山空空夜雨", ("作者", 0.5)),
+        scored("明月照松间路", ("作者", 0.1)),
+        scored("清泉石上流水", ("作者", 0.2)),
+        scored("竹喧归浣女子", ("导演", 0.8)),
+        scored("莲动下渔舟人", ("导演", 0.95), ("作者", 0.9)),
+    ]
+    assert choose(tmp_path, records, 4) == ["明月照松间路", "竹喧归浣女子", "清泉石上流水", "春山空空夜雨"]
+
+
+def test_lengths_take_turns(tmp_path: Path) -> None:
+    short = [scored(f"短{chr(0x4E00 + n)}{chr(0x5E00 + n)}", ("作者", 0.1 + n / 100)) for n in range(10)]
+    long = [
+        scored("".join(chr(0x6000 + 40 * n + k) for k in range(30)), ("作者", 0.6 + n / 100))
+        for n in range(5)
+    ]
+    chosen = choose(tmp_path, short + long, 6)
+    assert sum(len(text) == 30 for text in chosen) == 3 and chosen[0] == short[0]["text"]
+
+
+def test_no_near_duplicates_nor_labelled_ones(tmp_path: Path) -> None:
+    records = [
+        scored("《雾港来信》由沈知远执导，2021年上映", ("导演", 0.1)),
+        scored("《雾港来信》由沈知远执导，2022年上映。", ("导演", 0.2)),
+        scored("《雾港来信》由沈知远执导，已上映", ("导演", 0.3)),
+        scored("《雾港来信》的配乐很好听，人人会唱", ("导演", 0.4)),
+        scored("另外一部电影叫做晚潮", ("导演", 0.5)),
+        {"text": "坏了", "triplets": [], "error": "x"},
+    ]
+    chosen = choose(tmp_path, records, 9, exclude=["另外一部电影，叫做晚潮！"])
+    assert chosen == [records[0]["text"], records[3]["text"]]
+
+
+def test_sentences_without_triplets_have_their_share(tmp_path: Path) -> None:
+    records = [scored(f"空{chr(0x4E00 + n)}{chr(0x5E00 + 2 * n)}") for n in range(20)]
+    records += [scored(f"有{chr(0x6E00 + n)}{chr(0x7E00 + 2 * n)}", ("作者", n / 30)) for n in range(20)]
+    chosen = choose(tmp_path, records, 10)
+    assert sum(text.startswith("空") for text in chosen) == 5
+    assert choose(tmp_path, records, 10) == chosen != choose(tmp_path, records, 10, seed=1)
+
+
+def test_select_command(runner: Runner) -> None:
+    records = [scored("春山空空夜雨", ("作者", 0.5)), scored("明月照松间路", ("作者", 0.1))]
+    results = runner.write("results.jsonl", jsonl(*records))
+    labelled = runner.write("train.jsonl", jsonl({"context": "春山空空夜雨", "target": "[]"}))
+    output = runner.folder / "next.jsonl"
+    assert main(["select", str(results), "-n", "2", "-o", str(output), "--exclude", str(labelled)]) == 0
+    assert json.loads(output.read_text("utf-8")) == records[1]
+    assert "从 2 句里选出 1 句（其中 0 句模型没有抽出三元组），不足 2 句" in runner._capsys.readouterr().err
+    plain = runner.write("plain.txt", "春山空空夜雨\n明月照松间路\n")
+    with pytest.raises(UserError, match="没有可选的句子"):
+        main(["select", str(results), "-o", str(runner.folder / "x"), "--exclude", str(labelled), str(plain)])
+    unscored = runner.write(
+        "unscored.jsonl", jsonl({"text": FILM, "triplets": [found(DIRECTED, FILM, None)]})
+    )
+    with pytest.raises(UserError, match="请加上 --scores 重新抽取"):
+        main(["select", str(unscored), "-o", str(runner.folder / "x")])
+
+
+def test_unknown_command_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="import、export、select"):
+        main(["exprot"])
+    with pytest.raises(SystemExit) as leaving:
+        main(["--help"])
+    assert leaving.value.code == 0 and "export 导出预标注" in capsys.readouterr().out
