@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import NamedTuple, TextIO
 
 from data_handle.reader import read_jsonl
+from extraction.adapters import find_default_adapter
 from extraction.arguments import Command, read_command
 from extraction.console import read_sentences
 from extraction.display import FOR_PEOPLE, Display, print_json
 from extraction.evaluation.evaluate import evaluate
+from extraction.evaluation.report import Report, check_report, write_report
 from extraction.files import FileJob, ResultFile, ResultStream, check_output
 from extraction.records import STANDARD, count_records, read_records, typed_problem
 from extraction.result import Extractor
@@ -25,10 +26,8 @@ from extraction.shards import Shards
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log, quiet_libraries, run_main, to_json
 from utils.jsonl import describe_bad_lines
+from utils.launcher import read_launcher
 from utils.progress import Progress
-
-if TYPE_CHECKING:
-    from extraction.settings import Settings
 
 DEMO_SENTENCES = (
     "《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。",
@@ -77,46 +76,46 @@ def main(argv: Sequence[str] | None = None) -> int:
             ) from error
 
 
-def settle(command: Command, with_scores: bool) -> Settings:
-    """Work out what to load: the adapter named, or the default one, or the bare base.
+class Prepared(NamedTuple):
+    """A model that only waits to be loaded; what can be wrong with the files beside its weights isn't."""
+
+    batch_size: int
+    load: Callable[[], Extractor]
+
+
+def prepare(command: Command, with_scores: bool, device: str | None = None) -> Prepared:
+    """Find out what to load: the adapter named, or the default one, or the bare base. The door to torch.
 
     Raises:
-        UserError: the adapter is missing or damaged, or the schema is.
+        UserError: the adapter or the schema is missing or damaged.
     """
-    from extraction.adapters import find_default_adapter
-    from extraction.settings import read_settings
+    from extraction.loading import load_extractor, read_settings
 
+    logging.basicConfig(format="%(message)s")
+    if command.debug:  # libraries may speak, and it is said why batches fail
+        logging.getLogger("extraction").setLevel(logging.DEBUG)
+    else:
+        quiet_libraries()
     options, config = command.options, ProjectConfig()
     adapter = options.adapter
     if adapter is None and not command.no_adapter:
         adapter = find_default_adapter(Path(config.save_dir))
-    device = options.device or config.device
-    return read_settings(replace(options, adapter=adapter, device=device, with_scores=with_scores))
+    device = options.device or config.device or device
+    settings = read_settings(replace(options, adapter=adapter, device=device, with_scores=with_scores))
 
+    def load() -> Extractor:
+        try:
+            return load_extractor(settings)
+        except OSError as error:  # not to be taken for trouble with an output
+            raise UserError(f"加载模型失败：{error}。请检查模型和适配器的文件及权限。") from error
 
-def load(settings: Settings, debug: bool) -> Extractor:
-    """Load the model: the door behind which torch is.
-
-    Raises:
-        UserError: something is missing or damaged, or does not belong together.
-    """
-    from extraction.loading import load_extractor
-
-    logging.basicConfig(format="%(message)s")
-    if debug:  # libraries may speak, and it is said why batches fail
-        logging.getLogger("extraction").setLevel(logging.DEBUG)
-    else:
-        quiet_libraries()
-    try:
-        return load_extractor(settings)
-    except OSError as error:  # not to be taken for trouble with an output
-        raise UserError(f"加载模型失败：{error}。请检查模型和适配器的文件及权限。") from error
+    return Prepared(settings.config.eval_batch_size, load)
 
 
 def load_for_display(command: Command, way: str, results: TextIO) -> tuple[Extractor, Display]:
     """Load the model, and what prints its results: with their scores where a person reads them."""
     scores = command.scores or (results.isatty() and not command.options.free_decoding)
-    extractor = load(settle(command, scores or way in FOR_PEOPLE), command.debug)
+    extractor = prepare(command, scores or way in FOR_PEOPLE).load()
     return extractor, Display(results, way, scores, command.spans, extractor.half_right_score)
 
 
@@ -160,16 +159,13 @@ def extract_file(command: Command, source: Path, target: Path, results: TextIO) 
     Under `accelerate launch`, each process works on a share of the lines; the first one joins the results.
     """
     check_files(source, target)
-    settings = settle(command, command.scores)
     shards = Shards(target) if target == STANDARD else Shards.of_this_process(target)
-    if settings.config.device is None and shards.count > 1:
-        settings.config.device = shards.device()
+    prepared = prepare(command, command.scores, shards.device())
     try:
         output = ResultStream(results.buffer) if target == STANDARD else ResultFile(shards.path)
         records = shards.mine(read_records(source, command.text_field))
-        batch_size = settings.config.eval_batch_size
-        job = FileJob(records, output, batch_size, command.scores, command.spans)
-        seconds = run_job(job, settings, command, shards)
+        job = FileJob(records, output, prepared.batch_size, command.scores, command.spans)
+        seconds = run_job(job, prepared, command, shards)
         summary = shards.join(job.summary)
     except BrokenPipeError:  # of the standard output
         raise
@@ -191,7 +187,7 @@ def check_files(source: Path, target: Path) -> None:
     Raises:
         UserError: with what to do instead.
     """
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    several = read_launcher().world_size > 1
     if several and (source == STANDARD or source.is_fifo()):
         raise UserError(f"--input {source} 是管道，只能读一次：多进程抽取请先存成文件。")
     if several and target == STANDARD:
@@ -204,14 +200,14 @@ def check_files(source: Path, target: Path) -> None:
             log(f"注意：{target} 里会是 JSONL（每行一个 JSON 对象），不是一整个 JSON。")
 
 
-def run_job(job: FileJob, settings: Settings, command: Command, shards: Shards) -> tuple[float, float]:
+def run_job(job: FileJob, prepared: Prepared, command: Command, shards: Shards) -> tuple[float, float]:
     """Extract what an earlier run has not; return the seconds of loading and of extracting."""
     loading = extracting = 0.0
     with contextlib.closing(job):
         try:
             if job.find_rest():
                 start = time.perf_counter()
-                extractor = load(settings, command.debug)
+                extractor = prepared.load()
                 loading = time.perf_counter() - start
                 total = count_records(command.input, command.text_field) if command.input else None
                 share = total and -(-total // shards.count)
@@ -228,8 +224,6 @@ def run_job(job: FileJob, settings: Settings, command: Command, shards: Shards) 
 
 def evaluate_file(command: Command, source: Path, results: TextIO) -> int:
     """Score the extractor on a labelled file; return the exit code."""
-    from extraction.evaluation.report import Report, check_report, write_report
-
     if (path := command.report) is not None:
         if path.exists() and source.exists() and path.samefile(source):
             raise UserError("--report 与 --evaluate 是同一个文件，请换一个 --report。")
@@ -237,7 +231,7 @@ def evaluate_file(command: Command, source: Path, results: TextIO) -> int:
     examples, bad_lines = read_jsonl(source)
     for line in describe_bad_lines(bad_lines):
         log(line)
-    extractor = load(settle(command, with_scores=True), command.debug)
+    extractor = prepare(command, with_scores=True).load()
     start = time.perf_counter()
     with Progress(len(examples)) as progress:
         contexts = [example.context for example in examples]

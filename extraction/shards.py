@@ -14,6 +14,7 @@ from typing import TypeVar
 from extraction.files import FileSummary
 from utils.common_utils import UserError
 from utils.device import PATIENCE
+from utils.launcher import read_launcher
 
 T = TypeVar("T")
 SHARE = (
@@ -44,7 +45,7 @@ class Shards:
         Raises:
             UserError: another number of processes has left unfinished results.
         """
-        rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        rank, count = read_launcher()
         shards = cls(output, rank, count)
         shards._refuse_others()
         if count > 1:
@@ -75,7 +76,9 @@ class Shards:
         return self.output.with_name(f"{self.output.name}.{rank + 1}-of-{self.count}")
 
     def device(self) -> str | None:
-        """Return the GPU of this process; None without GPUs."""
+        """Return the GPU of this process, if there are several processes; None without GPUs."""
+        if self.count == 1:
+            return None
         import torch
 
         if not torch.cuda.is_available():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from extraction.adapters import is_adapter
 from extraction.evaluation.evaluate import Evaluation
 from extraction.files import check_output
 from utils.common_utils import UserError, to_json
-from utils.directories import MANIFEST_FILE
+from utils.directories import MANIFEST_FILE, write_file
 from utils.jsonl import BadLine
 
 _OURS = re.compile(rb'\{\n  "file": "[^\n]*",\n  "lines": \d+,\n')  # how every report begins
@@ -75,13 +73,4 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
     Raises:
         OSError: it can't be written; what was at `path` before is still there.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        beside.unlink(missing_ok=True)
-        with beside.open("x", encoding="utf-8") as file:  # never through a link that somebody has put there
-            file.write(to_json(report, indent=2) + "\n")
-        beside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
+    write_file(path, to_json(report, indent=2) + "\n")

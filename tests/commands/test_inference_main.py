@@ -422,7 +422,8 @@ def test_a_pipe_and_several_processes(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="是管道，只能读一次"):
         run("--input", tmp_path / "pipe", "--output", tmp_path / "out")
 
@@ -445,6 +446,29 @@ def test_progress_is_shown_sentence_by_sentence(
     assert output.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "1"}, "RANK=1 而没有 WORLD_SIZE，两者矛盾"),
+        ({"RANK": "abc"}, "RANK='abc' 不是非负整数"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 没有意义"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_refused(
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    environment: dict[str, str],
+    message: str,
+) -> None:
+    (tmp_path / "in.txt").write_text(RAIN, encoding="utf-8")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for output in (tmp_path / "out", "-"):
+        with pytest.raises(UserError, match=message):
+            run("--input", tmp_path / "in.txt", "--output", output)
+
+
 def test_standard_input_and_output(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -457,7 +481,8 @@ def test_standard_input_and_output(
         {"id": 2, "text": RAIN, "triplets": []},
     ]
     assert "结果在 标准输出" in err
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="是管道，只能读一次"):
         run("--input", "-", "--output", tmp_path / "out")
 

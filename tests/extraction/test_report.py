@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -63,11 +62,3 @@ def test_a_failure_leaves_the_earlier_report(tmp_path: Path, monkeypatch: pytest
         write_report(path, REPORT.to_dict())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_link_that_waits_beside_is_not_followed(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("mine", encoding="utf-8")
-    (tmp_path / f".report.json.{os.getpid()}.new").symlink_to(victim)
-    write_report(tmp_path / "report.json", REPORT.to_dict())
-    assert victim.read_text(encoding="utf-8") == "mine"
