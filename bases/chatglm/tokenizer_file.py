@@ -18,11 +18,12 @@ MAX_FILE_BYTES = 64 * 2**20  # the published one has 2.7 MB
 MAX_PIECE_BYTES = 1000
 MAX_PIECES = 300_000  # the published one has 130,344
 MAX_SPEC_BYTES = 2**20
-# SHA-256 of the tables that pieces are normalised with: the published ChatGLM-6B's, and SentencePiece's own
-# "nmt_nfkc", which the embedded base was trained with. None at all is fine too.
+# SHA-256 of the tables that pieces are normalised with: the published ChatGLM-6B's, the embedded base's,
+# and "nmt_nfkc" as the pinned SentencePiece has it (a tokenizer trained with it). None at all is fine too.
 KNOWN_TABLES = {
     "0942789e0111452f1cc446f70036e26d24458c3c7858c53cc12ca4d87531279b",
     "1e2c7b43d3ee9755ceaa2ac335e253d8703604e0249ee1e81156c92b46423844",
+    "79372c41389c2b9b29bc171017ab5400e352debd686b02670a42bec709015074",
 }
 _PIECE, _NORMALIZER, _DENORMALIZER = 1, 3, 5  # field numbers of ModelProto
 _TABLE = 2  # of NormalizerSpec
