@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
-from utils.common_utils import UserError, is_encodable
+from utils.common_utils import UserError, is_encodable, log
+from utils.text_lines import LineSource, TextLines
 
 MAX_LINE_BYTES = 1 << 20
+MAX_ARRAY_BYTES = 1 << 28  # a JSON array can only be parsed as a whole
 BOM = b"\xef\xbb\xbf"
 _JSON_TYPES = {
     dict: "对象",
@@ -23,22 +26,19 @@ _JSON_TYPES = {
 }
 
 
-class LineSource(Protocol):
-    """What is read of a binary file: a line, or so many bytes of a longer one; no bytes at the end."""
-
-    def readline(self, size: int, /) -> bytes: ...
-
-
 @dataclass(frozen=True)
 class BadLine:
-    """A line that can't be used: `str()` gives "file:line: reason", the reason in Chinese."""
+    """A line that can't be used: `str()` gives "file:line: reason", the reason in Chinese.
+
+    `content` is the line as far as it is text (none if it is too long); `kind` names the foreign format that
+    it is in, if that is known.
+    """
 
     path: str
     line_number: int
     reason: str
-    content: str = field(
-        default="", repr=False, compare=False
-    )  # as far as it is text; none if it is too long
+    content: str = field(default="", repr=False, compare=False)
+    kind: str = field(default="", repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line_number}: {self.reason}"
@@ -50,13 +50,51 @@ def iter_objects(
     """Yield each line of a JSONL file as (line number, object), or as a `BadLine`; blank lines are
     passed over.
 
-    Only one line is held at a time, and of a line over `max_line_bytes` no more than that.
+    Only one line is held at a time, and of a line over `max_line_bytes` no more than that. A file that is one
+    JSON array of objects is read, too; what counts as line number is then the number of the item.
 
     Raises:
         UserError: the file is missing, no plain file, or unreadable.
     """
     with open_data(path) as file:
-        yield from iter_objects_in(file, path, max_line_bytes)
+        start = file.peek_line(max_line_bytes + 1).removeprefix(BOM).strip()
+        lines: LineSource = file
+        if start.startswith(b"[") and start[1:].lstrip()[:1] in (b"", b"{"):
+            content = _read_all(file, path)
+            items = _parse_array(content)
+            if items is not None:
+                log(f"{path} 是一个 JSON 数组，逐项读取，下面说的第几行是指第几项。")
+                yield from _array_items(items, path)
+                return
+            lines = io.BytesIO(content)
+        yield from iter_objects_in(lines, path, max_line_bytes)
+
+
+def _read_all(file: LineSource, path: str | Path) -> bytes:
+    content = bytearray()
+    while chunk := file.readline(1 << 20):
+        content += chunk
+        if len(content) > MAX_ARRAY_BYTES:
+            raise UserError(
+                f"{path} 是 JSON 数组，超过了 {MAX_ARRAY_BYTES >> 20} MB：请转成 JSONL（每行一个对象）。"
+            )
+    return bytes(content)
+
+
+def _parse_array(content: bytes) -> list[Any] | None:
+    try:
+        items = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return items if isinstance(items, list) else None
+
+
+def _array_items(items: list[Any], path: str | Path) -> Iterator[tuple[int, dict[str, Any]] | BadLine]:
+    for number, item in enumerate(items, start=1):
+        if isinstance(item, dict):
+            yield number, item
+        else:
+            yield BadLine(str(path), number, f"应当是 JSON 对象，却是{_JSON_TYPES[type(item)]}")
 
 
 def iter_objects_in(
@@ -126,8 +164,8 @@ def describe_bad_lines(bad_lines: Sequence[BadLine], limit: int = 50) -> list[st
     return lines
 
 
-def open_data(path: str | Path) -> BinaryIO:
-    """Open a file, or a pipe, to read its bytes.
+def open_data(path: str | Path) -> TextLines:
+    """Open a file, or a pipe, to read its lines, converted to UTF-8 if need be.
 
     Raises:
         UserError: it is missing, something else, or unreadable.
@@ -138,7 +176,7 @@ def open_data(path: str | Path) -> BinaryIO:
             raise UserError(f"{path} 是目录，应当是一个 JSONL 文件。")
         if path.exists() and not (path.is_file() or path.is_fifo()):
             raise UserError(f"{path} 不是普通文件，无法当作数据读取。")
-        return path.open("rb")
+        return TextLines(path.open("rb"), path)
     except FileNotFoundError:
         raise UserError(f"找不到数据文件 {path}：请检查路径。") from None
     except OSError as error:
