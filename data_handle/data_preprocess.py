@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from bases.interface import IGNORE_INDEX
 from data_handle.reader import Example
-from task.prompt import PromptTokenizer, encode_prompt
+from task.answers import CHANGES, read_answer
+from task.prompt import PromptTokenizer, encode_prompt, split_context
 from task.triplets import parse_target
 from utils.common_utils import UserError, run_main
 
@@ -86,8 +87,9 @@ class EncodingSummary:
         examples: lines that can be learnt from.
         tokens: of these, context and answer.
         left_out: (line number, reason in Chinese) of the others.
-        lines: by kind of loss, the line numbers: "source" (the sentence lost its end), "triplets" (once for
-            each item that the answer's list lost), "text" (the answer was cut in tokens).
+        lines: the line numbers by what happened: "source" (the sentence lost its end), "triplets" (once for
+            each item that the answer's list lost), "text" (the answer was cut in tokens), a key of `CHANGES`
+            (the answer was rewritten), "other" (it has no triplets, though it seems to be meant to).
     """
 
     max_source_seq_len: int
@@ -109,9 +111,12 @@ class EncodingSummary:
             "triplets": encoded.triplets_dropped,
             "text": int(encoded.text_cut),
         }
-        for kind, count in losses.items():
-            if count:
-                self.lines.setdefault(kind, []).extend([line_number] * count)
+        self.add_notes((kind for kind, count in losses.items() for _ in range(count)), line_number)
+
+    def add_notes(self, kinds: Iterable[str], line_number: int) -> None:
+        """Note kinds of losses or of rewriting, see `lines`."""
+        for kind in kinds:
+            self.lines.setdefault(kind, []).append(line_number)
 
     def add_all(self, other: EncodingSummary) -> None:
         """Count what another part of the file was counted to."""
@@ -121,15 +126,15 @@ class EncodingSummary:
         for kind, lines in other.lines.items():
             self.lines.setdefault(kind, []).extend(lines)
 
-    def select(self, line_numbers: Container[int], examples: int, tokens: int) -> EncodingSummary:
-        """Return the summary of some of the lines, whose samples and tokens the caller has counted."""
-        chosen = {kind: [n for n in lines if n in line_numbers] for kind, lines in self.lines.items()}
+    def select(self, wanted: Callable[[int], bool], examples: int, tokens: int) -> EncodingSummary:
+        """Return the summary of the lines wanted, whose samples and tokens the caller has counted."""
+        chosen = {kind: [n for n in lines if wanted(n)] for kind, lines in self.lines.items()}
         return EncodingSummary(
             self.max_source_seq_len,
             self.max_target_seq_len,
             examples,
             tokens,
-            [item for item in self.left_out if item[0] in line_numbers],
+            [item for item in self.left_out if wanted(item[0])],
             {kind: lines for kind, lines in chosen.items() if lines},
         )
 
@@ -197,6 +202,12 @@ class EncodingSummary:
             )
         if self.texts_cut:
             parts.append(f"{self.texts_cut} 条的文字答案超过 max_target_seq_len，在末尾截断且不加 <eop>")
+        if changes := [kind for kind in CHANGES if kind in self.lines]:
+            lines = sorted({line for kind in changes for line in self.lines[kind]})
+            ways = "、".join(f"{CHANGES[kind]} {len(self.lines[kind])} 条" for kind in changes)
+            parts.append(f"{len(lines)} 条的答案改写成了本项目的写法（{ways}；{_first_lines(lines)}）")
+        if other := self.lines.get("other"):
+            parts.append(f"{len(other)} 条的答案像是该有三元组却没有，按文字训练（{_first_lines(other)}）")
         if self.left_out:
             shown = "，".join(f"第 {line} 行（{reason}）" for line, reason in self.left_out[:5])
             rest = f"等 {len(self.left_out)} 条" if len(self.left_out) > 5 else ""
@@ -204,6 +215,12 @@ class EncodingSummary:
         if len(parts) == 1:
             parts.append("全部在长度限制以内")
         return "；".join(parts) + "。"
+
+
+def _first_lines(line_numbers: Sequence[int], limit: int = 5) -> str:
+    """Name the first of some lines."""
+    shown = "、".join(map(str, line_numbers[:limit]))
+    return f"第 {shown} 行" + ("等" if len(line_numbers) > limit else "")
 
 
 def encode_example(
@@ -280,16 +297,28 @@ def encode_examples(
         UserError: not one example is left.
     """
     summary = EncodingSummary(max_source_seq_len, max_target_seq_len)
-    features = list(encode_each(tokenizer, examples, summary))
+    encoded = encode_each(tokenizer, examples, summary)
+    features = [sample for _, sample in encoded if sample is not None]
     summary.check(source)
     return features, summary
 
 
 def encode_each(
     tokenizer: Tokenizer, examples: Iterable[Example], summary: EncodingSummary
-) -> Iterator[Features]:
-    """Yield the features of examples, within the limits of `summary`, which counts what becomes of each."""
+) -> Iterator[tuple[Example, Features | None]]:
+    """Yield examples in the product's notation with their features, within the limits of `summary`.
+
+    Features are None where the limits leave nothing to learn. An example whose answer can't be used is not
+    yielded, see `read_answer`. `summary` counts what becomes of each.
+    """
     for example in examples:
+        head, sentence, _ = split_context(example.context)
+        answer = read_answer(example.target, head, sentence)
+        if answer.problem is not None:
+            summary.add(EncodedExample(None, left_out=answer.problem), example.line_number)
+            continue
+        summary.add_notes((*answer.changes, *(["other"] if answer.is_other else [])), example.line_number)
+        example = example._replace(target=answer.target)
         try:
             encoded = encode_example(
                 tokenizer,
@@ -301,8 +330,7 @@ def encode_each(
         except UserError as error:
             encoded = EncodedExample(None, left_out=str(error).rstrip("。"))
         summary.add(encoded, example.line_number)
-        if encoded.features is not None:
-            yield encoded.features
+        yield example, encoded.features
 
 
 def _is_broken_json(target: str) -> bool:

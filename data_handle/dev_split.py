@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,7 +40,7 @@ def split_off(data: EncodedFile, ratio: float, seed: int) -> tuple[EncodedFile, 
         seed: of the choice.
 
     Returns:
-        Train and dev, each in the order of the file. The bad lines are with train.
+        Train and dev, each in the order of the file. Lines that can't be used are with train.
 
     Raises:
         UserError: there are fewer than two sentences that can be learnt from.
@@ -57,8 +57,10 @@ def split_off(data: EncodedFile, ratio: float, seed: int) -> tuple[EncodedFile, 
     in_dev = np.zeros(len(data.examples), bool)
     for number in chosen:
         in_dev[groups[number].examples] = True
-    train = _select(data, ~in_dev, [g for n, g in enumerate(groups) if n not in chosen])
-    dev = _select(data, in_dev, [groups[number] for number in chosen])
+    dev_lines = set(data.examples.line_numbers[in_dev].tolist())
+    rest = [group for number, group in enumerate(groups) if number not in chosen]
+    train = _select(data, ~in_dev, rest, lambda line_number: line_number not in dev_lines)
+    dev = _select(data, in_dev, [groups[number] for number in chosen], dev_lines.__contains__)
     train.bad_lines.extend(data.bad_lines)
     return train, dev
 
@@ -104,18 +106,18 @@ def _choose(groups: Sequence[_Group], ratio: float, seed: int) -> set[int]:
     return chosen
 
 
-def _select(data: EncodedFile, wanted: np.ndarray, groups: Sequence[_Group]) -> EncodedFile:
+def _select(
+    data: EncodedFile, wanted: np.ndarray, groups: Sequence[_Group], is_line: Callable[[int], bool]
+) -> EncodedFile:
     """Return the part of a file with the examples wanted, bool [examples]; without bad lines."""
     left_out = [line_number for line_number, _ in data.summary.left_out]
     is_sample = ~np.isin(data.examples.line_numbers, left_out)
     features = data.features.select(np.flatnonzero(wanted[is_sample]))
-    examples = data.examples.select(np.flatnonzero(wanted))
-    lines = set(examples.line_numbers.tolist())
     return EncodedFile(
         data.path,
         features,
-        examples,
+        data.examples.select(np.flatnonzero(wanted)),
         [],
-        data.summary.select(lines, len(features), int(features.lengths.sum())),
+        data.summary.select(is_line, len(features), int(features.lengths.sum())),
         frozenset().union(*(group.combinations for group in groups)),
     )

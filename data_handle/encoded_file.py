@@ -224,9 +224,9 @@ class EncodedFile:
     Attributes:
         path: the file.
         features: the samples: examples that fit the limits.
-        examples: all good lines.
-        bad_lines: the others.
-        summary: what became of the good lines.
+        examples: good lines whose answer can be used, in the product's notation.
+        bad_lines: lines that can't be read.
+        summary: what became of the others.
         combinations: of the answers of `examples`; what a `Schema` is made of.
     """
 
@@ -252,7 +252,8 @@ class EncodedFile:
         Raises:
             UserError: it is such a file.
         """
-        check_lines(self.path, len(self.examples), self.bad_lines, strict)
+        good = len(self.examples) + len(self.summary.left_out)  # some are in both
+        check_lines(self.path, good, self.bad_lines, strict)
         self.summary.check(self.path)
 
 
@@ -297,11 +298,12 @@ def _read_chunks(path: Path) -> Iterator[list[Example | BadLine]]:
 def _encode_chunk(
     path: str, tokenizer: Tokenizer, limits: tuple[int, int], chunk: list[Example | BadLine]
 ) -> EncodedFile:
-    examples = [item for item in chunk if isinstance(item, Example)]
     summary = EncodingSummary(*limits)
+    encoded = list(encode_each(tokenizer, (item for item in chunk if isinstance(item, Example)), summary))
+    examples = [example for example, _ in encoded]
     return EncodedFile(
         path,
-        EncodedFeatures.pack(list(encode_each(tokenizer, examples, summary))),
+        EncodedFeatures.pack([features for _, features in encoded if features is not None]),
         EncodedExamples.pack(examples),
         [item for item in chunk if isinstance(item, BadLine)],
         summary,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ class Schema:
     def __contains__(self, triplet: Triplet) -> bool:
         return combination_of(triplet) in self.combinations
 
+    def unknown(self, triplets: Iterable[Triplet]) -> Counter[Combination]:
+        """Count the combinations that triplets have and this schema lacks: under it they can't be written."""
+        combinations = map(combination_of, triplets)
+        return Counter(each for each in combinations if each not in self.combinations)
+
     def to_dict(self) -> dict[str, list[dict[str, str]]]:
         """Return the content of `schema.json`, sorted, so that equal schemas are equal files."""
         return {"combinations": [combination._asdict() for combination in sorted(self.combinations)]}
@@ -54,6 +60,15 @@ class Schema:
             raise UserError(f"模式文件 {path} 不是 UTF-8 编码，请把它转成 UTF-8。") from error
         except ValueError as error:
             raise UserError(_malformed(path, str(error))) from error
+
+
+def describe_counts(counts: Counter[Combination], limit: int = 5) -> str:
+    """Return "导演（影视作品 → 人物）3 个、…" for a sentence, the most frequent first."""
+    shown = "、".join(
+        f"{each.predicate}（{each.subject_type} → {each.object_type}）{count} 个"
+        for each, count in counts.most_common(limit)
+    )
+    return shown + (f"等 {len(counts)} 种" if len(counts) > limit else "")
 
 
 def name_problem(name: Any) -> str | None:

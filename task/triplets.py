@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils.common_utils import is_encodable
 
@@ -43,14 +43,14 @@ def parse_target(text: str) -> list[Triplet]:
     """Read an answer strictly, with or without its fence.
 
     Raises:
-        ValueError: it is not a JSON list of objects with exactly the five fields, all strings of whole
-            characters (JSON can write half of a surrogate pair, which no file can hold).
+        ValueError: it is not a JSON list of objects with exactly the five fields, each once, all strings of
+            whole characters (JSON can write half of a surrogate pair, which no file can hold).
     """
     body = text.strip()
     if body.startswith("```"):
         body = body.removeprefix("```json").removeprefix("```").removesuffix("```")
     try:
-        items = json.loads(body)
+        items = json.loads(body, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError("JSON 嵌套过深") from error
     if not isinstance(items, list):
@@ -65,6 +65,13 @@ def parse_target(text: str) -> list[Triplet]:
             raise ValueError("三元组的字段含有不成对的代理字符（\\ud800–\\udfff）")
         triplets.append(Triplet(**item))
     return triplets
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("三元组里有字段写了不止一次")
+    return result
 
 
 def combination_of(triplet: Triplet) -> Combination:

@@ -17,7 +17,7 @@ from data_handle.data_preprocess import (
     fit_target,
 )
 from task.prompt import build_prompt, split_context
-from task.triplets import format_target, parse_target
+from task.triplets import Triplet, format_target, parse_target
 from tests.helpers.data_samples import CharacterTokenizer, director, make_line
 from utils.common_utils import UserError
 
@@ -193,6 +193,40 @@ def test_summary_without_losses_and_with_many() -> None:
     for number in range(1, 8):
         summary.add(EncodedExample(None, left_out="太长"), number)
     assert "第 5 行（太长）等 7 条。" in summary.report()
+
+
+def test_answers_are_learnt_in_the_one_notation_and_the_report_says_what_was_changed() -> None:
+    fact = director("甲传", "张一")
+    bare = json.dumps([fact._asdict()], ensure_ascii=False)
+    targets = [bare, f"结果：\n```JSON\n{bare}\n```", format_target([fact]), "[]", "无"]
+    context = build_prompt("《甲传》由张一执导。")
+    features, summary = encode_examples(
+        TOKENIZER, examples_of(*({"context": context, "target": target} for target in targets)), 256, 256
+    )
+    learnt = [learnt_text(sample) for sample in features]
+    assert learnt == [*[format_target([fact]) + "."] * 3, format_target([]) + ".", "无."]
+    report = summary.report()
+    changed = "3 条的答案改写成了本项目的写法（前后的说明文字 1 条、没有代码围栏，或围栏的写法不同 3 条；"
+    assert changed + "第 1、2、4 行）" in report
+    assert "1 条的答案像是该有三元组却没有，按文字训练（第 5 行）" in report
+
+
+def test_answers_in_doubt_teach_nothing_and_are_named() -> None:
+    untyped = '[{"subject": "甲传", "predicate": "导演", "object": "张一"}]'
+    blank = format_target([Triplet("导演", "", "影视作品", "张一", "甲传")])
+    words = "甲传_导演_张一"
+    twice = format_target([director("甲传", "张一")]).replace('"object"', '"object": "甲", "object"')
+    context = build_prompt("《甲传》由张一执导。")
+    lines = [{"context": context, "target": target} for target in (untyped, blank, words, twice, "[]")]
+    features, summary = encode_examples(TOKENIZER, examples_of(*lines), 256, 256)
+    assert [learnt_text(sample) for sample in features] == [format_target([]) + "."]
+    assert summary.left_out == [
+        (1, "三元组没有类型（缺少字段 object_type、subject_type）"),
+        (2, "三元组的字段 object_type 是空的"),
+        (3, "答案是用文字写的三元组，不是 JSON"),
+        (4, "三元组里字段 object 写了不止一次"),
+    ]
+    assert "没有采用：第 1 行（三元组没有类型" in summary.report()
 
 
 def test_nothing_left_is_an_error() -> None:

@@ -84,13 +84,18 @@ def test_samples_go_with_their_examples(load: Load) -> None:
 
 def test_losses_are_counted_on_the_side_of_their_line(load: Load) -> None:
     long = make_line("长" * 200)
+    huge = make_line("《甲传》由甲执导。", director("甲传" * 60, "甲"))  # not even one triplet fits
     broken = {"context": build_prompt("《甲传》由甲执导吗。"), "target": '[{"predicate": '}
-    train, dev = split_off(load(long, broken, *many()), 0.3, 3)
-    for side in (train, dev):
-        assert side.summary.sources_truncated == (1 in lines_of(side))
-        assert len(side.summary.left_out) == (2 in lines_of(side))
-        assert len(side.dataset) == len(side.examples) - (2 in lines_of(side))
-    assert 2 in lines_of(train)  # what can't be learnt from is no dev line
+    data = load(long, huge, broken, *many())
+    assert [line for line, _ in data.summary.left_out] == [2, 3] and lines_of(data)[:3] == [1, 2, 4]
+    for seed in range(3):
+        train, dev = split_off(data, 0.3, seed)
+        assert train.summary.left_out == data.summary.left_out  # what can't be learnt from is no dev line
+        assert dev.summary.left_out == []
+        assert 2 in lines_of(train)
+        assert (len(train.examples), len(dev.examples)) == (len(train.dataset) + 1, len(dev.dataset))
+        for side in (train, dev):
+            assert side.summary.sources_truncated == (1 in lines_of(side))
 
 
 def test_the_choice_depends_on_the_seed_alone(load: Load) -> None:

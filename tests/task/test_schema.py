@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from task.schema import MAX_COMBINATIONS, MAX_NAME_CHARACTERS, Schema
+from task.schema import MAX_COMBINATIONS, MAX_NAME_CHARACTERS, Schema, describe_counts
 from task.triplets import Combination, Triplet, format_target
 from utils.common_utils import UserError
 
@@ -126,3 +126,12 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(UserError, match=r"huge.json.*超过了"):
         Schema.load(tmp_path / "huge.json")
+
+
+def test_combinations_that_a_schema_lacks_are_counted() -> None:
+    schema = Schema.from_targets([format_target([DIRECTOR])])
+    other = DIRECTOR._replace(object_type="企业")
+    unknown = schema.unknown([DIRECTOR, AUTHOR, other, other])
+    assert unknown == {Combination("作者", "图书作品", "人物"): 1, Combination("导演", "影视作品", "企业"): 2}
+    assert describe_counts(unknown) == "导演（影视作品 → 企业）2 个、作者（图书作品 → 人物）1 个"
+    assert describe_counts(unknown, limit=1) == "导演（影视作品 → 企业）2 个等 2 种"
