@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data_handle.foreign import name_foreign_file, name_foreign_record, remedy_for
 from utils.common_utils import UserError
 from utils.jsonl import BadLine, iter_objects, text_problem
 
@@ -53,7 +54,10 @@ def check_lines(path: str | Path, examples: int, bad_lines: Sequence[BadLine], s
     if not examples and not bad_lines:
         raise UserError(f"{path} 是空的：里面应当每行有一个含 context 和 target 的 JSON 对象。")
     if not examples:
-        raise UserError(f"{path} 没有一行可用：{_first_reasons(bad_lines)}。")
+        if kind := bad_lines[0].kind:
+            raise UserError(f"{path} 没有一行可用：里面是 {kind}；{remedy_for(kind, path)}。")
+        foreign = name_foreign_file(path)
+        raise UserError(f"{path} 没有一行可用：{foreign or _first_reasons(bad_lines)}。")
     if strict and bad_lines:
         raise UserError(
             f"{path} 有 {len(bad_lines)} 行坏数据，而 strict_data 不允许跳过：{_first_reasons(bad_lines)}；"
@@ -74,7 +78,8 @@ def iter_examples(path: str | Path) -> Iterator[Example | BadLine]:
         line_number, record = item
         problems = [problem for name in FIELDS if (problem := text_problem(record, name))]
         if problems:
-            yield BadLine(str(path), line_number, "；".join(problems))
+            kind = name_foreign_record(record) or ""
+            yield BadLine(str(path), line_number, "；".join(problems), kind=kind)
         else:
             yield Example(record["context"], record["target"], line_number)
 
