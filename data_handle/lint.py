@@ -12,17 +12,16 @@ from pathlib import Path
 
 from data_handle.data_preprocess import FittedTarget, Tokenizer, fit_target
 from data_handle.reader import Example, read_jsonl
+from task.answers import CHANGES, NO_JSON, read_answer
 from task.prompt import split_context
 from task.triplets import KEYS, Combination, Triplet, combination_of, is_triplet_target, parse_target
 
-# Kinds of findings: title, and whether it is a problem (exit code 1) or only worth a look.
+# Kinds of findings: title, and whether it is a problem (exit code 1) or advice, only worth a look.
 KINDS = {
     "bad_line": ("读不了的行", True),
     "prompt_format": ("context 不是本项目的提示词格式", True),
-    "source_too_long": ("句子会被截短", True),
-    "target_too_long": ("答案会被截短", True),
-    "bad_target": ("答案不是合法的 JSON", True),
-    "key_order": ("字段顺序与约定不同", True),
+    "many_too_long": ("很多样本会被截短", True),
+    "bad_target": ("答案不是合法的 JSON，或不是能用的三元组", True),
     "empty_value": ("三元组的字段为空", True),
     "not_in_sentence": ("主体或客体不在句子里", True),
     "repeated_triplet": ("同一答案里重复的三元组", True),
@@ -31,13 +30,20 @@ KINDS = {
     "duplicate": ("重复的行", True),
     "conflict": ("同样的 context，不同的答案", True),
     "leak": ("同一句子出现在不同文件里", True),
+    "only_here": ("训练集里没有的关系与类型，约束解码写不出", True),
     "no_empty_list": ("没有答案为 [] 的样本", True),
+    "source_too_long": ("句子会被截短", False),
+    "target_too_long": ("答案会被截短", False),
+    "rewritten": ("答案的写法会先改成约定的写法", False),
+    "key_order": ("字段顺序与约定不同", False),
+    "other_answer": ("像是该有三元组的答案，却是别的", False),
     "rare_types": ("同一关系下少见的类型组合", False),
     "swapped_values": ("主体与客体的值可能颠倒", False),
 }
 _RARE_SHARE = 0.05
 _RARE_MIN_TOTAL = 20
 _MIN_EVIDENCE = 2
+_MANY_TOO_LONG = 0.05
 
 
 @dataclass(frozen=True)
@@ -142,11 +148,13 @@ def lint_files(
         if statistics.triplet_examples and not statistics.empty_examples:
             detail = "模型学不到“没有关系”时该怎么回答，请加入一些答案为 [] 的句子"
             report.findings.append(Finding("no_empty_list", str(path), detail))
+        report.findings += _check_limits(statistics)
         lines += of_file
 
     report.types = Counter(combination_of(triplet) for line in lines for triplet in line.triplets or ())
     report.findings += _repetitions(lines)
     report.findings += _check_types(lines, report.types, declared)
+    report.findings += _only_in_later_files(lines)
     report.findings += _check_swapped_values(lines)
     return report
 
@@ -172,28 +180,64 @@ def _check_line(
     if answer.tokens > max_target_seq_len:
         findings.append(("target_too_long", _target_loss(answer, max_target_seq_len)))
 
-    triplets = None
-    try:
-        triplets = _read_answer(example.target)
-    except json.JSONDecodeError as error:
-        findings.append(("bad_target", f"JSON 有语法错误，第 {error.pos + 1} 个字符处"))
-    except ValueError as error:
-        findings.append(("bad_target", str(error)))
-    if triplets:
-        findings += _check_answer(example.target, sentence, triplets)
+    triplets, of_answer = _check_answer(example.target, head, sentence)
+    findings += of_answer
     line = Line(path, example, sentence, triplets, source_tokens, answer.tokens)
     return line, [Finding(kind, line.where, detail) for kind, detail in findings]
 
 
-def _read_answer(target: str) -> list[Triplet] | None:
-    """Return the triplets of an answer, None if it is of another kind; raise `ValueError` for broken JSON."""
-    if is_triplet_target(target) or '"predicate"' in target:
-        return parse_target(target)
-    if target.lstrip().startswith(("[", "{")):
-        try:
-            json.loads(target)
-        except RecursionError as error:
-            raise ValueError("JSON 嵌套过深") from error
+def _check_answer(
+    target: str, head: str, sentence: str
+) -> tuple[list[Triplet] | None, list[tuple[str, str]]]:
+    """Return the triplets of an answer, None if it has none or they can't be used, and what was found."""
+    triplets, why_not = None, None
+    try:
+        triplets = parse_target(target) if is_triplet_target(target) else None
+    except ValueError as error:
+        why_not = str(error)
+    answer = read_answer(target, head, sentence)
+    findings: list[tuple[str, str]] = []
+    if triplets is None:
+        problem = answer.problem or (why_not if answer.triplets is None else None) or _broken_list(target)
+        if problem:
+            return None, [("bad_target", (_syntax_error(target) if problem == NO_JSON else None) or problem)]
+        if answer.triplets is None:
+            return None, [("other_answer", "训练时按文字处理")] if answer.is_other else []
+        triplets = list(answer.triplets)
+    elif answer.problem and all(value.strip() for triplet in triplets for value in triplet):
+        return None, [("bad_target", answer.problem)]
+    if rewritten := [CHANGES[kind] for kind in answer.changes if kind != "notation"]:
+        findings.append(("rewritten", "、".join(rewritten)))
+    if order := _other_order(target):
+        findings.append(("key_order", f"{'、'.join(order)}，应为 {'、'.join(KEYS)}"))
+    return triplets, [*findings, *_check_triplets(sentence, triplets)]
+
+
+def _other_order(target: str) -> tuple[str, ...] | None:
+    """Return the fields of the first triplet of a plain list that has them in another order."""
+    try:
+        items = json.loads(target[target.index("[") : target.rindex("]") + 1])
+    except ValueError:
+        return None
+    return next((tuple(item) for item in items if set(item) == set(KEYS) and tuple(item) != KEYS), None)
+
+
+def _broken_list(target: str) -> str | None:
+    """Say what is wrong with a list or object of another kind that is not whole."""
+    return _syntax_error(target) if target.lstrip().startswith(("[", "{")) else None
+
+
+def _syntax_error(target: str) -> str | None:
+    """Say in Chinese where an answer, but for a fence around it, is no JSON; None if it is."""
+    body = target.strip()
+    if body.startswith("```"):
+        body = body.removeprefix("```json").removeprefix("```").removesuffix("```")
+    try:
+        json.loads(body)
+    except json.JSONDecodeError as error:
+        return f"JSON 有语法错误，第 {error.pos + 1} 个字符处"
+    except (RecursionError, ValueError):
+        return "JSON 嵌套过深"
     return None
 
 
@@ -207,11 +251,7 @@ def _target_loss(answer: FittedTarget, limit: int) -> str:
     return f"{answer.tokens} 个 token，上限 {limit}，{loss}"
 
 
-def _check_answer(target: str, sentence: str, triplets: list[Triplet]) -> Iterator[tuple[str, str]]:
-    items = json.loads(target[target.index("[") : target.rindex("]") + 1])
-    order = next((tuple(item) for item in items if tuple(item) != KEYS), None)
-    if order:
-        yield "key_order", f"{'、'.join(order)}，应为 {'、'.join(KEYS)}"
+def _check_triplets(sentence: str, triplets: Sequence[Triplet]) -> Iterator[tuple[str, str]]:
     normalised = _normalised(sentence)
     values = [(name, value) for t in triplets for name, value in (("主体", t.subject), ("客体", t.object))]
     for name, value in dict.fromkeys(values):
@@ -264,6 +304,31 @@ def _check_types(
                 yield Finding("undeclared", line.where, text)
             elif total >= _RARE_MIN_TOTAL and counts[types] < total * _RARE_SHARE:
                 yield Finding("rare_types", line.where, f"{text}，{total} 次里只有 {counts[types]} 次")
+
+
+def _check_limits(statistics: FileStatistics) -> Iterator[Finding]:
+    """Find limits that cut much of a file."""
+    sides = (("max_source_seq_len", statistics.source), ("max_target_seq_len", statistics.target))
+    for name, lengths in sides:
+        share = lengths.over / statistics.examples
+        if share > _MANY_TOO_LONG and statistics.examples >= _RARE_MIN_TOTAL:
+            detail = f"{lengths.over} 条（{share:.0%}）超过 {name}={lengths.limit}，最长 {lengths.longest}"
+            yield Finding("many_too_long", statistics.path, f"{detail}，请调大它")
+
+
+def _only_in_later_files(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Find relations that the first file, which is taken to be the training data, lacks."""
+    in_train = {
+        combination_of(triplet)
+        for line in lines
+        if line.path == lines[0].path
+        for triplet in line.triplets or ()
+    }
+    for line in lines if in_train else ():
+        for types in dict.fromkeys(map(combination_of, line.triplets or ())):
+            if types not in in_train:
+                text = f"{types.predicate}（{types.subject_type} → {types.object_type}）"
+                yield Finding("only_here", line.where, f"{text}，{lines[0].path} 里没有")
 
 
 def _check_swapped_values(lines: Sequence[Line]) -> Iterator[Finding]:

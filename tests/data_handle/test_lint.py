@@ -13,7 +13,7 @@ import pytest
 from data_handle.lint import KINDS, Lengths, LintReport, lint_files
 from data_handle.lint_report import main, to_dict, to_text
 from task.prompt import build_prompt
-from task.triplets import Combination, Triplet
+from task.triplets import Combination, Triplet, format_target
 from tests.helpers.data_samples import CharacterTokenizer, director, make_line, write_jsonl
 from utils.common_utils import UserError
 
@@ -84,7 +84,7 @@ def test_lengths_over_the_limits(tmp_path: Path) -> None:
         with_target("答" * 130),
         make_line("很长很长", director("很长" * 40, "很长")),
     ]
-    found = lint_lines(tmp_path, *lines)
+    found = [finding for finding in lint_lines(tmp_path, *lines) if finding[0].endswith("_too_long")]
     context = len(lines[0]["context"]) + 2
     target = len(three["target"]) + 1
     assert found[0] == ("source_too_long", "a.jsonl:1", f"{context} 个 token，上限 256")
@@ -99,8 +99,12 @@ def test_lengths_over_the_limits(tmp_path: Path) -> None:
     [
         ('```json\n[{"predicate": "导演"\n```', "JSON 有语法错误"),
         ('["水果"', "JSON 有语法错误，第 6 个字符处"),
-        ('结果是 {"predicate": "导演"}', "JSON 有语法错误"),
-        ('[{"predicate": "导演"}]', "三元组应当恰好有这些字段"),
+        ('结果是 {"predicate": "导演"', "JSON 有语法错误"),
+        ('结果是 {"predicate": "导演"}', "三元组缺少字段"),
+        ('[{"predicate": "导演"}]', "三元组缺少字段 object_type、subject_type、object、subject"),
+        ('[{"关系": "导演"}]', "三元组应当恰好有这些字段"),
+        ('```json\n[{"subject": "甲", "predicate": "导演", "object": "乙"}]\n```', "三元组没有类型"),
+        ("甲片_导演_张一", "答案是用文字写的三元组"),
         ('```json\n{"a": 1}\n```', "不是 JSON 列表"),
         ("[" * 50_000, "JSON 嵌套过深"),
         ("[{" * 1 + '"a":' + "[" * 50_000, "JSON 嵌套过深"),
@@ -145,6 +149,7 @@ def test_notation_repetition_and_contradiction(tmp_path: Path) -> None:
     foreign = {"context": "抽取三元组：《乙片》", "target": "无"}
     assert lint_lines(tmp_path, FILM, foreign, FILM, other) == [
         ("prompt_format", "a.jsonl:2", "推理时的提示词会与它不同，见 README 的数据格式"),
+        ("other_answer", "a.jsonl:4", "训练时按文字处理"),
         ("duplicate", "a.jsonl:3", f"与 {tmp_path}/a.jsonl:1 相同"),
         ("conflict", "a.jsonl:4", f"与 {tmp_path}/a.jsonl:1 相同"),
     ]
@@ -171,6 +176,7 @@ def test_missing_empty_lists_and_bad_lines(tmp_path: Path) -> None:
     assert [item[:2] for item in findings_of(report)] == [
         ("bad_line", "a.jsonl:3"),
         ("no_empty_list", "a.jsonl"),
+        ("other_answer", "b.jsonl:1"),
     ]
     assert report.files[0].bad_lines == 1
     assert not report.clean
@@ -226,6 +232,56 @@ def test_values_known_elsewhere_by_the_other_type(tmp_path: Path) -> None:
         ("swapped_values", "a.jsonl:3", "（张一，导演，丙片）：同样的值在别处是另一种类型")
     ]
     assert report.clean
+
+
+def test_answers_that_are_written_otherwise_are_advice(tmp_path: Path) -> None:
+    fact = json.dumps([director("甲片", "张一")._asdict()], ensure_ascii=False)
+    path = write_jsonl(tmp_path / "a.jsonl", [with_target(f"结果：\n```JSON\n{fact}\n```"), EMPTY])
+    report = lint(path)
+    assert findings_of(report) == [
+        ("rewritten", "a.jsonl:1", "前后的说明文字、没有代码围栏，或围栏的写法不同")
+    ]
+    assert report.clean and report.files[0].triplets == 1
+
+
+def test_a_field_written_twice_is_a_problem(tmp_path: Path) -> None:
+    target = format_target([director("甲片", "张一")]).replace('"object"', '"object": "乙", "object"')
+    assert lint_lines(tmp_path, with_target(target)) == [
+        ("bad_target", "a.jsonl:1", "三元组里字段 object 写了不止一次")
+    ]
+
+
+def test_relations_that_only_later_files_have(tmp_path: Path) -> None:
+    actor = Triplet("主演", "人物", "影视作品", "李四", "乙片")
+    train = write_jsonl(tmp_path / "train.jsonl", [FILM, EMPTY])
+    dev = write_jsonl(tmp_path / "dev.jsonl", [make_line("李四主演《乙片》。", actor), make_line("雪停了。")])
+    report = lint(train, dev)
+    assert findings_of(report) == [("only_here", "dev.jsonl:1", f"主演（影视作品 → 人物），{train} 里没有")]
+    assert not report.clean
+    assert findings_of(lint(dev, train), "only_here")[0][1] == "train.jsonl:1"
+    labels = write_jsonl(tmp_path / "labels.jsonl", [LABEL])
+    assert findings_of(lint(labels, dev)) == []  # no training data for extraction
+
+
+def test_limits_that_cut_more_than_a_few_lines(tmp_path: Path) -> None:
+    lines = [make_line(f"第{n}片由张{n}执导。", director(f"第{n}片", f"张{n}")) for n in range(40)]
+    long = [make_line(f"{'长' * 250}{n}") for n in range(3)]
+    report = lint(write_jsonl(tmp_path / "a.jsonl", [*lines, *long[:2]]))
+    assert [kind for kind, *_ in findings_of(report)] == ["source_too_long", "source_too_long"]
+    assert report.clean
+    report = lint(write_jsonl(tmp_path / "a.jsonl", [*lines, *long]))
+    longest = len(long[0]["context"]) + 2
+    assert findings_of(report, "many_too_long") == [
+        ("many_too_long", "a.jsonl", f"3 条（7%）超过 max_source_seq_len=256，最长 {longest}，请调大它")
+    ]
+    assert not report.clean
+
+
+def test_the_bundled_data_passes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["data/mixed_train_dataset.jsonl", "data/mixed_dev_dataset.jsonl"]) == 0
+    out = capsys.readouterr().out
+    assert "提示：答案会被截短，5 处" in out and out.endswith("没有发现问题。\n") and "问题：" not in out
 
 
 def test_tables_line_up_and_details_are_limited(tmp_path: Path) -> None:
