@@ -8,20 +8,20 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from utils.common_utils import UserError
 from utils.jsonl import (
     BOM,
     MAX_LINE_BYTES,
     BadLine,
-    LineSource,
     decode_line,
     iter_lines_in,
     iter_objects_in,
     open_data,
     text_problem,
 )
+from utils.text_lines import LineSource, TextLines
 
 STANDARD = Path("-")  # stands for the standard input
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -91,11 +91,11 @@ def read_records(path: Path, text_field: str | None = None) -> Iterator[Record]:
         raise UserError(f"读不了输入文件 {path}（{error.strerror}），请检查路径和权限。") from error
 
 
-def _open(path: Path) -> BinaryIO:
-    return sys.stdin.buffer if path == STANDARD else open_data(path)
+def _open(path: Path) -> TextLines:
+    return TextLines(sys.stdin.buffer, "标准输入") if path == STANDARD else open_data(path)
 
 
-def _records_in(file: BinaryIO, path: Path, text_field: str | None) -> Iterator[Record]:
+def _records_in(file: TextLines, path: Path, text_field: str | None) -> Iterator[Record]:
     if delimiter := TABLE_SUFFIXES.get(path.suffix.lower()):
         yield from _table_records(file, path, delimiter, text_field)
         return
@@ -116,7 +116,7 @@ def _records_in(file: BinaryIO, path: Path, text_field: str | None) -> Iterator[
         yield from _plain_records(iter_lines_in(rest, path, line_number=blank))
 
 
-def _first_line(file: BinaryIO) -> tuple[int, bytes]:
+def _first_line(file: TextLines) -> tuple[int, bytes]:
     """Return how many blank lines a file begins with, and the line that follows them."""
     blank, line = 0, file.readline(MAX_LINE_BYTES + 1)
     while 0 < len(line) <= MAX_LINE_BYTES and not line.removeprefix(BOM).strip():
@@ -127,7 +127,7 @@ def _first_line(file: BinaryIO) -> tuple[int, bytes]:
 class _Joined:
     """A line that was read of a file already, and the rest of the file."""
 
-    def __init__(self, line: bytes, rest: BinaryIO) -> None:
+    def __init__(self, line: bytes, rest: TextLines) -> None:
         self._line = io.BytesIO(line)
         self._rest = rest
 
@@ -254,7 +254,7 @@ def _array_records(items: list[Any], path: Path, name: str) -> Iterator[Record]:
 # --- tables
 
 
-def _table_records(file: BinaryIO, path: Path, delimiter: str, text_field: str | None) -> Iterator[Record]:
+def _table_records(file: TextLines, path: Path, delimiter: str, text_field: str | None) -> Iterator[Record]:
     """Make records of the rows of a table whose first row names the columns.
 
     Raises:
@@ -277,7 +277,7 @@ def _table_records(file: BinaryIO, path: Path, delimiter: str, text_field: str |
         raise UserError(f"{path} 的第 {rows.line_num} 行不合表格的格式（{error}），请检查引号。") from error
 
 
-def _decoded_lines(file: BinaryIO, path: Path) -> Iterator[str]:
+def _decoded_lines(file: TextLines, path: Path) -> Iterator[str]:
     """Yield the lines of a table as text; one that is no text ends the reading: its row can't be told.
 
     Raises:
@@ -322,9 +322,10 @@ def count_records(path: Path, text_field: str | None = None) -> int | None:
     """
     if path == STANDARD or not path.is_file():
         return None
-    with open_data(path) as file:
-        if _may_be_array(_first_line(file)[1], path.suffix.lower() in JSON_SUFFIXES):
-            return sum(1 for _ in read_records(path, text_field))
-        file.seek(0)
+    with open_data(path, quiet=True) as file:
+        first = _first_line(file)[1]
+    if _may_be_array(first, path.suffix.lower() in JSON_SUFFIXES):
+        return sum(1 for _ in read_records(path, text_field))
+    with open_data(path, quiet=True) as file:
         lines = sum(1 for _ in iter_lines_in(file, path))
     return max(lines - (path.suffix.lower() in TABLE_SUFFIXES), 0)

@@ -164,8 +164,8 @@ def describe_bad_lines(bad_lines: Sequence[BadLine], limit: int = 50) -> list[st
     return lines
 
 
-def open_data(path: str | Path) -> TextLines:
-    """Open a file, or a pipe, to read its lines, converted to UTF-8 if need be.
+def open_data(path: str | Path, quiet: bool = False) -> TextLines:
+    """Open a file, or a pipe, to read its lines, converted to UTF-8 if need be; `quiet` doesn't say so.
 
     Raises:
         UserError: it is missing, something else, or unreadable.
@@ -176,7 +176,7 @@ def open_data(path: str | Path) -> TextLines:
             raise UserError(f"{path} 是目录，应当是一个 JSONL 文件。")
         if path.exists() and not (path.is_file() or path.is_fifo()):
             raise UserError(f"{path} 不是普通文件，无法当作数据读取。")
-        return TextLines(path.open("rb"), path)
+        return TextLines(path.open("rb"), path, quiet)
     except FileNotFoundError:
         raise UserError(f"找不到数据文件 {path}：请检查路径。") from None
     except OSError as error:

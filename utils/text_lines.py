@@ -29,17 +29,18 @@ class TextLines:
     Args:
         file: open for reading bytes.
         name: what to call it.
+        quiet: don't say which encoding it is.
     """
 
-    def __init__(self, file: BinaryIO, name: object) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: BinaryIO, name: object, quiet: bool = False) -> None:
+        self._file, self._name, self._quiet = file, name, quiet
         self._source: LineSource = file
         self._ahead = b""
         self._encoding: str | None = None  # utf-8 or gb18030, as soon as a line has told
         head: bytes = file.peek(4)[:4096] if isinstance(file, io.BufferedReader) else b""
         if encoding := _utf16(head):
             self._source, self._encoding = _Decoded(file, encoding, None, "utf-8"), "utf-8"
-            log(f"{name} 是 UTF-16 编码，读取时转成 UTF-8。")
+            self._say("UTF-16")
         elif b"\n" not in head and _CR_ALONE.search(head):
             self._source = _Decoded(file, "latin-1", "\r", "latin-1")
 
@@ -71,13 +72,17 @@ class TextLines:
     ) -> None:
         self.close()
 
+    def _say(self, encoding: str) -> None:
+        if not self._quiet:
+            log(f"{self._name} 是 {encoding} 编码，读取时转成 UTF-8。")
+
     def _converted(self, line: bytes) -> bytes:
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
             if self._encoding is None and _looks_like_gbk(line):
                 self._encoding = "gb18030"
-                log(f"{self._name} 是 GBK 编码，读取时转成 UTF-8。")
+                self._say("GBK")
         else:
             # A few pairs of bytes are characters of both, but none that GBK text is likely to consist of.
             if any(character >= "\u0800" for character in text):

@@ -15,21 +15,33 @@ from utils.common_utils import UserError
 TEXT = "《四月》是方圆写的诗集。"
 TYPED = {"predicate": "作者", "subject": "四月", "subject_type": "图书作品"}
 RECORDS: dict[str, tuple[dict[str, Any], str]] = {
-    "alpaca": ({"instruction": "抽取", "input": TEXT, "output": "[]"}, "alpaca 格式"),
+    "alpaca": ({"instruction": "抽取", "input": TEXT, "output": "[]"}, "Alpaca 格式"),
     "sharegpt": ({"conversations": [{"from": "human", "value": TEXT}]}, "ShareGPT 格式"),
-    "messages": ({"messages": [{"role": "user", "content": TEXT}]}, "对话格式"),
-    "duie": ({"text": TEXT, "spo_list": [{**TYPED, "object": {}, "object_type": {}}]}, "DuIE 格式"),
+    "messages": ({"messages": [{"role": "user", "content": TEXT}]}, "messages（role/content） 格式"),
+    "duie": ({"text": TEXT, "spo_list": [{**TYPED, "object": {}, "object_type": {}}]}, "DuIE 2.0 格式"),
     "empty duie": ({"text": TEXT, "spo_list": []}, "DuIE 格式"),
-    "untyped": ({"text": TEXT, "spo_list": [{"subject": "四月"}]}, "没有类型的三元组"),
-    "lists": ({"text": TEXT, "spo_list": [["四月", "作者", "方圆"]]}, "没有类型的三元组"),
-    "doccano": ({"text": TEXT, "entities": [], "relations": [], "Comments": []}, "doccano 格式"),
-    "old doccano": ({"text": TEXT, "label": [[0, 2, "书"]]}, "doccano 格式"),
-    "label studio": ({"id": 1, "data": {"text": TEXT}, "annotations": []}, "Label Studio 格式"),
-    "iepile": ({"instruction": '{"schema": ["作者"]}', "output": "{}"}, "IEPile 格式"),
-    "head and tail": ({"sentence": TEXT, "spo": [{"head": {}, "tail": {}}]}, "head/relation/tail 格式"),
-    "one fact": ({"head": "四月", "relation": "作者", "tail": "方圆"}, "head/relation/tail 格式"),
-    "nyt": ({"sentText": TEXT, "relationMentions": []}, "head/relation/tail 格式"),
-    "schema": ({**TYPED, "object_type": {"@value": "人物"}}, "schema 文件"),
+    "untyped": ({"text": TEXT, "spo_list": [{"subject": "四月"}]}, "句子与三元组（text、spo_list） 格式"),
+    "lists": ({"text": TEXT, "spo_list": [["四月", "作者", "方圆"]]}, "句子与三元组（text、spo_list） 格式"),
+    "doccano": (
+        {"text": TEXT, "entities": [], "relations": [], "Comments": []},
+        "doccano（实体与关系） 格式",
+    ),
+    "old doccano": ({"text": TEXT, "label": [[0, 2, "书"]]}, "doccano（只有实体） 格式"),
+    "label studio": ({"id": 1, "data": {"text": TEXT}, "annotations": []}, "Label Studio JSON 格式"),
+    "iepile": ({"instruction": '{"schema": ["作者"], "input": "甲"}', "output": "{}"}, "IEPile / OneKE 格式"),
+    "head and tail": (
+        {"sentence": TEXT, "spo": [{"head": {}, "tail": {}}]},
+        "句子与三元组（sentence、spo） 格式",
+    ),
+    "one fact": (
+        {"text": TEXT, "head": "四月", "relation": "作者", "tail": "方圆"},
+        "每条一个三元组的 JSON 格式",
+    ),
+    "json-min": (
+        {"id": 1, "annotator": 1, "annotation_id": 1, "text": TEXT},
+        "这是 Label Studio 的 JSON-MIN 导出",
+    ),
+    "schema": ({**TYPED, "object_type": {"@value": "人物"}}, "关系的 schema"),
     "sentences": ({"content": TEXT}, "没有答案的句子（字段 content）"),
 }
 
@@ -44,18 +56,16 @@ def test_records_of_other_tools(name: str, as_array: bool, tmp_path: Path) -> No
         read_jsonl(path)
     message = str(error.value)
     assert f"{path} 没有一行可用：里面是 {kind}" in message
-    converter = f"python -m data_handle.convert_duie {path} "
-    assert (converter in message) == ("DuIE" in kind)
+    is_labelled = name not in ("schema", "sentences")
+    assert (f"请先转换：python -m data_handle.convert {path} -o train.jsonl" in message) == is_labelled
     assert ("--schema" in message) == (name == "schema")
     assert ("--input" in message) == (name == "sentences")
-    if name not in ("schema", "duie", "empty duie"):
-        assert '{"context": 提示词, "target": 答案}' in message
 
 
 def test_our_own_records_and_unknown_ones_are_not_foreign() -> None:
     assert name_foreign_record({"context": TEXT, "text": TEXT}) is None
     assert name_foreign_record({}) is None
-    assert "convert_duie a.json" in remedy_for("DuIE 格式（字段 text、spo_list）", "a.json")
+    assert "convert a.json -o" in remedy_for("DuIE 格式（字段 text、spo_list）", "a.json")
 
 
 FILES = {
@@ -96,6 +106,6 @@ def test_a_file_is_said_once_to_be_in_another_encoding(
 ) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps(RECORDS["alpaca"][0], ensure_ascii=False), encoding="gbk")
-    with pytest.raises(UserError, match="alpaca"):
+    with pytest.raises(UserError, match="Alpaca"):
         read_jsonl(path)
     assert capsys.readouterr().err == f"{path} 是 GBK 编码，读取时转成 UTF-8。\n"

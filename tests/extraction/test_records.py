@@ -115,11 +115,18 @@ def test_a_line_over_the_limit_is_a_bad_line(tmp_path: Path, form: str, long: st
     assert records.index(bad) == bad.fields["line"] - 1
 
 
-def test_a_plain_file_in_gbk_says_so(tmp_path: Path) -> None:
-    (tmp_path / "in.txt").write_text("张玲执导\n", encoding="gbk")
-    (record,) = read_records(tmp_path / "in.txt")
-    assert record.problem is not None
-    assert record.problem.endswith("（像是 GBK 编码，请把文件转成 UTF-8）")
+@pytest.mark.parametrize(("encoding", "name"), [("gbk", "GBK"), ("utf-16", "UTF-16")])
+def test_a_file_in_another_encoding_is_converted_which_is_said_once(
+    encoding: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("张玲执导\n甲 1\n", encoding=encoding)
+    assert count_records(path) == 2
+    assert [(record.fields["text"], record.problem) for record in read_records(path)] == [
+        ("张玲执导", None),
+        ("甲 1", None),
+    ]
+    assert capsys.readouterr().err == f"{path} 是 {name} 编码，读取时转成 UTF-8。\n"
 
 
 # --- arrays
