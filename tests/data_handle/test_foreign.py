@@ -37,10 +37,7 @@ RECORDS: dict[str, tuple[dict[str, Any], str]] = {
         {"text": TEXT, "head": "四月", "relation": "作者", "tail": "方圆"},
         "每条一个三元组的 JSON 格式",
     ),
-    "json-min": (
-        {"id": 1, "annotator": 1, "annotation_id": 1, "text": TEXT},
-        "这是 Label Studio 的 JSON-MIN 导出",
-    ),
+    "json-min": ({"annotator": 1, "annotation_id": 1, "lead_time": 1}, "Label Studio 的 JSON-MIN 导出"),
     "schema": ({**TYPED, "object_type": {"@value": "人物"}}, "关系的 schema"),
     "sentences": ({"content": TEXT}, "没有答案的句子（字段 content）"),
 }
