@@ -56,6 +56,11 @@ def read_value(value: Any, types: Mapping[str, Types] | None = None) -> list[Fac
     if isinstance(value, list):
         if any(not isinstance(item, (dict, list)) for item in value):
             raise ValueError(NO_TRIPLETS)
+        ends = ("subject", "object")
+        if value and not any(
+            isinstance(item, list) or any(find_field(item, end) for end in ends) for item in value
+        ):
+            raise ValueError(NO_TRIPLETS)  # entities or events
         return [read_fact(item) for item in value]
     if is_fact(value):
         return [read_fact(value)]

@@ -57,6 +57,7 @@ def _read_document(path: Path, text: str, annotations: str) -> Iterator[Labelled
     lines = _lines(text)
     entities: dict[str, _Entity | str] = {}  # or why it can't be used
     facts: dict[int, list[Fact]] = defaultdict(list)
+    incomplete: set[int] = set()  # lines that lost a relation
     rows = [row.rstrip("\r") for row in annotations.split("\n")]
     for row in rows:
         if match := _ENTITY.fullmatch(row):
@@ -68,26 +69,41 @@ def _read_document(path: Path, text: str, annotations: str) -> Iterator[Labelled
         elif row.startswith("T") and not _ENTITY.fullmatch(row):
             yield Problem(where, "认不出的实体行", excerpt(row), whole=False)
         elif row.startswith("R"):
-            match = _RELATION.fullmatch(row)
-            ends = (
-                [entities.get(match[3], "所指的实体不在里面"), entities.get(match[4], "所指的实体不在里面")]
-                if match
-                else []
-            )
-            unusable = next((end for end in ends if isinstance(end, str)), None)
-            subject, object_ = ends if match else (None, None)
-            if match is None or not isinstance(subject, _Entity) or not isinstance(object_, _Entity):
-                yield Problem(where, unusable or "认不出的关系行", excerpt(row), whole=False)
-            elif subject.line != object_.line:
-                detail = f"{subject.text} → {object_.text}"
-                yield Problem(where, "关系的两端不在同一行（同一句）里", detail, whole=False)
+            found = _relation(row, entities)
+            if isinstance(found, str):
+                yield Problem(where, found, excerpt(row), whole=False)
+                incomplete |= {entity.line for entity in _ends(row, entities) if isinstance(entity, _Entity)}
             else:
-                types = subject.type, object_.type
-                fact = Fact(match[2], subject.text, object_.text, *types, subject.span, object_.span)
-                facts[subject.line].append(fact)
+                facts[found[0]].append(found[1])
     for index, (_, line) in enumerate(lines):
-        if line.strip():
-            yield Labelled(line, facts[index], f"{path.with_suffix('.txt')}:{index + 1}")
+        place = f"{path.with_suffix('.txt')}:{index + 1}"
+        if facts[index] or (line.strip() and index not in incomplete):
+            yield Labelled(line, facts[index], place)
+        elif line.strip():
+            yield Problem(place, "没有一个关系可用", excerpt(line))
+
+
+def _relation(row: str, entities: dict[str, _Entity | str]) -> tuple[int, Fact] | str:
+    """Return the line and the fact of an `R` line, or in Chinese why it can't be used."""
+    match = _RELATION.fullmatch(row)
+    if match is None:
+        return "认不出的关系行"
+    subject, object_ = _ends(row, entities)
+    if isinstance(subject, str):
+        return subject
+    if isinstance(object_, str):
+        return object_
+    if subject.line != object_.line:
+        return "关系的两端不在同一行（同一句）里"
+    types = subject.type, object_.type
+    return subject.line, Fact(match[2], subject.text, object_.text, *types, subject.span, object_.span)
+
+
+def _ends(row: str, entities: dict[str, _Entity | str]) -> list[_Entity | str]:
+    """Return the entities of an `R` line, or why they can't be used."""
+    match = _RELATION.fullmatch(row)
+    names = (match[3], match[4]) if match else ()
+    return [entities.get(name, "所指的实体不在里面") for name in names]
 
 
 def _lines(text: str) -> list[tuple[int, str]]:

@@ -16,31 +16,33 @@ _MARKS = (
 def decode(raw: bytes) -> tuple[str, str]:
     """Return the text of a file and the name of its encoding.
 
-    A file most of whose non-ASCII lines are UTF-8 is taken for UTF-8: bytes that are not become lone
-    surrogates, so that they cost the lines they stand in and no others.
+    A file most of whose non-ASCII lines are UTF-8 is taken for UTF-8, else for GBK: bytes that don't fit
+    become lone surrogates, so that they cost the lines they stand in and no others. Where "\\r" alone ends
+    lines, it becomes "\\n".
 
     Raises:
         ValueError: in Chinese, if it is in none of the known encodings.
     """
+    text, encoding = _decode(raw)
+    text = text.replace("\ufeff", "")
+    return text if "\n" in text else text.replace("\r", "\n"), encoding
+
+
+def _decode(raw: bytes) -> tuple[str, str]:
     for mark, codec, name in _MARKS:
         if raw.startswith(mark):
-            errors = "surrogateescape" if codec == "utf-8-sig" else "replace"
-            return raw.decode(codec, errors).replace("\ufeff", ""), name
+            return raw.decode(codec, "surrogateescape" if codec == "utf-8-sig" else "replace"), name
     if (unmarked := _utf16_without_mark(raw)) is not None:
         return raw.decode(unmarked, "replace"), "UTF-16"
-    try:
-        return raw.decode("utf-8").replace("\ufeff", ""), "UTF-8"
-    except UnicodeDecodeError as error:
-        first_bad = error.start
     lines = [line for line in raw.split(b"\n") if not line.isascii()]
     if 2 * sum(map(_is_utf8, lines)) >= len(lines):
-        return raw.decode("utf-8", "surrogateescape").replace("\ufeff", ""), "UTF-8"
-    try:
-        return raw.decode("gb18030"), "GBK"
-    except UnicodeDecodeError:
-        raise ValueError(
-            f"认不出编码（不是 UTF-8、GBK、UTF-16），第 {first_bad + 1:,} 个字节处出错，请另存为 UTF-8"
-        ) from None
+        return raw.decode("utf-8", "surrogateescape"), "UTF-8"
+    text = raw.decode("gb18030", "surrogateescape")
+    unusual = [character for character in text if not character.isascii()]
+    common = sum(bool(character.encode("gb2312", "ignore")) for character in unusual)
+    if 2 * common >= len(unusual):
+        return text, "GBK"
+    raise ValueError("认不出编码（不是 UTF-8、GBK、UTF-16），请另存为 UTF-8")
 
 
 def _utf16_without_mark(raw: bytes) -> str | None:

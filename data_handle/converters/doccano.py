@@ -33,11 +33,7 @@ def recognise(record: dict[str, Any]) -> str | None:
         if len(marked) == len(entities) and all("start_offset" in entity for entity in marked):
             return "doccano（实体与关系）"
     labels = record.get("label", record.get("labels"))
-    if (
-        isinstance(labels, list)
-        and labels
-        and all(isinstance(label, list) and len(label) == 3 for label in labels)
-    ):
+    if isinstance(labels, list) and labels and all(map(_is_marked, labels)):
         return "doccano（只有实体）"
     return None
 
@@ -79,6 +75,16 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
             yield Labelled(text, facts, where)
         else:
             yield Problem(where, "没有一个关系可用", excerpt(text))
+
+
+def _is_marked(label: Any) -> bool:
+    """Tell an entity of sequence labelling, [start, end, type], from a triplet in a list."""
+    return (
+        isinstance(label, list)
+        and len(label) == 3
+        and isinstance(label[0], int)
+        and isinstance(label[1], int)
+    )
 
 
 def _entity(text: str, entity: dict[str, Any]) -> Entity:

@@ -12,7 +12,7 @@ from data_handle.labelled import Fact, Span
 NAMES = {
     "text": "text sentence sent senttext content input context 句子 文本 原文 正文 内容 语句 待抽取文本",
     "facts": "triplets triples triple_list spo_list spo spos relations relation relation_list "
-    "relationmentions facts 三元组 三元组列表 关系 关系列表",
+    "relationmentions facts 三元组 三元组列表 关系 关系列表 labels label",
     "subject": "subject head h subj sub s em1text entity1 head_entity 主语 主体 头实体 实体1 头",
     "predicate": "predicate relation rel r p property relation_type rel_type 关系 谓语 谓词 属性 关系类型 "
     "label type",

@@ -64,15 +64,22 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
             )
             continue
         by_annotator: list[list[Fact]] = []
+        has_lost = False
         for annotation in valid:
             facts: list[Fact] = []
             for item in read_annotation(text, annotation.get("result") or [], where):
                 if isinstance(item, Problem):
+                    has_lost = True
                     yield item
                 else:
                     facts.append(item)
             by_annotator.append(facts)
-        yield from _agree(text, by_annotator, where, settings.agreement)
+        kept, disputed = _agree(by_annotator, where, settings.agreement)
+        yield from disputed
+        if kept or not (has_lost or disputed):
+            yield Labelled(text, kept, where)
+        else:
+            yield Problem(where, "没有一个关系可用", excerpt(text))
 
 
 def find_text(data: dict[str, Any]) -> str | None:
@@ -151,10 +158,8 @@ def _directed(first: Region, second: Region, direction: Any) -> list[tuple[Regio
     return [(first, second), (second, first)] if direction == "bi" else [(first, second)]
 
 
-def _agree(
-    text: str, by_annotator: list[list[Fact]], where: str, agreement: float
-) -> Iterator[Labelled | Problem]:
-    """Yield the sentence with the facts that enough annotators have marked, and the others as problems."""
+def _agree(by_annotator: list[list[Fact]], where: str, agreement: float) -> tuple[list[Fact], list[Problem]]:
+    """Return the facts that enough annotators have marked, and the others as problems."""
     votes: Counter[Fact] = Counter()
     first: dict[Fact, Fact] = {}
     for facts in by_annotator:
@@ -162,11 +167,11 @@ def _agree(
         votes.update(keys.keys())
         for key, fact in keys.items():
             first.setdefault(key, fact)
-    kept = []
+    kept, disputed = [], []
     for key, fact in first.items():
         if votes[key] < agreement * len(by_annotator):
             detail = f"{' | '.join(key[:3])}：{len(by_annotator)} 位里有 {votes[key]} 位"
-            yield Problem(where, "标注者意见不一，没有达到 --agreement", detail, whole=False)
+            disputed.append(Problem(where, "标注者意见不一，没有达到 --agreement", detail, whole=False))
         else:
             kept.append(fact)
-    yield Labelled(text, kept, where)
+    return kept, disputed

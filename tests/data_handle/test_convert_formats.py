@@ -127,6 +127,7 @@ def test_test_set_without_labels_is_named(runner: Runner) -> None:
         {"text": FILM, "spo_list": [{"subject": "雾港来信", "predicate": "导演", "object": "沈知远"}]},
         {"text": FILM, "spo_list": [["雾港来信", "导演", "沈知远"]]},
         {"text": FILM, "triple_list": [["雾港来信", "导演", "沈知远"]]},
+        {"text": FILM, "labels": [["雾港来信", "导演", "沈知远"]]},
         {
             "sentText": FILM,
             "relationMentions": [{"em1Text": "雾港来信", "em2Text": "沈知远", "label": "导演"}],
@@ -219,7 +220,7 @@ def test_doccano_without_relations_is_refused_with_the_remedy(runner: Runner) ->
 
 def test_brat_folder(runner: Runner) -> None:
     second = "《晚潮》也由他执导。"
-    runner.write("brat/a.txt", f"{FILM}\r\n{second}\r\n")
+    runner.write("brat/a.txt", f"{FILM}\r\n{second}\r\n{RAIN}\r\n")
     start = len(FILM) + 2
     runner.write(
         "brat/a.ann",
@@ -235,10 +236,11 @@ def test_brat_folder(runner: Runner) -> None:
     )
     runner.write("brat/b.ann", "")
     converted = runner.convert(runner.folder / "brat")
-    assert converted.sentences == {FILM: [DIRECTED], second: []}
+    assert converted.sentences == {FILM: [DIRECTED], RAIN: []}  # the other line lost its relation
     for reason in ("不在同一行", "实体分成几段", "事件标注不能转换", "旁边没有同名的 .txt"):
         assert reason in converted.talk
-    assert "a.ann:7：晚潮 → 沈知远" in converted.talk
+    assert "a.ann:7：R2 导演 Arg1:T3 Arg2:T2" in converted.talk
+    assert f"没有一个关系可用：1 处\n    {runner.folder}/brat/a.txt:2：{second}" in converted.talk
     assert runner.convert(runner.folder / "brat" / "a.ann").sentences == converted.sentences
 
 
@@ -271,16 +273,18 @@ def test_answers_in_other_notations_are_read(runner: Runner, target: str) -> Non
 def test_answers_that_cannot_be_read_are_named(runner: Runner) -> None:
     twice = as_json(DIRECTED)[:-2] + ', "object": "别人"}]'
     good = {"context": FILM, "target": as_json(DIRECTED)}
-    bad = [{"context": FILM, "target": target} for target in ("雾港来信_导演_沈知远", twice, "")]
+    entities = '[{"entity": "沈知远", "type": "人物"}]'
+    texts = ("雾港来信_导演_沈知远", twice, "", entities, '["电影"]')
+    bad = [{"context": FILM, "target": target} for target in texts]
     converted = runner(jsonl(good, *bad))
     assert converted.sentences == {FILM: [DIRECTED]}
     for reason in (
-        "直接并入训练文件）：1 处",
+        "直接并入训练文件）：3 处",
         "宾语 在同一个对象里写了两次，取值不同：1 处",
         "答案是空的：1 处",
     ):
         assert reason in converted.talk
-    assert "读入 4 条，采用 1 条，没有采用 3 条" in converted.talk
+    assert "读入 6 条，采用 1 条，没有采用 5 条" in converted.talk
 
 
 def test_blank_types_are_filled_in(runner: Runner) -> None:
@@ -316,7 +320,7 @@ def test_formats_may_be_mixed_in_a_file_and_wrapped(runner: Runner) -> None:
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "另存为不加密的 .xlsx"),
         (b"\x1f\x8b\x08", "gzip 压缩文件.*请先解压"),
         (b" \n", "是空的"),
-        (b"\xff\x80abc\x81\xff", "认不出编码"),
+        (b"\xff\x80abc\x81\xff" * 9, "认不出编码"),
     ],
 )
 def test_unknown_files_are_named_for_what_they_are(

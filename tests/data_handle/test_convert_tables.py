@@ -44,6 +44,7 @@ def test_columns_by_their_names(runner: Runner, delimiter: str, header: str) -> 
         (lambda text: text.encode(), "UTF-8"),
         (lambda text: codecs.BOM_UTF8 + text.encode(), "UTF-8"),
         (lambda text: text.replace("\n", "\r\n").encode(), "UTF-8"),
+        (lambda text: text.replace("\n", "\r").encode(), "UTF-8"),
         (lambda text: text.encode("gbk"), "GBK"),
         (lambda text: text.encode("utf-16"), "UTF-16"),
         (lambda text: text.encode("utf-16-be"), "UTF-16"),
@@ -60,6 +61,12 @@ def test_stray_bytes_cost_their_own_line_only(runner: Runner) -> None:
     converted = runner(TYPED.encode() + "坏行,主,谓,宾,甲,乙\n".encode("gbk"))
     assert converted.sentences == EXPECTED
     assert "句子里有读不出的字节" in converted.talk
+
+
+def test_stray_bytes_in_gbk(runner: Runner) -> None:
+    converted = runner(TYPED.encode("gbk") + b"\xff\xfe\x80,a,b,c,d,e\n")
+    assert converted.sentences == EXPECTED and "认作 GBK" in converted.talk
+    assert "没有采用 1 行" in converted.talk
 
 
 def test_columns_named_by_the_user(runner: Runner) -> None:

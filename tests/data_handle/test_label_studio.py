@@ -115,6 +115,10 @@ def test_several_annotators(runner: Runner) -> None:
     sentences, talk = run_import(runner, task(full, half, half))
     assert sentences == {FILM: [DIRECTED]}
     assert "没有达到 --agreement：1 处" in talk and "主演 | 雾港来信 | 顾小满：3 位里有 1 位" in talk
+    disputed = task([*REGIONS, DIRECTS], [*REGIONS, PLAYS], [*REGIONS], number=7)
+    sentences, talk = run_import(runner, task(full), disputed)
+    assert sentences == {FILM: [DIRECTED, PLAYED]} and "任务 7：" in talk
+    assert "没有一个关系可用：1 处" in talk  # which isn't the same as nothing to extract
     assert run_import(runner, task(full, half))[0] == {FILM: [DIRECTED, PLAYED]}  # half of them will do
     checked = task(full, half, half)
     checked["annotations"][0]["ground_truth"] = True
