@@ -11,18 +11,11 @@ from task.triplets import Triplet, is_triplet_target, parse_target
 from utils.common_utils import UserError
 
 
-def check_agreement(train: EncodedFile, dev: EncodedFile) -> list[str]:
-    """Refuse data that can't make an adapter that extracts; warn of what dev asks in vain.
-
-    Args:
-        train: the training data.
-        dev: the dev data.
-
-    Returns:
-        Lines for the log, in Chinese; none if there is nothing to say.
+def check_triplets(train: EncodedFile) -> None:
+    """Refuse training data that can't make an adapter that extracts.
 
     Raises:
-        UserError: no training answer holds a triplet, or there are more relations than a schema may have.
+        UserError: no answer holds a triplet, or there are more relations than a schema may have.
     """
     if not train.combinations:
         raise UserError(
@@ -35,14 +28,22 @@ def check_agreement(train: EncodedFile, dev: EncodedFile) -> list[str]:
             f"{train.path} 里有 {len(train.combinations):,} 种关系与类型的组合，"
             f"超过上限 {MAX_COMBINATIONS:,}：请检查是不是把值写进了 predicate 或类型里。"
         )
-    lines = []
-    unknown = Schema(train.combinations).unknown(triplets_of(dev.examples))
-    if unknown:
-        lines.append(
-            f"注意：{dev.path} 里有 {unknown.total()} 个三元组的关系与类型是训练集没有的，"
-            f"约束解码写不出它们，验证时都算漏掉：{describe_counts(unknown)}。请在训练集里补上，或从验证集里去掉。"
-        )
-    return lines
+
+
+def describe_unknown(dev: EncodedFile, schema: Schema) -> str | None:
+    """Say which triplets dev asks for that the schema lacks; None if it asks for none.
+
+    Args:
+        dev: the dev data.
+        schema: of the training data.
+    """
+    unknown = schema.unknown(triplets_of(dev.examples))
+    if not unknown:
+        return None
+    return (
+        f"警告：{dev.path} 里有 {unknown.total()} 个三元组的关系与类型是训练集没有的，"
+        f"约束解码写不出它们，验证时都算漏掉：{describe_counts(unknown)}。请在训练集里补上，或从验证集里去掉。"
+    )
 
 
 def triplets_of(examples: Sequence[Example]) -> list[Triplet]:

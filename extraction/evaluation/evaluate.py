@@ -11,9 +11,10 @@ from extraction.decoding.source_text import normalise
 from extraction.evaluation.metrics import Report
 from extraction.evaluation.reliability import Reliability
 from extraction.result import Extraction, Extractor
+from task.answers import Answer, read_answer
 from task.prompt import split_context
 from task.schema import Schema
-from task.triplets import Combination, Triplet, combination_of, is_triplet_target, parse_target
+from task.triplets import Combination, Triplet, combination_of, is_triplet_target
 
 SHOWN_PREDICATES = 20
 
@@ -133,10 +134,11 @@ def score(
     """
     evaluation = Evaluation()
     for index, (context, target) in enumerate(zip(contexts, targets, strict=True)):
-        sentence, extraction = split_context(context)[1], extractions[index]
+        (head, sentence, _), extraction = split_context(context), extractions[index]
+        answer = read_answer(target, head, sentence)
         if extraction.error is not None:
             evaluation.failures.append({"sentence": sentence, "error": extraction.error})
-        expected = _count(evaluation, sentence, target, extraction, tokenizer)
+        expected = _count(evaluation, sentence, answer, extraction, tokenizer)
         if schema is not None:
             evaluation.outside_schema.update(combination_of(t) for t in expected if t not in schema)
     if schema is not None:
@@ -147,23 +149,24 @@ def score(
 
 
 def _count(
-    evaluation: Evaluation, sentence: str, target: str, extraction: Extraction, tokenizer: Any
+    evaluation: Evaluation, sentence: str, answer: Answer, extraction: Extraction, tokenizer: Any
 ) -> list[Triplet]:
     """Count a line; return the triplets that its target holds."""
-    if not is_triplet_target(target):
+    if answer.triplets is None and (answer.problem or is_triplet_target(answer.target)):
+        reason = answer.problem or "不是三元组的列表"
+        evaluation.unusable.append({"sentence": sentence, "error": f"标准答案无法读取：{reason}"})
+        return []
+    if answer.triplets is None:
         evaluation.classification_lines += 1
         # The model can't write full-width forms and the like: both sides as the tokenizer sees them.
-        answer, expected_answer = (normalise(text, tokenizer).strip() for text in (extraction.raw, target))
-        if extraction.error is not None or answer != expected_answer:
+        texts = (extraction.raw, answer.target)
+        given, wanted = (normalise(text, tokenizer).strip() for text in texts)
+        if extraction.error is not None or given != wanted:
             evaluation.classification_errors.append(
-                {"sentence": sentence, "expected": target, "answer": extraction.raw}
+                {"sentence": sentence, "expected": answer.target, "answer": extraction.raw}
             )
         return []
-    try:
-        references = parse_target(target)
-    except ValueError as error:
-        evaluation.unusable.append({"sentence": sentence, "error": f"标准答案无法读取：{error}"})
-        return []
+    references = list(answer.triplets)
     triplets, expected = extraction.triplets, references
     if triplets and not extraction.spans:  # written freely, so again as the tokenizer sees it
         triplets, expected = (

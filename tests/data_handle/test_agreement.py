@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_handle.agreement import check_agreement, triplets_of
+from data_handle.agreement import check_triplets, describe_unknown, triplets_of
 from data_handle.data_loader import load_data
 from data_handle.encoded_file import EncodedFile
 from task.prompt import build_prompt
@@ -41,15 +41,15 @@ def with_target(target: str) -> dict[str, str]:
 
 def test_empty_and_classification_answers_are_fine_beside_triplets(load: Load) -> None:
     train = load(FILM, EMPTY, LABEL)
-    assert check_agreement(train, load(EMPTY, LABEL, FILM, name="dev.jsonl")) == []
+    check_triplets(train)
+    assert describe_unknown(load(EMPTY, LABEL, FILM, name="dev.jsonl"), Schema(train.combinations)) is None
 
 
 @pytest.mark.parametrize("lines", [(LABEL,), (EMPTY,), (EMPTY, LABEL), (LABEL, with_target("无"))])
 def test_training_data_without_one_triplet_is_refused(lines: tuple[dict[str, str], ...], load: Load) -> None:
-    with pytest.raises(
-        UserError, match=r"train\.jsonl 的答案里没有一个可用的三元组.*data_preprocess"
-    ) as error:
-        check_agreement(load(*lines), load(FILM, name="dev.jsonl"))
+    train = load(*lines)
+    with pytest.raises(UserError, match=r"train\.jsonl 的答案里没有一个可用的三元组.*preprocess") as error:
+        check_triplets(train)
     assert f"{len(lines)} 条样本" in str(error.value)
 
 
@@ -57,7 +57,7 @@ def test_the_refusal_names_why_answers_are_not_usable(load: Load) -> None:
     untyped = json.dumps([{"subject": "甲传", "predicate": "导演", "object": "张一"}], ensure_ascii=False)
     train = load(with_target(untyped), with_target("甲传_导演_张一"), EMPTY)
     with pytest.raises(UserError, match=r"没有采用：第 1 行（三元组没有类型.*第 2 行（答案是用文字写的"):
-        check_agreement(train, train)
+        check_triplets(train)
 
 
 def test_relations_that_dev_alone_has_are_counted(load: Load) -> None:
@@ -68,7 +68,8 @@ def test_relations_that_dev_alone_has_are_counted(load: Load) -> None:
         LABEL,
         name="dev.jsonl",
     )
-    (line,) = check_agreement(load(FILM, EMPTY), dev)
+    line = describe_unknown(dev, Schema(load(FILM, EMPTY).combinations))
+    assert line is not None
     assert "dev.jsonl 里有 2 个三元组的关系与类型是训练集没有的" in line
     assert "主演（影视作品 → 人物）2 个" in line
     assert len(triplets_of(dev.examples)) == 3
@@ -94,4 +95,4 @@ def test_too_many_relations_are_refused(load: Load, monkeypatch: pytest.MonkeyPa
     other = make_line("李四主演《甲传》。", Triplet("主演", "人物", "影视作品", "李四", "甲传"))
     train = load(FILM, other)
     with pytest.raises(UserError, match="里有 2 种关系与类型的组合，超过上限 1"):
-        check_agreement(train, train)
+        check_triplets(train)
