@@ -36,6 +36,8 @@ class AdapterMeta:
         prompt_template: wording of the prompt.
         metrics: of the evaluation that made it the best.
         versions: of the libraries that wrote it.
+        half_right_score: the score below which a triplet is rather wrong than right, measured on dev when
+            training ended; None if that is not known.
     """
 
     base_fingerprint: str
@@ -45,6 +47,7 @@ class AdapterMeta:
     prompt_template: str = PROMPT_TEMPLATE
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    half_right_score: float | None = None
     format_version: int = FORMAT_VERSION
 
 

@@ -16,6 +16,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
 
+def is_fsdp(model: Any) -> bool:
+    """Tell whether FSDP has split a model, as `accelerator.prepare` returned it."""
+    return isinstance(model, FSDPModule)
+
+
 @contextlib.contextmanager
 def unsharded(model: Any) -> Iterator[None]:
     """Hold all weights on every process, so that each may compute and save by itself.

@@ -29,7 +29,6 @@ class RunFiles:
 
     Attributes:
         unsaved: what the latest attempt failed to save, by name, with the reason; empty if all is saved.
-        saved_step: optimiser step of the last checkpoint that was saved.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class RunFiles:
     ) -> None:
         self.save_dir = save_dir
         self.unsaved: dict[str, str] = {}
-        self.saved_step = -1
         self._keep = keep
         self._adapter_bytes = adapter_bytes
         self._checkpoint_bytes = checkpoint_bytes
@@ -65,7 +63,6 @@ class RunFiles:
             self._check_space(self._checkpoint_bytes)
             path = checkpoint_path(self.save_dir, global_step)
             write_directory(path, fill)
-            self.saved_step = global_step
             try:
                 remove_old_checkpoints(path, self._keep)
             except OSError as error:

@@ -47,7 +47,7 @@ def finish(run: Run, ending: Ending) -> int:
     Raises:
         UserError: the losses were not finite, or there is no best adapter.
     """
-    saved = run.files.saved_step == run.state.global_step or save_checkpoint(run)
+    saved = run.saved_step == run.state.global_step or save_checkpoint(run)
     if ending is Ending.STOPPED:
         run.log.say(
             f"已保存第 {run.state.global_step} 步的检查点。"
@@ -102,6 +102,9 @@ def _evaluate_best(run: Run) -> bool:
     if evaluation is not None:  # in the main process
         run.log.record("final", run.state.global_step, values)
         content = {"dev_loss": values["dev_loss"], **evaluation.to_dict()}
+        level = evaluation.reliability.half_right_score()
+        if level is not None:
+            run.files.add_to_best({"half_right_score": level})
         reported = run.files.save_report(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
         run.log.say(f"最佳适配器（第 {run.state.best_step} 步）在全部验证集上：{describe_scores(values)}")
         run.log.say(f"各种关系的得分：\n{evaluation.report.to_table()}")

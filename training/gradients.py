@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from peft.helpers import disable_input_dtype_casting
 
+from bases.fsdp import is_fsdp
 from data_handle.data_preprocess import Features
 from data_handle.packing import MicroBatch, pack, plan_micro_batches
 from training.state import StepOutcome
@@ -37,7 +38,7 @@ class Gradients:
         self._model = model
         self._config = accelerator.unwrap_model(model).config
         self._say = say
-        self._is_fsdp = accelerator.distributed_type == "FSDP"
+        self._is_fsdp = is_fsdp(model)
 
     def accumulate(self, samples: Sequence[Features]) -> tuple[float, int]:
         """Run forward and backward over the samples of an optimiser step.

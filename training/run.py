@@ -42,6 +42,7 @@ class Run:
         files: its directory.
         log: what it says.
         stop: whether this process was asked to stop.
+        saved_step: optimiser step of the last checkpoint that was saved; the same in all processes.
     """
 
     config: ProjectConfig
@@ -61,6 +62,7 @@ class Run:
     files: RunFiles
     log: RunLog
     stop: StopRequest
+    saved_step: int = -1
 
     @property
     def is_main(self) -> bool:

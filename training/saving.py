@@ -25,6 +25,8 @@ def save_checkpoint(run: Run) -> bool:
                 step, lambda directory: _write_adapter(run, directory, {}), content
             )
         (saved,) = broadcast_object_list([saved])
+        if saved:
+            run.saved_step = step
     return saved
 
 

@@ -26,51 +26,12 @@ from safetensors.torch import load_file
 
 import train
 from glm_config import ProjectConfig
+from tests.helpers.runs import records
 from training import assembly, evaluation, finish, gradients
 from training.gradients import Gradients
-from training.stop import STOP_SIGNALS
 from utils.common_utils import UserError
 
-SHORT = {"--max_source_seq_len": "96", "--max_target_seq_len": "80", "--eval_samples": "2", "--device": "cpu"}
 Command = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def data(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Sixteen lines of the bundled training data, and four for dev."""
-    lines = (root / "data" / "mixed_train_dataset.jsonl").read_text(encoding="utf-8").splitlines()
-    directory = tmp_path_factory.mktemp("data")
-    (directory / "train.jsonl").write_text("\n".join(lines[:16]) + "\n", encoding="utf-8")
-    (directory / "dev.jsonl").write_text("\n".join(lines[16:20]) + "\n", encoding="utf-8")
-    return {"--train_path": str(directory / "train.jsonl"), "--dev_path": str(directory / "dev.jsonl")}
-
-
-@pytest.fixture(autouse=True)
-def a_process_of_its_own():
-    """Undo what a run leaves in its process: signal handlers, and accelerate's choice of precision."""
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in STOP_SIGNALS)}
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def arguments(random_base: Path, data: dict[str, str], tmp_path: Path) -> Command:
-    """Build the command line of a short run; keyword arguments set knobs."""
-
-    def build(**knobs: object) -> list[str]:
-        options = {**data, **SHORT, "--pre_model": str(random_base), "--save_dir": str(tmp_path / "run")}
-        options["--token_cache_dir"] = str(tmp_path / "cache")
-        options |= {f"--{name}": str(value).lower() for name, value in knobs.items()}
-        return [word for option in options.items() for word in option]
-
-    return build
-
-
-def records(directory: Path, kind: str) -> list[dict]:
-    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
 def run_command(root: Path, words: list[str], **options: object) -> subprocess.CompletedProcess[str]:

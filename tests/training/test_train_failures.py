@@ -22,20 +22,8 @@ import train
 from tests.helpers.killing import train_command
 from training import state as run_state
 from training.gradients import Gradients
-from training.stop import STOP_SIGNALS
 from utils.common_utils import UserError
 from utils.directories import find_damage
-
-
-@pytest.fixture(autouse=True)
-def a_process_of_its_own():
-    """Undo what a run leaves in its process: signal handlers, and accelerate's choice of precision."""
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS]
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
 
 
 @pytest.fixture
