@@ -14,9 +14,11 @@ from data_handle.converters import RECORD_CONVERTERS, Converter, FileContent, re
 from data_handle.converters.answers import Types
 from data_handle.converters.source import open_source
 from data_handle.converters.table import read_types_file
-from data_handle.labelled import Problem, Settings, Span
+from data_handle.labelled import Problem, Settings, Span, excerpt
 from data_handle.line_split import split_samples
 from data_handle.negatives import read_negatives
+from data_handle.plain_sentences import read_sentences
+from data_handle.sentences import sentence_key
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import format_target
 from utils.common_utils import UserError, log, to_json
@@ -39,6 +41,7 @@ class Conversion:
         instruction: of prompts that bring none of their own.
         negatives: a file of sentences without triplets.
         negatives_count: how many of them at most.
+        exclude: files whose sentences are left out, a dev set say.
         report: a file for all that can't be used, one JSON object a line.
         overwrite: replace existing files.
         settings: how the inputs are to be read.
@@ -54,6 +57,7 @@ class Conversion:
     instruction: str = INSTRUCTION
     negatives: Path | None = None
     negatives_count: int | None = None
+    exclude: Sequence[Path] = ()
     report: Path | None = None
     overwrite: bool = False
     settings: Settings = field(default_factory=Settings)
@@ -83,6 +87,8 @@ def convert(conversion: Conversion) -> Outcome:
         checked.samples,
         [p for content in contents for p in content.problems] + checked.problems,
     )
+    samples, excluded = _leave_out(samples, conversion.exclude)
+    problems += excluded
     for content in contents:
         _log_file(content, _lost_units(content, problems))
     log_problems(problems)
@@ -113,7 +119,11 @@ def _check_paths(conversion: Conversion) -> None:
     outputs = [path for path in (conversion.output, conversion.dev, conversion.report) if path is not None]
     if len({path.absolute() for path in outputs}) < len(outputs):
         raise UserError("几个输出写的是同一个文件，请给出不同的文件名。")
-    sources = [*conversion.inputs, *(path for path in (conversion.types, conversion.negatives) if path)]
+    sources = [
+        *conversion.inputs,
+        *conversion.exclude,
+        *(path for path in (conversion.types, conversion.negatives) if path),
+    ]
     for path in outputs:
         if path.is_dir():
             raise UserError(f"输出 {path} 是目录，请给出文件名。")
@@ -123,6 +133,17 @@ def _check_paths(conversion: Conversion) -> None:
             raise UserError(f"输入和输出是同一个文件 {path}，请换一个输出文件名。")
         if path.exists() and not conversion.overwrite:
             raise UserError(f"输出文件 {path} 已经存在，要覆盖请加 --overwrite。")
+
+
+def _leave_out(samples: list[Sample], paths: Sequence[Path]) -> tuple[list[Sample], list[Problem]]:
+    """Take out samples whose sentences stand in files; punctuation and digits make no difference."""
+    known = {sentence_key(text) for path in paths for _, text in read_sentences(path)}
+    problems = [
+        Problem(sample.where, "句子在 --exclude 的文件里（标点、数字不算区别）", excerpt(sample.text))
+        for sample in samples
+        if sentence_key(sample.text) in known
+    ]
+    return [sample for sample in samples if sentence_key(sample.text) not in known], problems
 
 
 def _read_types(path: Path | None) -> dict[str, Types]:

@@ -35,6 +35,9 @@ def add_options(parser: ChineseArgumentParser) -> None:
         metavar="比例",
         help="一个任务有几位标注者时，至少多大比例的人标了才采用（默认 0.5）",
     )
+    parser.add_argument(
+        "--exclude", metavar="文件", nargs="+", default=[], help="不要这些文件里有的句子，例如已有的验证集"
+    )
     parser.add_argument("--report", metavar="文件", help="把没有采用的内容全部写到这个文件（JSONL）")
     parser.add_argument("--overwrite", action="store_true", help="覆盖已有的输出文件")
 
@@ -70,6 +73,7 @@ def build_conversion(options: object) -> Conversion:
         instruction=values["instruction"],
         negatives=negatives,
         negatives_count=values["negatives_count"],
+        exclude=[Path(name) for name in values["exclude"]],
         report=report,
         overwrite=values["overwrite"],
         settings=Settings(

@@ -9,12 +9,10 @@ from pathlib import Path
 from data_handle.conversion import convert, log_problems, write_whole
 from data_handle.convert import add_options, build_conversion
 from data_handle.converters import DOCCANO, LABEL_STUDIO
-from data_handle.converters.fields import get_field
-from data_handle.converters.source import open_source
 from data_handle.label_studio_tasks import build_config, build_tasks, combinations_of
+from data_handle.plain_sentences import read_sentences
 from data_handle.results import read_results
 from data_handle.selection import select
-from task.prompt import split_context
 from task.schema import Schema
 from utils.command_line import ChineseArgumentParser, positive_int, probability
 from utils.common_utils import UserError, log, run_main, to_json
@@ -103,7 +101,7 @@ def select_sentences(arguments: Sequence[str]) -> int:
 
     results, problems = read_results(Path(options.results))
     log_problems(problems)
-    labelled = [text for name in options.exclude for text in _read_sentences(Path(name))]
+    labelled = [text for name in options.exclude for _, text in read_sentences(Path(name))]
     chosen = select(results, options.count, labelled, options.seed)
     if not chosen:
         raise UserError(f"{options.results} 里没有可选的句子：都已经标注，或者抽取失败。")
@@ -135,19 +133,6 @@ def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[str | None], 
             raise UserError(f"输入和输出是同一个文件 {path}，请换一个输出文件名。")
         if path.exists() and not overwrite:
             raise UserError(f"输出文件 {path} 已经存在，要覆盖请加 --overwrite。")
-
-
-def _read_sentences(path: Path) -> list[str]:
-    """Return the sentences of a labelled file: training lines, results, or a sentence a line."""
-    source = open_source(path)
-    if source.form != "records":
-        return [line for line in source.text.split("\n") if line.strip()]
-    texts = []
-    for _, value in source.records:
-        if isinstance(value, dict):
-            context = value.get("context")
-            texts.append(split_context(context)[1] if isinstance(context, str) else get_field(value, "text"))
-    return [text for text in texts if isinstance(text, str)]
 
 
 _COMMANDS = {"import": import_labels, "export": export_tasks, "select": select_sentences}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_handle.checking import Sample
-from data_handle.converters.fields import get_field
-from data_handle.converters.source import open_source
 from data_handle.labelled import Problem, excerpt
+from data_handle.plain_sentences import read_sentences
 from data_handle.sentences import sentence_key
 from utils.common_utils import is_encodable
 
@@ -43,7 +42,7 @@ def read_negatives(
     seen = {sentence_key(sample.text) for sample in samples}
     problems: list[Problem] = []
     found: list[tuple[bool, Sample]] = []
-    for where, text in _sentences(path):
+    for where, text in read_sentences(path):
         key = sentence_key(text)
         if not is_encodable(text) or "\0" in text:
             problems.append(Problem(where, "句子里有读不出的字符", excerpt(text)))
@@ -94,16 +93,3 @@ class _Known:
 
     def is_confusing(self, text: str) -> bool:
         return bool(self.values_in(text))
-
-
-def _sentences(path: Path) -> Iterator[tuple[str, str]]:
-    source = open_source(path)
-    if source.form == "records":
-        for where, value in source.records:
-            text = get_field(value, "text") if isinstance(value, dict) else value
-            if isinstance(text, str) and text.strip():
-                yield where, text.strip()
-    else:
-        for number, line in enumerate(source.text.split("\n"), start=1):
-            if line.strip():
-                yield f"{path}:{number}", line.strip()

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_handle.converters.answers import read_answer
-from data_handle.converters.fields import as_text
+from data_handle.converters.fields import as_text, read_span
 from data_handle.converters.source import Record
-from data_handle.labelled import Labelled, Problem, Settings, excerpt
+from data_handle.labelled import Fact, Labelled, Problem, Settings, excerpt
 from task.prompt import split_context
 
 _INSTRUCTION = re.compile(r"Instruction: .*?\nInput: (.*?)\n\n", re.DOTALL)
@@ -31,6 +31,20 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
             context, target = (as_text(record[name], name) for name in ("context", "target"))
             head, sentence, _ = split_context(context)
             match = _INSTRUCTION.fullmatch(head)
-            yield Labelled(sentence, read_answer(target), where, match[1] if match else None)
+            facts = _with_spans(read_answer(target), record.get("spans"))
+            yield Labelled(sentence, facts, where, match[1] if match else None)
         except ValueError as error:
             yield Problem(where, str(error), excerpt(str(record["target"])))
+
+
+def _with_spans(facts: list[Fact], spans: Any) -> list[Fact]:
+    """Return facts with the places that an earlier conversion kept beside them."""
+    if not isinstance(spans, list) or len(spans) != len(facts):
+        return facts
+    pairs = [span if isinstance(span, dict) else {} for span in spans]
+    return [
+        fact._replace(
+            subject_span=read_span(pair.get("subject_span")), object_span=read_span(pair.get("object_span"))
+        )
+        for fact, pair in zip(facts, pairs, strict=True)
+    ]

@@ -17,6 +17,7 @@ from data_handle.convert import main
 from data_handle.labelled import Span
 from data_handle.line_split import split_samples
 from data_handle.sentences import sentence_key
+from task.prompt import build_prompt
 from task.triplets import Triplet, combination_of
 from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, jsonl
 from utils.common_utils import UserError
@@ -232,6 +233,22 @@ def test_negatives_on_request(runner: Runner) -> None:
     assert "句子已经有标注，或与别的句子只差标点、数字：2 处" in converted.talk
     fewer = runner(jsonl(RECORD), "--negatives", str(negatives), "--negatives_count", "1")
     assert fewer.sentences == {FILM: [DIRECTED], "导演今天没来。": []}  # the one that may confuse
+
+
+def test_sentences_of_another_file_are_left_out(runner: Runner) -> None:
+    dev = runner.write("dev.jsonl", jsonl({"context": build_prompt(FILM + "！"), "target": "[]"}))
+    records = [RECORD, {"text": "《晚潮》是许其琛导演的。", "triplets": [["晚潮", "导演", "许其琛"]]}]
+    converted = runner(jsonl(*records), "--exclude", str(dev))
+    assert list(converted.sentences) == ["《晚潮》是许其琛导演的。"]
+    assert "句子在 --exclude 的文件里（标点、数字不算区别）：1 处" in converted.talk
+    assert "采用 1 条，没有采用 1 条" in converted.talk
+
+
+def test_offsets_survive_a_second_conversion(runner: Runner) -> None:
+    text = "雾港在雾港路上。"
+    fact = {"subject": "雾港", "predicate": "位于", "object": "雾港", "object_span": [3, 5]}
+    first = runner(jsonl({"text": text, "triplets": [fact]})).lines
+    assert runner(jsonl(*first)).lines == first and first[0]["spans"][0]["object_span"] == [3, 5]
 
 
 def test_converted_lines_are_what_training_reads(runner: Runner) -> None:
