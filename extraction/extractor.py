@@ -19,7 +19,7 @@ from extraction.result import Extraction, Span
 from extraction.splitting import asks_for_triplets, split_sentence
 from task.prompt import EncodedPrompt, build_prompt, encode_prompt
 from task.schema import Schema
-from task.triplets import Triplet, format_target
+from task.triplets import Triplet, format_target, is_value
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -249,6 +249,8 @@ class TripletExtractor:
             scores = answer.scores or [1.0] * len(answer.triplets)
             for normalised, score in zip(answer.triplets, scores, strict=True):
                 triplet, *spans = self._grammar.as_typed(normalised, source)
+                if not (is_value(triplet.object) and is_value(triplet.subject)):
+                    continue  # of a character that the model can't write, it can't tell what it is
                 moved = [span and Span(span.start + piece.offset, span.end + piece.offset) for span in spans]
                 if triplet not in found or found[triplet][0] < score:
                     found[triplet] = score, (moved[0], moved[1])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import json_repair
 
-from task.triplets import KEYS, Triplet
+from task.triplets import KEYS, Triplet, is_value
 
 _LIST_START = re.compile(r"\[\s*[{\]]")
 # A lone surrogate can't be written out; a quoted field name is JSON that a missing quote let into a value.
@@ -46,7 +46,8 @@ def parse_answer(raw: str) -> ParsedAnswer:
 
 
 def _unique(triplets: list[Triplet]) -> list[Triplet]:
-    return list(dict.fromkeys(triplets))
+    """Leave out repetitions, and triplets with a value of punctuation or blanks only."""
+    return [t for t in dict.fromkeys(triplets) if is_value(t.object) and is_value(t.subject)]
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

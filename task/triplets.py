@@ -74,6 +74,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def is_value(text: str) -> bool:
+    """Tell whether a text can be a subject or an object: it holds a letter, a digit or an ideograph."""
+    return any(map(str.isalnum, text))
+
+
 def combination_of(triplet: Triplet) -> Combination:
     """Return the predicate of a triplet with its types."""
     return Combination(triplet.predicate, triplet.subject_type, triplet.object_type)

@@ -16,10 +16,12 @@ from extraction.result import Span
 from task.schema import Combination, Schema
 from task.triplets import Triplet, format_target
 
-# JSON strings as `json.dumps(…, ensure_ascii=False)` writes them: the rest of one from something that is no
-# blank, escaped or not; and any one with something else than blanks in it.
-_SOLID = rf"({NO_BLANK.pattern})(.|\n)*"
-_FREE = rf'/([^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u00[01][0-9a-f])+/ & /( |\\[fnrt])*{_SOLID}/'
+# JSON strings as `json.dumps(…, ensure_ascii=False)` writes them: one that begins with something else than a
+# blank, escaped or not; whole characters of one; and all that a string can be.
+_BEGUN = rf"({NO_BLANK.pattern})(.|\n)*"
+_CHARACTERS = r'([^\\]|\\["\\bfnrt]|\\u[0-9a-f]{4})*'  # of an escape, no letter stands for itself
+_STRING = r'([^"\\\x00-\x1f\x7f]|\\["\\bfnrt]|\\u00[01][0-9a-f])+'
+_FREE = rf"/{_STRING}/ & /( |\\[fnrt])*{_BEGUN}/ & /{_CHARACTERS}[\p{{L}}\p{{N}}]{_CHARACTERS}/"
 _EMPTY_ANSWER = format_target([])
 LIST_START = _EMPTY_ANSWER.index("[") + 1  # length of an answer up to its first item
 
@@ -114,7 +116,8 @@ class AnswerGrammar:
         else:
             chunks = json.dumps(source.chunks, ensure_ascii=False)
             lines.append(f'SUBSTRING: %regex {{"substring_chunks": {chunks}}}')
-            lines.append(f"VALUE: SUBSTRING & /{_SOLID}/")
+            solid = f"[{''.join(sorted(source.solid))}]"
+            lines.append(f"VALUE: SUBSTRING & /{_BEGUN}/ & /{_CHARACTERS}{solid}{_CHARACTERS}/")
         return "\n".join(lines) + "\n"
 
     @cached_property

@@ -7,6 +7,7 @@ import re
 
 from bases.interface import UNKNOWN_CHARACTER, BaseTokenizer
 from extraction.result import Span
+from task.triplets import is_value
 
 # What a value begins with, escaped as in JSON: no blank, and no escaped one.
 NO_BLANK = re.compile(r'[^ \\]|\\["\\bu]')
@@ -37,11 +38,24 @@ class SourceText:
             position += len(unit.text)
             self._ends[position] = index
         self.text = "".join(unit.text for unit in units)
+        # Letters, digits and ideographs, as the answer writes them; every value holds one.
+        self.solid = {
+            character
+            for unit in units
+            for character in unit.text
+            if character.isalnum()
+            or (character == UNKNOWN_CHARACTER and is_value(sentence[unit.start : unit.end]))
+        }
 
     @property
     def has_values(self) -> bool:
-        """Whether there is anything in the sentence that a value can begin with."""
-        return any(NO_BLANK.match(chunk) for chunk in self.chunks)
+        """Whether there is anything in the sentence that can be a value."""
+        begun = False
+        for unit, chunk in zip(self._units, self.chunks, strict=True):
+            begun = begun or NO_BLANK.match(chunk) is not None
+            if begun and not self.solid.isdisjoint(unit.text):
+                return True
+        return False
 
     def find(self, value: str, after: int = 0) -> Span | None:
         """Return where a value, a run of whole units, stands first in the sentence; None if nowhere.

@@ -28,6 +28,20 @@ def test_piped_sentences_end_with_the_input(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(read_sentences()) == ["甲", "乙"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\u2028"])
+def test_pasted_lines_are_sentences_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: str
+) -> None:
+    script = [
+        end.join(["甲。", "", " 乙。", "help", "丙。"]) + "\n",
+        end.join(["丁。", "exit", "戊。"]) + "\n",
+    ]
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(console, "_terminal_reader", lambda: scripted(list(script)))
+    assert list(read_sentences()) == ["甲。", " 乙。", "丙。", "丁。"]
+    assert "粘贴多行时一行一句" in capsys.readouterr().err
+
+
 def scripted(answers: list[str | BaseException]) -> object:
     def read() -> str:
         answer = answers.pop(0)

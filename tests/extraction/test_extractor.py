@@ -9,10 +9,12 @@ import torch
 
 from extraction.decoding.grammar import Constraint
 from extraction.evaluation.evaluate import evaluate, score
-from extraction.extractor import Extraction, TripletExtractor
+from extraction.extractor import TripletExtractor
 from extraction.parsing import AnswerStatus
+from extraction.result import Extraction
 from task.prompt import build_prompt
-from task.triplets import Triplet, format_target
+from task.schema import Schema
+from task.triplets import Combination, Triplet, format_target
 from tests.helpers.extraction_samples import (
     ANSWERS,
     BROKEN,
@@ -294,6 +296,33 @@ def test_answers_streamed_elsewhere_are_scored_the_same(extractor: TripletExtrac
     del answers[1]  # a stream that was broken off has no score
     with pytest.raises(KeyError):
         score(contexts, targets, answers, extractor.tokenizer)
+
+
+def test_expected_triplets_that_the_schema_rules_out_are_counted(loaded: tuple[Any, Any]) -> None:
+    schema = Schema(frozenset({Combination("导演", "影视作品", "人物")}))
+    extractor = TripletExtractor(
+        *loaded, max_source_seq_len=64, max_new_tokens=48, constraint=Constraint(schema)
+    )
+    other_types = FILM_TRIPLETS[0]._replace(subject_type="图书作品")
+    targets = [format_target([*FILM_TRIPLETS, other_types]), format_target(NOVEL_TRIPLETS), "没有。"]
+    evaluation = evaluate(extractor, [build_prompt(text) for text in (FILM, NOVEL, NONSENSE)], targets)
+    outside = evaluation.to_dict()["outside_schema"]
+    assert outside["triplets"] == 4
+    assert outside["combinations"][0] == {
+        "predicate": "主演",
+        "subject_type": "影视作品",
+        "object_type": "人物",
+        "triplets": 2,
+    }
+    assert outside["unknown_predicates"] == ["主演", "作者"]
+    assert (
+        "标准答案里有 4 个三元组的关系不在允许的范围（schema.json）内，约束下抽不出来："
+        "主演（2 个，谓语本身就没有）、" in evaluation.describe(3)
+    )
+    assert "导演（1 个）" in evaluation.describe(3)
+    whole = evaluate(extractor, [build_prompt(FILM)], [format_target(FILM_TRIPLETS[:1])])
+    assert whole.to_dict()["outside_schema"]["triplets"] == 0
+    assert "允许的范围" not in whole.describe(3)
 
 
 def test_free_answers_are_compared_as_the_tokenizer_sees_them(

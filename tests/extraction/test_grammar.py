@@ -129,7 +129,7 @@ def test_units_of_hostile_text(tokenizer: Any) -> None:
     dropped = SourceText("▁余华\x0b著\x01", tokenizer)  # by the tokenizer: parts of no value
     assert dropped.text == "余华著"
     assert [dropped.find(value) for value in ("余华", "华著", "著")] == [Span(1, 3), Span(2, 5), Span(4, 5)]
-    for sentence in ("", " ", "\u200b", "\u3000 \u3000", "\n´", "\t¨", "\n \t"):
+    for sentence in ("", " ", "\u200b", "\u3000 \u3000", "\n´", "\t¨", "\n \t", "，。", "《》……", "☃"):
         assert not SourceText(sentence, tokenizer).has_values
 
 
@@ -141,15 +141,49 @@ def test_units_of_hostile_text(tokenizer: Any) -> None:
         ("\n", False),
         ("\t ", False),
         ("\\n", True),
-        ('"', True),
+        ('"', False),
+        ("\n，", False),
+        ("\\", False),
+        ("《》", False),
+        ("，乙", True),
         ("乙", True),
+        ("9", True),
+        ("½", True),
     ],
 )
-def test_no_value_is_blank(tokenizer: Any, free_values: bool, value: str, accepted: bool) -> None:
+def test_every_value_holds_a_letter_a_digit_or_an_ideograph(
+    tokenizer: Any, free_values: bool, value: str, accepted: bool
+) -> None:
     grammar = grammar_of(tokenizer, free_values=free_values)
+    sentence = '甲\n乙，\n，乙\t "\\n《》9 ½'
+    assert value in sentence
     for fields in ((value, "甲"), ("甲", value)):
         answer = format_target([Triplet("导演", "人物", "影视作品", *fields)])
-        assert accepts(grammar, '甲\n乙\t "\\n', answer) is accepted
+        assert accepts(grammar, sentence, answer) is accepted
+    names = format_target([Triplet(value, "人物", value, "甲", "乙")])
+    assert accepts(grammar_of(tokenizer, None, free_values), sentence, names) is accepted
+
+
+def test_characters_that_the_model_cannot_write_are_values_if_they_are_ideographs(tokenizer: Any) -> None:
+    plain = SourceText("𠮷，甲", tokenizer)
+    assert plain.has_values
+    unwritten = SourceText("𠮷，", NoBytes(tokenizer))
+    assert unwritten.text == "\ufffd,"
+    assert unwritten.solid == {"\ufffd"}
+    assert not SourceText("☃，", NoBytes(tokenizer)).has_values
+
+
+class NoBytes:
+    """A tokenizer that can't write what is beyond the basic plane, nor symbols."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def can_write(self, text: str) -> bool:
+        return all(character < "\U00010000" and character != "☃" for character in text)
+
+    def normalised_units(self, text: str) -> Any:
+        return self._tokenizer.normalised_units(text)
 
 
 def test_tokens_as_bytes(tokenizer: Any) -> None:

@@ -19,7 +19,7 @@ from extraction.decoding.source_text import normalise
 from extraction.decoding.vocabulary import vocabulary_of
 from extraction.extractor import Extraction, TripletExtractor
 from task.schema import Combination, Schema
-from task.triplets import Triplet, combination_of
+from task.triplets import Triplet, combination_of, is_value
 
 SCHEMA = Schema(
     frozenset(
@@ -127,7 +127,7 @@ def check_answer(extractor: TripletExtractor, sentence: str, answer: Answer) -> 
     for triplet in triplets:
         assert constraint.schema is None or combination_of(triplet) in names, triplet
         for value in (triplet.object, triplet.subject):
-            assert value.strip(" ")
+            assert is_value(value) or "\ufffd" in value
             assert constraint.free_values or value in source, (sentence, triplet)
 
 
@@ -141,7 +141,7 @@ def check(sentence: str, extraction: Extraction) -> None:
             assert span is not None
             assert value == sentence[span.start : span.end]
             assert value in sentence
-            assert value
+            assert is_value(value)
     json.loads(json.dumps(extraction.to_list(with_spans=True)))
 
 
@@ -180,6 +180,18 @@ def test_hostile_sentences(random_model: tuple[Any, Any], written: list[tuple[st
     assert extractions[0].triplets == []
 
 
+def test_no_value_is_of_blanks_or_punctuation(random_model: tuple[Any, Any]) -> None:
+    rng = random.Random(1)
+    marks = '，。！？《》“”、；：（）…—·  \u3000\t\n"\\%☃'
+    mixed = ["".join(rng.choice(marks * 3 + "甲乙9a") for _ in range(20)) for _ in range(12)]
+    bare = ["".join(rng.choice(marks) for _ in range(rng.randrange(1, 20))) for _ in range(12)]
+    for free_values in (False, True):
+        extractor = make_extractor(random_model, constraint=Constraint(SCHEMA, free_values))
+        for sentence, extraction in zip(bare + mixed, extractor.extract(bare + mixed), strict=True):
+            assert all(is_value(t.object) and is_value(t.subject) for t in extraction.triplets), sentence
+            assert free_values or sentence in mixed or extraction.triplets == []
+
+
 def test_one_possible_triplet(random_model: tuple[Any, Any], written: list[tuple[str, Answer]]) -> None:
     """Once all that can be said is said, the answer ends."""
     schema = Schema(frozenset({Combination("导演", "影视作品", "人物")}))
@@ -204,7 +216,7 @@ def test_without_parts_of_the_constraint(
         for triplet in extraction.triplets:
             assert constraint.schema is None or triplet in constraint.schema
             assert constraint.free_values or (triplet.subject in sentence and triplet.object in sentence)
-            assert all(value.strip() for value in triplet)
+            assert all(map(is_value, triplet[3:])) and all(value.strip() for value in triplet)
 
 
 def test_long_sentence_is_split_and_merged(random_model: tuple[Any, Any]) -> None:

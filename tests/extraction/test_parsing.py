@@ -38,6 +38,8 @@ def triplets_and_status(raw: str) -> tuple[list[Triplet], str]:
         (f"[{D}, {A}, {D}]", [DIRECTOR, ACTOR]),
         (format_target([QUOTED]), [QUOTED]),
         (f"[{D}]".replace("张玲", "张\\u73b2"), [DIRECTOR]),
+        (f"[{D}, {A}]".replace("林在培", "，。"), [DIRECTOR]),  # punctuation is no value
+        (f"[{A}]".replace("娘家的故事", "《》 "), []),
     ],
 )
 def test_valid_answers(raw: str, triplets: list[Triplet]) -> None:
