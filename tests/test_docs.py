@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from glm_config import ProjectConfig
+from tools import architecture
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGLISH_DOCS = ROOT / "docs" / "en"
@@ -181,3 +182,12 @@ def test_the_index_of_decisions_is_whole(folder: Path) -> None:
     listed = re.findall(r"\]\(([\w-]+\.md)\)", text_of(folder / "decisions" / "README.md"))
     pages = {page.name for page in (folder / "decisions").glob("*.md")}
     assert sorted(listed) == sorted(pages - {"README.md"})
+
+
+@pytest.mark.parametrize("folder", [ROOT / "docs", ENGLISH_DOCS], ids=["chinese", "english"])
+def test_the_picture_is_drawn_from_the_imports(folder: Path) -> None:
+    blocks = FENCE.findall(text_of(folder / "architecture.md"))
+    drawn = [body.strip() for language, body in blocks if language == "mermaid"]
+    assert drawn == [architecture.draw(architecture.read_files()).strip()], (
+        "python -m tools.architecture --picture"
+    )
