@@ -9,7 +9,7 @@ import pytest
 
 from glm_config import ProjectConfig
 from training import options
-from training.options import BUNDLED_DEV, BUNDLED_TRAIN, PROJECT
+from training.options import BUNDLED_DEV, BUNDLED_TRAIN
 from training.run_directory import STATE_FILE, checkpoint_path, write_marker
 from utils.common_utils import UserError
 from utils.directories import write_directory
@@ -42,11 +42,13 @@ def test_own_data_is_never_evaluated_on_the_bundled_dev_set(
     assert config.dev_path == expected
 
 
-def test_bundled_data_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_data_is_found_from_any_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     config = ProjectConfig()
     options.settle_data_paths(config, set())
-    assert (config.train_path, config.dev_path) == (str(PROJECT / BUNDLED_TRAIN), str(PROJECT / BUNDLED_DEV))
+    assert (config.train_path, config.dev_path) == (str(root / BUNDLED_TRAIN), str(root / BUNDLED_DEV))
 
 
 def make_checkpoint(home: Path, step: int, **knobs: object) -> Path:
