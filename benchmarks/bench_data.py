@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 DATA = ROOT / "data" / "mixed_train_dataset.jsonl"
 EMBEDDED = ROOT / "models" / "chatglm-tiny"
-LIMITS = {"max_source_seq_len": 256, "max_target_seq_len": 128}
 
 
 def main() -> int:
@@ -51,21 +50,22 @@ def main() -> int:
         raise UserError("--model full 要用 --tokenizer 指定 ChatGLM-6B 的分词器目录；其余的用内置分词器。")
     tokenizer_dir = args.tokenizer or EMBEDDED
     if args.load:
-        print(json.dumps(load(*args.load, tokenizer_dir)))
+        file, cache = args.load
+        print(json.dumps(load(file, cache, tokenizer_dir)))
         return 0
 
     results = {}
     for name, lines in (("all", args.lines), ("quarter", args.lines // 4)):
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "data.jsonl"
-            write_lines(file, lines)
+            data = Path(folder) / "data.jsonl"
+            write_lines(data, lines)
             command = [
                 sys.executable,
                 "-m",
                 "benchmarks.bench_data",
                 *sys.argv[1:],
                 "--load",
-                str(file),
+                str(data),
                 f"{folder}/cache",
             ]
             for start in ("first", "second"):
@@ -97,7 +97,7 @@ def load(file: Path, cache_dir: Path, tokenizer_dir: Path) -> dict[str, Any]:
     watch = threading.Thread(target=watch_memory, args=(done, peaks))
     watch.start()
     start = time.perf_counter()
-    loaded = load_data(file, tokenizer, **LIMITS, cache_dir=cache_dir)
+    loaded = load_data(file, tokenizer, max_source_seq_len=256, max_target_seq_len=128, cache_dir=cache_dir)
     seconds = time.perf_counter() - start
     done.set()
     watch.join()

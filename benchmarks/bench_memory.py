@@ -160,7 +160,7 @@ def longest_samples(config: ProjectConfig) -> list[Features]:
         max_source_seq_len=config.max_source_seq_len,
         max_target_seq_len=config.max_target_seq_len,
     )
-    return sorted(data.dataset, key=lambda sample: -len(sample.input_ids))[:8]
+    return sorted(data.features, key=lambda sample: -len(sample.input_ids))[:8]
 
 
 if __name__ == "__main__":

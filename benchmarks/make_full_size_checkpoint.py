@@ -126,7 +126,7 @@ def write_checkpoint(directory: Path, config: dict, tokenizer: ChatGLMTokenizer,
     shapes = published_shapes(ChatGLMConfig.from_dict(config))
     noise = torch.randn(NOISE_LENGTH, generator=torch.Generator().manual_seed(seed)).mul_(STD).half()
     shards = cut_shards(shapes)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         path = directory / f"pytorch_model-{number:05d}-of-{len(shards):05d}.bin"
         torch.save({name: make_tensor(name, shapes[name], noise) for name in names}, path)

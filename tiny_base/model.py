@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,8 @@ def new_model(tokenizer: ChatGLMTokenizer) -> ChatGLMForConditionalGeneration:
     head = HIDDEN_SIZE // NUM_HEADS
     with torch.no_grad():
         nn.init.normal_(model.transformer.word_embeddings.weight, std=0.02)
-        for layer in model.transformer.layers:
+        layers: list[Any] = list(model.transformer.layers)
+        for layer in layers:
             for linear, scale in (
                 (layer.attention.query_key_value, 1.0),
                 (layer.attention.dense, gain),
@@ -49,7 +51,7 @@ def new_model(tokenizer: ChatGLMTokenizer) -> ChatGLMForConditionalGeneration:
                 nn.init.zeros_(linear.bias)
             # per head: query, key, value
             layer.attention.query_key_value.weight.view(NUM_HEADS, 3, head, HIDDEN_SIZE)[:, 2].mul_(gain)
-        first, second = (model.transformer.layers[index].attention for index in (0, 1))
+        first, second = (layer.attention for layer in layers[:2])
         # the token before in the context, twice; the one after; the one before within the answer
         for index, (channel, offset) in enumerate(((0, -1), (0, -1), (0, 1), (1, -1))):
             look_at_neighbour(first, index, channel, offset)
@@ -117,9 +119,7 @@ def save_base(model: ChatGLMForConditionalGeneration, output: Path, tokenizer_di
             (output / name).write_bytes((tokenizer_dir / name).read_bytes())
 
 
-def look_at_neighbour(
-    attention: nn.Module, index: int, channel: int, offset: int, strength: float = 6.0
-) -> None:
+def look_at_neighbour(attention: Any, index: int, channel: int, offset: int, strength: float = 6.0) -> None:
     """Let a head begin by attending to the token at a fixed distance.
 
     Copying needs heads that look at the neighbouring token, and they are slow to learn: only the fastest of
@@ -146,7 +146,7 @@ def look_at_neighbour(
     bias[index, 1, start + quarter : start + quarter + 6] = strength * torch.sin(-offset * theta)
 
 
-def copy_what_followed(before: nn.Module, writer: int, attention: nn.Module, index: int) -> None:
+def copy_what_followed(before: Any, writer: int, attention: Any, index: int) -> None:
     """Let a head begin as an induction head: find where the current token stood before, copy what followed.
 
     `writer`, a head of the layer before that looks one token back, writes a projection of that token into the

@@ -3,8 +3,9 @@
     torchrun --nproc_per_node 2 -m tiny_base.pretrain --minutes 75 --work_dir runs/tiny
     python -m tiny_base.pretrain --work_dir runs/tiny --export models/chatglm-tiny
 
-Read from top to bottom: data, model, optimisers, loop, checkpoints, export. An interrupted run goes on at its
-last checkpoint; text is drawn from the seed and the number of the chunk, so only that number is kept.
+Read from top to bottom: optimisers, loop, checkpoints, export; the data is drawn in `batches`. An interrupted
+run goes on at its last checkpoint; text is drawn from the seed and the number of the chunk, so only that
+number is kept.
 One process for each CPU core is half as fast again as one process with as many threads; without torchrun
 there is one process.
 """
@@ -14,9 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,96 +23,19 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bases.chatglm import ChatGLMConfig, ChatGLMTokenizer
-from data_handle.data_preprocess import IGNORE_INDEX, Features
-from data_handle.packing import assign_rows, pack
+from bases.chatglm import ChatGLMTokenizer
+from data_handle.data_preprocess import IGNORE_INDEX
+from tiny_base.batches import Ranks, stream
 from tiny_base.corpus.__main__ import DEV_FILE
 from tiny_base.corpus.heldout import HeldOut
-from tiny_base.corpus.tasks import SHORT_BLANK, Sample, TaskWriter
 from tiny_base.model import NUM_LAYERS, grow, new_model, save_base
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main, set_seed
 from utils.device import compute_dtype
+from utils.progress import Progress, show_duration
 
+COUNTS = ("step", "tokens", "targets", "chunk", "seconds", "begun", "begun_step", "budget")  # see `RunLog`
 MODEL_DIR = Path(__file__).resolve().parents[1] / "models" / "chatglm-tiny"
-COPYING_CHUNKS = 30  # chunks over which the share of copying falls from 30 % to its usual 4 %
-ROW_LENGTHS = (256, 512)  # tokens of a packed row; what fits into neither is left out
-CHUNK = 2048  # samples drawn and packed together
-
-
-# ---- data ----
-
-
-def encode_sample(tokenizer: ChatGLMTokenizer, sample: Sample) -> Features:
-    """Encode a sample as the product encodes its training lines: context, blank, <sop>, answer, <eop>."""
-    blank = tokenizer.mask_token_id if sample.blank == SHORT_BLANK else tokenizer.gmask_token_id
-    context = [*tokenizer.encode_plain(sample.before), blank]
-    if sample.after:
-        context += tokenizer.encode_plain(sample.after)
-    context.append(tokenizer.bos_token_id)
-    answer = [*tokenizer.encode_plain(sample.target), tokenizer.eos_token_id]
-    return Features(context + answer, [IGNORE_INDEX] * len(context) + answer)
-
-
-def chunk_batches(
-    tokenizer: ChatGLMTokenizer,
-    config: ChatGLMConfig,
-    held_out: HeldOut,
-    seed: int,
-    chunk: int,
-    batch_tokens: int,
-) -> list[dict[str, torch.Tensor]]:
-    """Draw one chunk of samples, pack them into rows and cut it into batches, in a seeded order.
-
-    There are two lengths of row, and all batches of a length have the same shape, so that a compiled model
-    has two shapes to compile for. Short samples fill up the long rows first. The few rows that fill no batch
-    are left out.
-    """
-    copying = max(0.04, 0.3 * (1 - chunk / COPYING_CHUNKS))
-    writer = TaskWriter(f"{seed}/{chunk}", held_out, copying)
-    samples = [encode_sample(tokenizer, writer.sample()) for _ in range(CHUNK)]
-    short, long = ROW_LENGTHS
-    samples = [sample for sample in samples if len(sample.input_ids) <= long]
-    long_rows = [  # longest first: the row of a long sample begins with it
-        row
-        for row in assign_rows([len(sample.input_ids) for sample in samples], long)
-        if len(samples[row[0]].input_ids) > short
-    ]
-    placed = {index for row in long_rows for index in row}
-    rest = [index for index in range(len(samples)) if index not in placed]
-    short_rows = [
-        [rest[place] for place in row]
-        for row in assign_rows([len(samples[index].input_ids) for index in rest], short)
-    ]
-    batches = []
-    for row_length, assigned in ((long, long_rows), (short, short_rows)):
-        rows = [[samples[index] for index in row] for row in assigned]
-        writer.rng.shuffle(rows)
-        count = max(1, batch_tokens // row_length)
-        batches += [
-            pack(rows[start : start + count], row_length, config)
-            for start in range(0, len(rows) - count + 1, count)
-        ]
-    writer.rng.shuffle(batches)
-    return batches
-
-
-def stream(
-    tokenizer: ChatGLMTokenizer,
-    config: ChatGLMConfig,
-    held_out: HeldOut,
-    args: argparse.Namespace,
-    first_chunk: int,
-    ranks: Ranks,
-) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Yield (chunk, batch) without end; each process draws chunks of its own."""
-    chunk = first_chunk + ranks.rank
-    while True:
-        for batch in chunk_batches(
-            tokenizer, config, held_out, args.seed, chunk, args.batch_tokens // ranks.size
-        ):
-            yield chunk, batch
-        chunk += ranks.size
 
 
 # ---- optimisers ----
@@ -123,17 +45,15 @@ def make_optimizers(model: nn.Module, optimizer: str, learning_rate: float) -> l
     """Return AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
-    adam = {"betas": (0.9, 0.98), "weight_decay": 0.01, "fused": True}
+
+    def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
+
     if optimizer == "adamw":
-        optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(matrices + others, lr=learning_rate, **adam)
-        ]
-    else:
-        optimizers = [
-            torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.01),
-            torch.optim.AdamW(others, lr=learning_rate, **adam),
-        ]
-    return optimizers
+        return [adam(matrices + others)]
+    return [torch.optim.Muon(matrices, lr=10 * learning_rate, weight_decay=0.01), adam(others)]
 
 
 def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float:
@@ -147,58 +67,22 @@ def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float
     return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-# ---- several processes ----
-
-
-class Ranks:
-    """The processes of a run started by torchrun, or this one alone."""
-
-    def __init__(self) -> None:
-        self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        if self.size > 1:
-            dist.init_process_group("gloo")
-
-    def average(self, parameters: list[nn.Parameter], figures: list[float]) -> list[float]:
-        """Replace the gradients by their means over all processes.
-
-        Args:
-            parameters: of the model.
-            figures: further numbers of this process.
-
-        Returns:
-            The means of the figures over all processes.
-        """
-        if self.size == 1:
-            return figures
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat(
-            [
-                *(gradient.flatten() for gradient in gradients),
-                torch.tensor(figures, device=gradients[0].device),
-            ]
-        )
-        dist.all_reduce(flat)
-        flat /= self.size
-        parts = flat[: -len(figures)].split([gradient.numel() for gradient in gradients])
-        for gradient, mean in zip(gradients, parts, strict=True):
-            gradient.copy_(mean.view_as(gradient))
-        return flat[-len(figures) :].tolist()
-
-
 # ---- the loop ----
 
 
-class Progress:
-    """Counts of a run so far, and the means since the last line of the log."""
+class RunLog:
+    """Counts of a run so far, the means since the last line of its curve, and what of them is shown."""
 
-    def __init__(self, work_dir: Path, state: dict[str, float]):
+    def __init__(self, work_dir: Path, state: dict[str, float], is_main: bool):
         """Args:
         work_dir: where curve.jsonl is written.
         state: steps, tokens, target tokens, next chunk, seconds, the seconds and the step at which the
             schedule began, and the seconds it shall last; kept in checkpoints.
+        is_main: this is the process that shows and writes.
         """
         self.curve = work_dir / "curve.jsonl"
         self.state = state
+        self.progress = Progress(unit="步", done=int(state["step"]), enabled=is_main)
         self.last = time.monotonic()
         self._reset()
 
@@ -223,6 +107,9 @@ class Progress:
         self.state["seconds"] += seconds
         self.seconds, self.tokens = self.seconds + seconds, self.tokens + round(num_tokens)
         self.losses.append(loss)
+        left = show_duration(self.state["budget"] - (self.state["seconds"] - self.state["begun"]))
+        speed = num_tokens / max(seconds, 1e-9)
+        self.progress.advance(status=f"loss {loss:.4f} | {speed:.0f} token/s | 剩余 {left}")
 
     def write(self, factor: float) -> None:
         """Write a line of the log and of the curve."""
@@ -235,7 +122,9 @@ class Progress:
         }
         with self.curve.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        log(f"{self.state['step']} 步  {self.state['tokens']} token  loss {loss:.4f}  {speed:.0f} token/s")
+        self.progress.step_line(
+            f"{self.state['step']} 步  {self.state['tokens']} token  loss {loss:.4f}  {speed:.0f} token/s"
+        )
         self._reset()
 
 
@@ -263,18 +152,10 @@ def train(args: argparse.Namespace) -> None:
     model = new_model(tokenizer).to(device)
     optimizers = make_optimizers(model, args.optimizer, args.learning_rate)
     peaks = [[group["lr"] for group in each.param_groups] for each in optimizers]  # a checkpoint has others
-    state: dict[str, float] = {"step": 0, "tokens": 0, "targets": 0, "chunk": 0, "seconds": 0.0}
-    state |= {"begun": 0.0, "begun_step": 0, "budget": 0.0}
+    state: dict[str, float] = dict.fromkeys(COUNTS, 0)
     checkpoint = args.work_dir / "checkpoint.pt"
     if checkpoint.is_file():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        if f"transformer.layers.{NUM_LAYERS - 1}.input_layernorm.weight" in saved["model"]:
-            model.load_state_dict(saved["model"])
-            for each, value in zip(optimizers, saved["optimizers"], strict=True):
-                each.load_state_dict(value)
-        else:  # of a model with fewer layers: the optimisers begin anew
-            model.load_state_dict(grow(saved["model"], NUM_LAYERS))
-        state |= saved["state"]
+        state |= restore(checkpoint, model, optimizers, device)
         if args.again and state["seconds"] - state["begun"] >= state["budget"]:
             state |= {"begun": state["seconds"], "begun_step": state["step"]}
         log(f"从第 {state['step']} 步继续")
@@ -285,12 +166,15 @@ def train(args: argparse.Namespace) -> None:
         for layer in model.transformer.layers:
             layer.compile(dynamic=False)
     state["budget"] = args.minutes * 60
-    progress = Progress(args.work_dir, state)
+    run_log = RunLog(args.work_dir, state, is_main=ranks.rank == 0)
     if ranks.rank == 0:
-        truncate_curve(progress.curve, int(state["step"]))
+        truncate_curve(run_log.curve, int(state["step"]))
     saved_at = time.monotonic()
     parameters = list(model.parameters())
-    for chunk, batch in stream(tokenizer, model.config, held_out, args, int(state["chunk"]), ranks):
+    batches = stream(
+        tokenizer, model.config, held_out, args.seed, args.batch_tokens, int(state["chunk"]), ranks
+    )
+    for chunk, batch in batches:
         progress_of_time = (state["seconds"] - state["begun"]) / state["budget"]
         step = int(state["step"] - state["begun_step"])
         factor = learning_rate_factor(step, progress_of_time, args.warmup_steps)
@@ -301,28 +185,47 @@ def train(args: argparse.Namespace) -> None:
         with torch.autocast(device.type, half, enabled=half.itemsize == 2), sdpa_kernel(SDPBackend.MATH):
             loss = model(**batch, use_cache=False).loss
         loss.backward()
-        tokens = int((batch["input_ids"] != model.config.pad_token_id).sum())
-        targets = int((batch["labels"] != -100).sum())
-        figures = [loss.item(), progress.elapsed(), tokens, targets, chunk]
+        own_tokens = int((batch["input_ids"] != model.config.pad_token_id).sum())
+        own_targets = int((batch["labels"] != IGNORE_INDEX).sum())
+        figures = [loss.item(), run_log.elapsed(), own_tokens, own_targets, chunk]
         mean_loss, seconds, tokens, targets, mean_chunk = ranks.average(parameters, figures)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for each in optimizers:
             each.step()
             each.zero_grad()
         next_chunk = math.ceil(mean_chunk) + ranks.size
-        progress.step(next_chunk, tokens * ranks.size, targets * ranks.size, mean_loss, seconds)
+        run_log.step(next_chunk, tokens * ranks.size, targets * ranks.size, mean_loss, seconds)
         done = state["seconds"] - state["begun"] >= state["budget"]
         if ranks.rank == 0 and state["step"] % args.log_steps == 0:
-            progress.write(factor)
+            run_log.write(factor)
         if ranks.rank == 0 and (done or time.monotonic() - saved_at > args.save_minutes * 60):
             save_checkpoint(checkpoint, model, optimizers, state)
             saved_at = time.monotonic()
         if done:
             break
+    run_log.progress.close()
     if ranks.rank == 0:
         log("时间用完，训练结束")
     if ranks.size > 1:
         dist.destroy_process_group()
+
+
+def restore(
+    path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], device: torch.device
+) -> dict[str, float]:
+    """Put model and optimisers where a checkpoint left them; return the counts of its run.
+
+    From a checkpoint of a model with fewer layers the model is grown, and the optimisers begin anew.
+    """
+    saved = torch.load(path, map_location=device, weights_only=True)
+    if f"transformer.layers.{NUM_LAYERS - 1}.input_layernorm.weight" in saved["model"]:
+        model.load_state_dict(saved["model"])
+        for each, value in zip(optimizers, saved["optimizers"], strict=True):
+            each.load_state_dict(value)
+    else:
+        model.load_state_dict(grow(saved["model"], NUM_LAYERS))
+    state: dict[str, float] = saved["state"]
+    return state
 
 
 def save_checkpoint(

@@ -127,8 +127,10 @@ def _walk(node: ast.AST, function: str | None) -> Iterator[tuple[ast.AST, str | 
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             continue
         yield child, function
-        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-        yield from _walk(child, child.name if is_function and function is None else function)
+        inside = function
+        if function is None and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = child.name
+        yield from _walk(child, inside)
 
 
 def floor_of(room: str) -> int | None:
@@ -265,6 +267,9 @@ def _reach(room: str, uses: dict[str, set[str]]) -> set[str]:
     return found
 
 
+_TOTALS: tuple[Any, ...] = (sum, sum, max, max, sum)
+
+
 def figures(files: list[File]) -> str:
     """Return a table of the rooms: files, lines, the longest file and function."""
     rows: list[list[Any]] = []
@@ -276,7 +281,7 @@ def figures(files: list[File]) -> str:
             lengths = [file.lines for file in own]
             rows.append([room, len(own), sum(lengths), max(lengths), max(functions, default=0), deferred])
     columns = list(zip(*(row[1:] for row in rows if row[0] not in OUTSIDE), strict=True))
-    totals = [how(column) for how, column in zip((sum, sum, max, max, sum), columns, strict=True)]
+    totals = [how(column) for how, column in zip(_TOTALS, columns, strict=True)]
     rows.append(["房屋合计", *totals])
     headings = ["房间", "文件", "行", "最长文件", "最长函数", "函数里的导入"]
     return format_table(headings, rows)

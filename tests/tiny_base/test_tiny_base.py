@@ -16,6 +16,7 @@ from bases.chatglm.modeling import apply_rotary, rotary_embedding
 from task.prompt import build_prompt
 from task.triplets import Triplet, format_target
 from tiny_base import evaluate, learning_curve, pretrain
+from tiny_base.batches import chunk_batches, encode_sample
 from tiny_base.corpus.tasks import SHORT_BLANK, Sample
 from utils.common_utils import UserError
 
@@ -125,14 +126,14 @@ def test_almost_no_character_of_common_text_needs_bytes(tokenizer):
 
 
 def test_samples_are_encoded_like_training_lines_of_the_product(tokenizer):
-    sample = pretrain.encode_sample(tokenizer, Sample("问：", "答"))
+    sample = encode_sample(tokenizer, Sample("问：", "答"))
     context, answer = tokenizer.encode_plain("问："), [*tokenizer.encode_plain("答"), tokenizer.eos_token_id]
     assert sample.input_ids == [*context, tokenizer.gmask_token_id, tokenizer.bos_token_id, *answer]
     assert sample.labels == [-100] * (len(context) + 2) + answer
 
 
 def test_a_short_blank_stands_where_its_text_was(tokenizer):
-    sample = pretrain.encode_sample(tokenizer, Sample("上", "中", "下", SHORT_BLANK))
+    sample = encode_sample(tokenizer, Sample("上", "中", "下", SHORT_BLANK))
     pieces = tokenizer.convert_ids_to_tokens(sample.input_ids)
     assert pieces == ["▁", "上", "[MASK]", "▁", "下", "<sop>", "▁", "中", "<eop>"]
     assert [index != -100 for index in sample.labels] == [False] * 6 + [True] * 3
@@ -140,7 +141,7 @@ def test_a_short_blank_stands_where_its_text_was(tokenizer):
 
 def batches(tokenizer, tokens):
     config = pretrain.new_model(tokenizer).config
-    return pretrain.chunk_batches(tokenizer, config, pretrain.HeldOut(), 3, 0, tokens)
+    return chunk_batches(tokenizer, config, pretrain.HeldOut(), 3, 0, tokens)
 
 
 def test_chunks_are_reproducible_of_few_shapes_and_with_little_padding(tokenizer):
@@ -183,7 +184,7 @@ def test_a_new_model_has_heads_for_neighbours_and_for_what_followed(tokenizer):
     torch.manual_seed(0)
     model = pretrain.new_model(tokenizer)
     text = "甲乙丙丁戊己庚辛壬癸东西南北中"
-    sample = pretrain.encode_sample(tokenizer, Sample(text, text))
+    sample = encode_sample(tokenizer, Sample(text, text))
     ids, labels = sample.input_ids, sample.labels
     input_ids = torch.tensor([ids])
     context = labels.count(-100)

@@ -1,0 +1,1 @@
+"""Figures of speed and memory, each by a command: `python -m benchmarks.<name>`."""
