@@ -175,9 +175,8 @@ def train(args: argparse.Namespace) -> None:
         tokenizer, model.config, held_out, args.seed, args.batch_tokens, int(state["chunk"]), ranks
     )
     for chunk, batch in batches:
-        progress_of_time = (state["seconds"] - state["begun"]) / state["budget"]
-        step = int(state["step"] - state["begun_step"])
-        factor = learning_rate_factor(step, progress_of_time, args.warmup_steps)
+        time_used = (state["seconds"] - state["begun"]) / state["budget"]
+        factor = learning_rate_factor(int(state["step"] - state["begun_step"]), time_used, args.warmup_steps)
         for each, rates in zip(optimizers, peaks, strict=True):
             for group, peak in zip(each.param_groups, rates, strict=True):
                 group["lr"] = peak * factor
