@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_handle.foreign import name_foreign_record
 from utils.common_utils import UserError
 from utils.jsonl import (
     BOM,
@@ -19,6 +20,8 @@ from utils.jsonl import (
     iter_lines_in,
     iter_objects_in,
     open_data,
+    parse_array,
+    read_all,
     text_problem,
 )
 from utils.text_lines import LineSource, TextLines
@@ -37,7 +40,6 @@ _FOREIGN_SUFFIXES = {
 TEXT_FIELD = "text"
 # Other names that the field with the sentence has in common data.
 _LIKELY_FIELDS = ("text", "sentence", "content", "句子", "文本", "正文", "内容", "原文")
-MAX_ARRAY_BYTES = 1 << 29  # a JSON array can be read as a whole only
 csv.field_size_limit(MAX_LINE_BYTES)
 
 
@@ -103,8 +105,8 @@ def _records_in(file: TextLines, path: Path, text_field: str | None) -> Iterator
     named_json = path.suffix.lower() in JSON_SUFFIXES
     rest: LineSource = _Joined(first, file)
     if _may_be_array(first, named_json or text_field is not None):
-        content = _read_all(rest, path)
-        items = _parse_array(content)
+        content = read_all(rest, path)
+        items = parse_array(content)
         if items is not None:
             yield from _array_records(items, path, text_field or TEXT_FIELD)
             return
@@ -206,6 +208,10 @@ def _check_field(fields: dict[str, Any], path: Path, name: str) -> None:
         raise UserError(
             f"{path} 里没有字段 {name}，句子像是在 {likely[0]} 里：请加上 --text_field {likely[0]}。"
         )
+    if kind := name_foreign_record(fields):
+        raise UserError(
+            f"{path} 里没有字段 {name}，像是{kind}：句子在别的字段里的话，请用 --text_field 指定。"
+        )
 
 
 def _may_be_array(line: bytes, named_json: bool) -> bool:
@@ -214,27 +220,6 @@ def _may_be_array(line: bytes, named_json: bool) -> bool:
     if not start.startswith(b"["):
         return False
     return named_json or start[1:].lstrip()[:1] in (b"", b"{", b'"')
-
-
-def _read_all(file: LineSource, path: Path) -> bytes:
-    content = bytearray()
-    while chunk := file.readline(1 << 20):
-        content += chunk
-        if len(content) > MAX_ARRAY_BYTES:
-            raise UserError(
-                f"{path} 是 JSON 数组，超过了 {MAX_ARRAY_BYTES >> 20} MB：请转成 JSONL（每行一个对象），"
-                "它可以一行一行地读。"
-            )
-    return bytes(content)
-
-
-def _parse_array(content: bytes) -> list[Any] | None:
-    """Return the items of a JSON array; None if it is none."""
-    try:
-        items = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    return items if isinstance(items, list) else None
 
 
 def _array_records(items: list[Any], path: Path, name: str) -> Iterator[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bases.adapter import CONFIG_FILE, SCHEMA_FILE, load_adapter_meta, read_adapter_json
 from extraction.adapters import resolve_adapter
@@ -44,7 +45,7 @@ def read_settings(options: ExtractorOptions) -> Settings:
         adapter = resolve_adapter(options.adapter)
         meta = load_adapter_meta(adapter)
         config = ProjectConfig.from_dict(read_adapter_json(adapter, CONFIG_FILE))
-        half_right_score = getattr(meta, "half_right_score", None)
+        half_right_score = _level(meta.half_right_score)
         for name in ("max_source_seq_len", "max_target_seq_len"):
             if getattr(config, name) != getattr(meta, name):
                 raise UserError(
@@ -59,6 +60,12 @@ def read_settings(options: ExtractorOptions) -> Settings:
     config.max_target_seq_len = options.max_new_tokens or config.max_target_seq_len
     with_scores = options.with_scores and constraint is not None
     return Settings(config, adapter, constraint, with_scores, options.min_score, half_right_score)
+
+
+def _level(value: Any) -> float | None:
+    """Return a level of score as an adapter's file has it; what is none is not known."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and 0 <= value <= 1 else None
 
 
 def _read_constraint(options: ExtractorOptions, adapter: Path | None) -> Constraint | None:

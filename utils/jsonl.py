@@ -60,8 +60,8 @@ def iter_objects(
         start = file.peek_line(max_line_bytes + 1).removeprefix(BOM).strip()
         lines: LineSource = file
         if start.startswith(b"[") and start[1:].lstrip()[:1] in (b"", b"{"):
-            content = _read_all(file, path)
-            items = _parse_array(content)
+            content = read_all(file, path)
+            items = parse_array(content)
             if items is not None:
                 log(f"{path} 是一个 JSON 数组，逐项读取，下面说的第几行是指第几项。")
                 yield from _array_items(items, path)
@@ -70,7 +70,12 @@ def iter_objects(
         yield from iter_objects_in(lines, path, max_line_bytes)
 
 
-def _read_all(file: LineSource, path: str | Path) -> bytes:
+def read_all(file: LineSource, path: str | Path) -> bytes:
+    """Read all that is left of a file which begins like a JSON array.
+
+    Raises:
+        UserError: it is too large for that.
+    """
     content = bytearray()
     while chunk := file.readline(1 << 20):
         content += chunk
@@ -81,7 +86,8 @@ def _read_all(file: LineSource, path: str | Path) -> bytes:
     return bytes(content)
 
 
-def _parse_array(content: bytes) -> list[Any] | None:
+def parse_array(content: bytes) -> list[Any] | None:
+    """Return the items of a JSON array; None if it is none."""
     try:
         items = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):

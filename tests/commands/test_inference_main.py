@@ -16,7 +16,6 @@ import pytest
 import torch
 
 import inference_triplet
-from bases.adapter import AdapterMeta
 from extraction import files, loading
 from extraction.extractor import TripletExtractor
 from extraction.files import check_output
@@ -197,7 +196,7 @@ def test_a_person_sees_scores_and_doubts(
     screen = Screen()
     monkeypatch.setattr(sys, "stdout", screen)
     nonsense = "hello world, Tom directed Titanic"
-    monkeypatch.setattr(AdapterMeta, "half_right_score", 0.99, raising=False)
+    edit_json(copy / "adapter_meta.json", half_right_score=0.99)
     code, _, err = run("--text", nonsense + FILM, adapter=copy)
     first = json.loads(screen.getvalue())[0]
     assert (code, first["score"] < 0.99) == (0, True)
@@ -209,7 +208,7 @@ def test_a_person_sees_scores_and_doubts(
 def test_without_a_person_nothing_is_marked(
     run: Callable[..., tuple[int, str, str]], copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AdapterMeta, "half_right_score", 1.0, raising=False)
+    edit_json(copy / "adapter_meta.json", half_right_score=1.0)
     code, out, err = run("--text", NOVEL, adapter=copy)
     assert (code, json.loads(out)) == (0, as_json(NOVEL_TRIPLETS))
     assert "存疑" not in out + err

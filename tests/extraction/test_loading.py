@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bases.adapter import AdapterMeta
 from extraction.decoding.grammar import Constraint
 from extraction.loading import ExtractorOptions, load_extractor, read_settings
 from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, TinyRun, tiny_run
@@ -37,12 +36,23 @@ def test_options(tiny_run: TinyRun) -> None:
     assert (bare.adapter, bare.constraint) == (None, Constraint(None, True))
 
 
-def test_the_level_of_doubt_comes_with_the_adapter(
-    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert load_extractor(tiny_run.adapter).half_right_score is None  # of a training without scores
-    monkeypatch.setattr(AdapterMeta, "half_right_score", 0.4, raising=False)
-    assert load_extractor(tiny_run.adapter).half_right_score == 0.4
+def test_the_level_of_doubt_comes_with_the_adapter(tiny_run: TinyRun, tmp_path: Path) -> None:
+    assert read_settings(ExtractorOptions(tiny_run.adapter)).half_right_score is None  # it was never measured
+    adapter = Path(shutil.copytree(tiny_run.adapter, tmp_path / "adapter"))
+    path = adapter / "adapter_meta.json"
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    for level, expected in (
+        (0.4, 0.4),
+        (1, 1),
+        (None, None),
+        ("0.4", None),
+        (float("nan"), None),
+        (True, None),
+    ):
+        path.write_text(json.dumps(meta | {"half_right_score": level}), encoding="utf-8")
+        assert read_settings(ExtractorOptions(adapter)).half_right_score == expected
+    path.write_text(json.dumps(meta | {"half_right_score": 0.4}), encoding="utf-8")
+    assert load_extractor(adapter).half_right_score == 0.4
 
 
 def test_an_adapter_without_relations_says_so(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_sentences_that_begin_like_an_array(tmp_path: Path, content: str) -> Non
 
 
 def test_an_array_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extraction.records.MAX_ARRAY_BYTES", 1 << 20)
+    monkeypatch.setattr("utils.jsonl.MAX_ARRAY_BYTES", 1 << 20)
     path = write(tmp_path / "a.json", "[\n" + '"甲",\n' * 200_000)
     with pytest.raises(UserError, match="是 JSON 数组，超过了 1 MB：请转成 JSONL"):
         list(read_records(path))
@@ -174,6 +174,14 @@ def test_the_field_with_the_sentence_is_pointed_out(tmp_path: Path, name: str, a
         list(read_records(path))
     (record,) = read_records(path, name)
     assert record == Record({**line, "text": "甲。"})
+
+
+def test_data_of_other_tools_is_named(tmp_path: Path) -> None:
+    record = {"instruction": "抽取三元组", "input": "甲的乙。", "output": "[]"}
+    path = write(tmp_path / "a.json", json.dumps([record]))
+    with pytest.raises(UserError, match=r"没有字段 text，像是Alpaca.*--text_field"):
+        list(read_records(path))
+    assert [r.fields["text"] for r in read_records(path, "input")] == ["甲的乙。"]
 
 
 def test_labelled_data_is_named(tmp_path: Path) -> None:
