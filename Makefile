@@ -16,8 +16,6 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 # 线程等待时让出 CPU：机器上还有别的程序在跑时，忙等会慢上好几倍
 export OMP_WAIT_POLICY = PASSIVE
-# 演示除外：等待时先空转一两毫秒再让出，机器空闲时快三分之一
-demo: export GOMP_SPINCOUNT = 20000
 
 SENTENCE := 《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。
 

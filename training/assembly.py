@@ -24,6 +24,7 @@ from training.device_checks import BEFORE_LOADING
 from training.evaluation import score_of
 from training.files import RunFiles
 from training.gradients import Gradients
+from training.lanes import Lanes, lane_count
 from training.log import RunLog
 from training.memory_plan import (
     LORA_BYTES,
@@ -224,6 +225,8 @@ def _prepare(
     if config.max_steps > 0:
         total_steps = min(total_steps, config.max_steps)
     is_main = accelerator.is_main_process
+    hidden_size = accelerator.unwrap_model(model).config.hidden_size
+    lanes = lane_count(accelerator, model, hidden_size, checkpointing=plan.checkpoint_every > 0)
     return Run(
         config=config,
         accelerator=accelerator,
@@ -234,7 +237,9 @@ def _prepare(
         dev=data.dev,
         schema=data.schema,
         batches=batches,
-        gradients=Gradients(accelerator, model, plan.tokens_per_pass, run_log.say if is_main else log),
+        gradients=Gradients(
+            accelerator, model, plan.tokens_per_pass, run_log.say if is_main else log, Lanes(lanes)
+        ),
         plan=plan,
         total_steps=total_steps,
         description=description,

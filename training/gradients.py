@@ -14,6 +14,7 @@ from peft.helpers import disable_input_dtype_casting
 from bases.fsdp import is_fsdp
 from data_handle.data_preprocess import Features
 from data_handle.packing import MicroBatch, pack, plan_micro_batches
+from training.lanes import Lanes
 from training.state import StepOutcome
 
 
@@ -25,19 +26,26 @@ class Gradients:
         model: as `accelerator.prepare` returned it.
         tokens_per_pass: the most tokens, padding included, of a forward pass.
         say: tells the user of what goes wrong and is mended.
+        lanes: in which passes run side by side, if there are several and memory has room for all of a step.
 
     Attributes:
         tokens_per_pass: as given; less after running out of memory.
     """
 
     def __init__(
-        self, accelerator: Accelerator, model: Any, tokens_per_pass: int, say: Callable[[str], None]
+        self,
+        accelerator: Accelerator,
+        model: Any,
+        tokens_per_pass: int,
+        say: Callable[[str], None],
+        lanes: Lanes | None = None,
     ) -> None:
         self.tokens_per_pass = tokens_per_pass
         self._accelerator = accelerator
         self._model = model
         self._config = accelerator.unwrap_model(model).config
         self._say = say
+        self._lanes = lanes or Lanes(1)
         self._is_fsdp = is_fsdp(model)
 
     def accumulate(self, samples: Sequence[Features]) -> tuple[float, int]:
@@ -73,6 +81,9 @@ class Gradients:
         accelerator, hidden_size = self._accelerator, self._config.hidden_size
         lengths = [len(sample.input_ids) for sample in samples]
         micro_batches = plan_micro_batches(lengths, self.tokens_per_pass, hidden_size)
+        if self._lanes.count > 1 and sum(each.tokens for each in micro_batches) <= self.tokens_per_pass:
+            micro_batches = plan_micro_batches(lengths, self.tokens_per_pass, hidden_size, self._lanes.count)
+            return self._run_side_by_side(samples, micro_batches, target_tokens)
         if self._is_fsdp:  # all processes have to take part in every pass
             counts = accelerator.gather(torch.tensor([len(micro_batches)], device=accelerator.device))
             micro_batches = plan_micro_batches(lengths, self.tokens_per_pass, hidden_size, int(counts.max()))
@@ -106,11 +117,7 @@ class Gradients:
         accelerator = self._accelerator
         loss = torch.zeros((), device=accelerator.device)
         for micro_step, micro_batch in enumerate(micro_batches, start=1):
-            rows = [[samples[index] for index in row] for row in micro_batch.rows]
-            count = sum(sample.num_targets for row in rows for sample in row)
-            batch = pack(rows, micro_batch.row_length, self._config)
-            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-            share = count / max(target_tokens, 1)
+            batch, share = self._pack(samples, micro_batch, target_tokens)
             synchronised = self._is_fsdp and micro_step == len(micro_batches)
             with contextlib.nullcontext() if synchronised else accelerator.no_sync(self._model):
                 with accelerator.autocast():
@@ -118,6 +125,38 @@ class Gradients:
                 # FSDP averages the gradients of the processes, where their sum is wanted.
                 accelerator.backward(part * (accelerator.num_processes if self._is_fsdp else 1))
             loss += part.detach()
+        return loss
+
+    def _pack(
+        self, samples: Sequence[Features], micro_batch: MicroBatch, target_tokens: int
+    ) -> tuple[dict[str, torch.Tensor], float]:
+        """Return the model's inputs for a micro-batch, and its share of the step's target tokens."""
+        rows = [[samples[index] for index in row] for row in micro_batch.rows]
+        batch = pack(rows, micro_batch.row_length, self._config)
+        count = sum(sample.num_targets for row in rows for sample in row)
+        device = self._accelerator.device
+        return {name: tensor.to(device) for name, tensor in batch.items()}, count / max(target_tokens, 1)
+
+    def _run_side_by_side(
+        self, samples: Sequence[Features], micro_batches: Sequence[MicroBatch], target_tokens: int
+    ) -> torch.Tensor:
+        """Run the passes in lanes; return the mean loss. Gradients are added in the passes' order."""
+        accelerator = self._accelerator
+        parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+
+        def run(packed: tuple[dict[str, torch.Tensor], float]) -> tuple[torch.Tensor, ...]:
+            batch, share = packed
+            with accelerator.autocast():
+                part = self._model(**batch).loss * share
+            return part.detach(), *torch.autograd.grad(part, parameters)
+
+        with disable_input_dtype_casting(self._model, active=accelerator.mixed_precision != "no"):
+            results = self._lanes.run(
+                run, [self._pack(samples, each, target_tokens) for each in micro_batches]
+            )
+        loss, *gradients = (torch.stack(parts).sum(0) for parts in zip(*results, strict=True))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
         return loss
 
     def _sum_over_processes(self) -> None:

@@ -144,14 +144,16 @@ def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerat
         bf16: bf16 autocast. With neither, everything is fp32.
     """
     import torch
-    from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
 
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if device and not on_cpu and "LOCAL_RANK" not in os.environ:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     precision = choose_precision("cpu" if on_cpu else "cuda", fp16=fp16, bf16=bf16)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
-    accelerator = Accelerator(mixed_precision=precision.name, cpu=on_cpu, kwargs_handlers=[patience])
+    # Each weight is cast once a pass, so that a cache of what is cast saves nothing; it is shared by threads.
+    casting = AutocastKwargs(cache_enabled=not on_cpu)
+    accelerator = Accelerator(mixed_precision=precision.name, cpu=on_cpu, kwargs_handlers=[patience, casting])
     if accelerator.is_main_process:
         processes = f"，{accelerator.num_processes} 个进程" if accelerator.num_processes > 1 else ""
         log(f"设备 {accelerator.device}{processes}，{precision.describe()}")
