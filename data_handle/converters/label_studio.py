@@ -54,8 +54,7 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
         if text is None:
             yield Problem(where, "任务的 data 里没有唯一的一段文字", excerpt(str(task["data"])))
             continue
-        annotations = task.get("annotations", task.get("completions")) or []
-        annotations = [item for item in annotations if isinstance(item, dict)]
+        annotations = _objects(task.get("annotations", task.get("completions")))
         valid = [item for item in annotations if not item.get("was_cancelled")]
         valid = [item for item in valid if item.get("ground_truth")] or valid
         if not valid:
@@ -67,7 +66,7 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
         has_lost = False
         for annotation in valid:
             facts: list[Fact] = []
-            for item in read_annotation(text, annotation.get("result") or [], where):
+            for item in read_annotation(text, annotation.get("result"), where):
                 if isinstance(item, Problem):
                     has_lost = True
                     yield item
@@ -90,14 +89,21 @@ def find_text(data: dict[str, Any]) -> str | None:
     return texts[0] if len(texts) == 1 else None
 
 
-def read_annotation(text: str, result: list[Any], where: str) -> Iterator[Fact | Problem]:
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list; none if it is something else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def read_annotation(text: str, result: Any, where: str) -> Iterator[Fact | Problem]:
     """Yield the facts of one annotation's (or prediction's) result; a region without a relation is none."""
-    items = [item for item in result if isinstance(item, dict)]
-    regions = {}
+    items = _objects(result)
+    if not isinstance(result, list) or len(items) < len(result):
+        yield Problem(where, "标注的 result 不全是对象", excerpt(str(result)), whole=False)
+    regions: dict[str, Region] = {}
     for item in items:
         if isinstance(item.get("value"), dict) and "id" in item:
             try:
-                regions[item["id"]] = _region(text, item["value"])
+                regions[str(item["id"])] = _region(text, item["value"])
             except ValueError as error:
                 yield Problem(where, str(error), excerpt(str(item["value"])), whole=False)
     if _counts_utf16(text, regions.values()):
@@ -105,11 +111,11 @@ def read_annotation(text: str, result: list[Any], where: str) -> Iterator[Fact |
     for item in items:
         if item.get("type") != "relation":
             continue
-        ends = regions.get(item.get("from_id")), regions.get(item.get("to_id"))
-        labels = item.get("labels") or []
+        ends = [regions.get(str(item.get(name))) for name in ("from_id", "to_id")]
+        labels = item.get("labels")
         if ends[0] is None or ends[1] is None:
             yield Problem(where, "关系所指的片段不在里面", excerpt(str(item)), whole=False)
-        elif not labels:
+        elif not labels or not isinstance(labels, list):
             detail = f"{ends[0].text} → {ends[1].text}"
             yield Problem(where, "两个片段之间的关系没有选名称", detail, whole=False)
         else:
@@ -130,7 +136,7 @@ def _region(text: str, value: dict[str, Any]) -> Region:
     else:
         raise ValueError("片段没有文字，偏移也不在原文里")
     labels = next((item for key, item in value.items() if key.endswith("labels") and item), [""])
-    return Region(marked, as_text(labels[0], "labels"), span)
+    return Region(marked, as_text(labels[0] if isinstance(labels, list) else labels, "labels"), span)
 
 
 def _counts_utf16(text: str, regions: Iterable[Region]) -> bool:
