@@ -11,6 +11,7 @@ import torch
 
 from bases.adapter import load_adapter
 from bases.chatglm import load_base_model
+from bases.four_bit import choose_4bit
 from extraction.extractor import TripletExtractor
 from extraction.options import ExtractorOptions
 from extraction.settings import Settings, read_settings
@@ -38,8 +39,9 @@ def load_extractor(options: ExtractorOptions | Settings | str | Path) -> Triplet
     log(f"加载模型 {config.pre_model} …")
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
+    load_in_4bit = choose_4bit(config.load_in_4bit, device)
     model, tokenizer = load_base_model(
-        config.pre_model, load_in_4bit=config.load_in_4bit, dtype=dtype, device=device
+        config.pre_model, load_in_4bit=load_in_4bit, dtype=dtype, device=device
     )
     extractor = TripletExtractor(
         model if settings.adapter is None else load_adapter(model, settings.adapter),

@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from bases import find_family
 from bases.adapter import attach_lora, load_adapter_meta, load_adapter_weights
 from bases.chatglm.files import largest_shard_bytes
+from bases.four_bit import choose_4bit
 from bases.hub_cache import resolve_model_dir
 from data_handle.data_loader import build_dataloader
 from glm_config import ProjectConfig
@@ -60,6 +61,7 @@ def assemble(config: ProjectConfig, lock: RunLock | None, run_log: RunLog) -> Ru
     refuse_failures(config, BEFORE_LOADING)
     accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
     _check_agreement(config, accelerator)
+    config.load_in_4bit = choose_4bit(config.load_in_4bit, accelerator.device)
     run_log.begin("读取数据")
     model_dir = resolve_model_dir(config.pre_model)
     tokenizer = find_family(model_dir).load_tokenizer(model_dir)

@@ -215,9 +215,8 @@ def check_training_step(config: ProjectConfig) -> Iterator[Result]:
     """Two real steps on the embedded base, 4-bit (if configured) + LoRA: loss, gradient and speed."""
     device = training_device(config)
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
-    base, tokenizer = load_base_model(
-        EMBEDDED_BASE, load_in_4bit=config.load_in_4bit, dtype=dtype, device=device
-    )
+    load_in_4bit = config.load_in_4bit and why_no_4bit(device.type) is None
+    base, tokenizer = load_base_model(EMBEDDED_BASE, load_in_4bit=load_in_4bit, dtype=dtype, device=device)
     base.requires_grad_(False)
     model = attach_lora(
         base,

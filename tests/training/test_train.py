@@ -25,11 +25,13 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 import train
+from bases import four_bit
 from glm_config import ProjectConfig
 from tests.helpers.runs import records
 from training import assembly, evaluation, finish, gradients
 from training.gradients import Gradients
 from utils.common_utils import UserError
+from utils.device import compute_dtype
 
 Command = Callable[..., list[str]]
 
@@ -105,8 +107,18 @@ def test_lora_gets_its_inputs_in_half_precision_and_a_large_plan_maps_its_memory
     monkeypatch.setattr(assembly, "MAP_ABOVE", 0)
     monkeypatch.setattr(assembly, "map_large_allocations", lambda: mapped.append(True))
     assert train.main(arguments(gradient_checkpointing=True, max_steps=2)) == 0
-    assert set(types) == {torch.bfloat16}
+    assert set(types) == {compute_dtype("cpu")}
     assert mapped == [True]
+
+
+def test_a_machine_without_4_bit_trains_unquantised_and_says_so(
+    arguments: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(four_bit, "why_no_4bit", lambda device: "没有内核")
+    assert train.main(arguments(max_steps=1, epochs=1)) == 0
+    said = capsys.readouterr().err
+    assert "这台机器做不了 4-bit 量化（没有内核），改为不量化加载" in said
+    assert "（未量化）" in said
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
