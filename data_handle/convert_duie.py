@@ -38,10 +38,11 @@ class Conversion:
 
 
 class _Fact(NamedTuple):
-    """One item of an spo_list: its triplet, and one of each further slot."""
+    """One item of an spo_list: its triplet, one of each further slot, and the slots that make none."""
 
     triplet: Triplet
     slots: list[Triplet]
+    unusable_slots: int
 
 
 def convert(
@@ -132,7 +133,7 @@ def _sentences(
             result.unseen_predicates.discard(fact.triplet.predicate)
             triplets.append(fact.triplet)
             triplets += fact.slots if keep_slots else []
-            result.slots_left_out += 0 if keep_slots else len(fact.slots)
+            result.slots_left_out += fact.unusable_slots + (0 if keep_slots else len(fact.slots))
         if triplets or not drop_empty:
             yield text, list(dict.fromkeys(triplets))
 
@@ -148,17 +149,14 @@ def _facts(record: dict[str, Any]) -> list[_Fact]:
             raise ValueError("spo_list 里应当都是 JSON 对象")
         predicate, subject, subject_type = (_text(item, n) for n in ("predicate", "subject", "subject_type"))
         objects, types = _slots(item, "object"), _slots(item, "object_type")
-        by_slot = {
-            slot: Triplet(
-                predicate if slot == _VALUE else f"{predicate}_{slot}",
-                _text(types, slot),
-                subject_type,
-                _text(objects, slot),
-                subject,
-            )
-            for slot in objects
-        }
-        facts.append(_Fact(by_slot.pop(_VALUE), list(by_slot.values())))
+        triplet = Triplet(predicate, _text(types, _VALUE), subject_type, _text(objects, _VALUE), subject)
+        further = [slot for slot in objects if slot != _VALUE]
+        usable = [slot for slot in further if not (text_problem(objects, slot) or text_problem(types, slot))]
+        slots = [
+            Triplet(f"{predicate}_{slot}", types[slot], subject_type, objects[slot], subject)
+            for slot in usable
+        ]
+        facts.append(_Fact(triplet, slots, len(further) - len(usable)))
     return facts
 
 

@@ -148,6 +148,21 @@ def test_first_release_with_plain_strings_and_repeated_facts(tmp_path: Path) -> 
     assert targets(tmp_path / "train.jsonl") == [format_target([DIRECTED])]
 
 
+@pytest.mark.parametrize(
+    ("slot", "types"),
+    [("", {"@value": "人物", "inWork": "影视作品"}), ("某片", {"@value": "人物"}), ("某片", "人物")],
+)
+@pytest.mark.parametrize("keep_slots", [False, True])
+def test_slot_without_value_or_type_costs_itself_only(
+    tmp_path: Path, slot: str, types: object, keep_slots: bool
+) -> None:
+    record = changed(object={"@value": "张玲", "inWork": slot}, object_type=types)
+    source = write_duie(tmp_path / "duie.json", record)
+    result = convert(source, tmp_path / "train.jsonl", keep_slots=keep_slots)
+    assert targets(tmp_path / "train.jsonl") == [format_target([DIRECTED])]
+    assert (result.slots_left_out, result.bad_lines) == (1, [])
+
+
 def changed(**fields: object) -> dict[str, object]:
     return {"text": "文", "spo_list": [{**PLAIN["spo_list"][0], **fields}]}
 
@@ -165,7 +180,6 @@ def changed(**fields: object) -> dict[str, object]:
         (changed(object={}), "字段 object 缺少 @value"),
         (changed(object={"@value": ["张玲"]}), "字段 @value 应当是字符串，却是列表"),
         (changed(object_type=7), "字段 object_type 应当是字符串，却是数字"),
-        (changed(object={"@value": "张玲", "inWork": "某片"}), "缺少字段 inWork"),
         ("文", "应当是 JSON 对象，却是字符串"),
     ],
 )
