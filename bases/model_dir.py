@@ -50,6 +50,8 @@ def refuse_lfs_pointer(path: Path) -> None:
     Raises:
         CheckpointError: it is.
     """
+    if not path.is_file():  # missing, or a FIFO, which would be waited for
+        return
     try:
         with path.open("rb") as file:
             is_pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER

@@ -1,8 +1,7 @@
-"""Directories that are whole or absent, adapters and what has to agree with them."""
+"""Directories that are whole or absent, checkpoints found and rotated."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -11,16 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from bases import adapter
-from bases.chatglm import load_base_model
 from training import run_directory
 from training import state as run_state
 from utils import directories as checkpoint
 from utils.common_utils import UserError, set_seed
-
-META = {"max_source_seq_len": 256, "max_target_seq_len": 128, "pre_model": "base"}
 
 
 def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -202,142 +196,3 @@ def test_random_generators_go_back(tmp_path: Path) -> None:
     expected = draw()
     run_state.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
     assert draw() == expected
-
-
-# ---- adapters
-
-
-@pytest.fixture(scope="module")
-def saved(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter whose LoRA weights change the output."""
-    directory = tmp_path_factory.mktemp("adapter")
-    base, _ = load_base_model(random_base, device="cpu")
-    meta = adapter.AdapterMeta(base_fingerprint=base.base_fingerprint, **META)
-    model = adapter.attach_lora(
-        base, rank=4, alpha=8, dropout=0.0, target_modules=["query_key_value", "dense"]
-    )
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.1)
-    adapter.write_adapter_files(model, directory, meta, {"batch_size": 1}, {"combinations": []})
-    return directory
-
-
-@pytest.fixture
-def copy(saved: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(saved, tmp_path / "adapter"))
-
-
-def load(random_base: Path, directory: Path) -> torch.nn.Module:
-    return adapter.load_adapter(load_base_model(random_base, device="cpu")[0], directory)
-
-
-def test_an_adapter_comes_back_the_same(random_base: Path, saved: Path) -> None:
-    model = load(random_base, saved)
-    stored = load_file(saved / "adapter_model.safetensors")
-    loaded = {
-        name.replace(".default", ""): value for name, value in model.state_dict().items() if "lora_" in name
-    }
-    assert stored.keys() == loaded.keys()
-    assert all(torch.equal(loaded[name], value) for name, value in stored.items())
-    assert not model.training
-    assert adapter.read_adapter_json(saved, adapter.CONFIG_FILE) == {"batch_size": 1}
-    assert not (saved / "README.md").exists()
-
-
-def test_the_file_holds_lora_weights_only(saved: Path) -> None:
-    names = load_file(saved / "adapter_model.safetensors")
-    assert all("lora_A" in name or "lora_B" in name for name in names)
-    assert len(names) == 2 * 2 * 2  # layers, modules named dense are only attention's; A and B
-
-
-def test_another_base_is_refused(saved: Path, random_base: Path) -> None:
-    base, _ = load_base_model(random_base, device="cpu")
-    base.base_fingerprint = "another"
-    with pytest.raises(UserError, match="另一个基座模型（base）"):
-        adapter.load_adapter(base, saved)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"prompt_template": "{instruction}{sentence}"}, "另一种提示词模板"),
-        ({"format_version": 99}, "格式版本不是 1"),
-        ({"surprise": 1}, "字段不对"),
-    ],
-)
-def test_a_meta_that_does_not_agree(random_base: Path, copy: Path, changes: dict, message: str) -> None:
-    content = json.loads((copy / adapter.META_FILE).read_text(encoding="utf-8"))
-    (copy / adapter.META_FILE).write_text(json.dumps(content | changes), encoding="utf-8")
-    with pytest.raises(UserError, match=message):
-        load(random_base, copy)
-
-
-def test_files_that_are_missing_or_damaged(random_base: Path, copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"找不到适配器.*python train.py"):
-        adapter.load_adapter_meta(tmp_path / "absent")
-    (copy / adapter.META_FILE).write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"adapter_meta.json 读不出来"):
-        load(random_base, copy)
-    (copy / adapter.CONFIG_FILE).write_text("[]", encoding="utf-8")
-    with pytest.raises(UserError, match=r"project_config.json 读不出来.*不是 JSON 对象"):
-        adapter.read_adapter_json(copy, adapter.CONFIG_FILE)
-    (copy / adapter.META_FILE).unlink()
-    with pytest.raises(UserError, match=r"缺少 adapter_meta.json"):
-        load(random_base, copy)
-
-
-def test_weights_that_do_not_fit(random_base: Path, copy: Path) -> None:
-    file = copy / "adapter_model.safetensors"
-    weights = load_file(file)
-    save_file({name: value[:, :-1].contiguous() for name, value in weights.items()}, file)
-    with pytest.raises(UserError, match="权重形状与当前的 LoRA 参数不符"):
-        load(random_base, copy)
-    name = next(iter(weights))
-    save_file(weights | {name: weights[name] * float("nan")}, file)
-    with pytest.raises(UserError, match="有 NaN 或无穷大"):
-        load(random_base, copy)
-    file.write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"adapter_model.safetensors 读不出来"):
-        load(random_base, copy)
-
-
-def test_a_flipped_bit_is_found(random_base: Path, saved: Path, tmp_path: Path) -> None:
-    checkpoint.write_directory(tmp_path / "best", lambda new: shutil.copytree(saved, new, dirs_exist_ok=True))
-    assert load(random_base, tmp_path / "best") is not None
-    file = tmp_path / "best" / "adapter_model.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=r"已损坏（adapter_model.safetensors 的内容与校验和不符）"):
-        load(random_base, tmp_path / "best")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"auto_mapping": {"parent_library": "evil", "base_model_class": "Code"}},
-            "不支持的设置：auto_mapping",
-        ),
-        ({"modules_to_save": ["lm_head"]}, "不支持的设置：modules_to_save"),
-        ({"use_dora": True}, "不支持的设置：use_dora"),
-        ({"peft_type": "PREFIX_TUNING"}, "不是 LoRA 的配置"),
-        ({"r": "8"}, "不是 LoRA 的配置"),
-        ({"r": 10**9}, "r 写的是 1000000000"),
-        ({"target_modules": ["lm_head"]}, "lm_head 不是模型各层的线性层|与当前的 LoRA 模块不符"),
-    ],
-)
-def test_a_lora_config_that_is_refused(random_base: Path, copy: Path, changes: dict, message: str) -> None:
-    content = json.loads((copy / "adapter_config.json").read_text(encoding="utf-8"))
-    (copy / "adapter_config.json").write_text(json.dumps(content | changes), encoding="utf-8")
-    with pytest.raises(UserError, match=message):
-        load(random_base, copy)
-
-
-def test_resuming_with_other_modules_is_refused(random_base: Path, copy: Path) -> None:
-    base, _ = load_base_model(random_base, device="cpu")
-    model = adapter.attach_lora(base, rank=4, alpha=8, dropout=0.0, target_modules=["query_key_value"])
-    with pytest.raises(UserError, match="与当前的 LoRA 模块不符"):
-        adapter.load_adapter_weights(model, copy)

@@ -1,0 +1,245 @@
+"""The small files of an adapter directory: what it was trained for and on, its LoRA shape, where its base is.
+
+Nothing here loads torch, and every file is read as a stranger's: bounded, and taken only as far as its
+fields are what they may be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bases.hub_cache import resolve_model_dir
+from bases.interface import CheckpointError
+from task.prompt import PROMPT_TEMPLATE
+from utils.common_utils import UserError
+from utils.directories import MANIFEST_FILE, find_damage
+from utils.small_json import read_json_object
+
+CONFIG_FILE, SCHEMA_FILE, META_FILE = "project_config.json", "schema.json", "adapter_meta.json"
+LORA_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+PROJECT_DIR = Path(__file__).resolve().parents[1]
+FORMAT_VERSION = 1
+MAX_ALPHA = 1e6
+# Fields of peft's config: what gives LoRA its shape; what is a note only, of no effect here.
+_LORA_SHAPE = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
+_LORA_NOTES = ("base_model_name_or_path", "revision", "peft_version", "task_type", "inference_mode")
+# Further fields that change nothing at these values; any other has to be null, false or empty.
+_LORA_DEFAULTS = {
+    "bias": "none",
+    "init_lora_weights": True,
+    "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterMeta:
+    """What an adapter was trained for and on.
+
+    Args:
+        base_fingerprint: identifies the base model's weights (`model.base_fingerprint`); "" for an adapter
+            that plain peft saved, of which this is not known.
+        pre_model: where they were, as the user gave it.
+        max_source_seq_len, max_target_seq_len: lengths in tokens.
+        prompt_template: wording of the prompt.
+        metrics: of the evaluation that made it the best.
+        versions: of the libraries that wrote it.
+        half_right_score: the score below which a triplet is rather wrong than right, measured on dev when
+            training ended; None if that is not known.
+        base_path: the base's directory, absolute; "" if unknown, as for the next two.
+        base_from_adapter: the same, relative to the adapter's directory.
+        base_from_project: the same, relative to the project, if it lies in there.
+    """
+
+    base_fingerprint: str
+    pre_model: str
+    max_source_seq_len: int
+    max_target_seq_len: int
+    prompt_template: str = PROMPT_TEMPLATE
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+    half_right_score: float | None = None
+    base_path: str = ""
+    base_from_adapter: str = ""
+    base_from_project: str = ""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether plain peft saved the adapter, without saying what it was trained for."""
+        return not self.base_fingerprint
+
+
+class LoraShape(NamedTuple):
+    """What of peft's config is used."""
+
+    rank: int
+    alpha: float
+    target_modules: list[str]
+
+
+def read_adapter_json(directory: Path, name: str) -> dict[str, Any]:
+    """Read one of an adapter's JSON files.
+
+    Raises:
+        UserError: there is no such adapter, or the file is damaged.
+    """
+    if not (directory / LORA_FILE).is_file():
+        raise UserError(
+            f"找不到适配器 {directory}（缺 {LORA_FILE}），请先运行 python train.py，或用 --adapter 指定目录。"
+        )
+    try:
+        return read_json_object(directory / name)
+    except FileNotFoundError as error:
+        raise UserError(f"适配器 {directory} 缺少 {name}，它不是由本项目保存的，或没有拷贝完整。") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"适配器 {directory} 的 {name} 读不出来，文件可能已损坏：{error}") from error
+
+
+def load_adapter_meta(directory: str | Path) -> AdapterMeta:
+    """Read what an adapter was trained for; of one that plain peft saved, only its base's name is known.
+
+    Raises:
+        UserError: there is no adapter, its files are damaged, or another version wrote them.
+    """
+    directory = Path(directory)
+    if (directory / LORA_FILE).is_file() and not os.path.lexists(directory / META_FILE):
+        base = read_adapter_json(directory, LORA_FILE).get("base_model_name_or_path")
+        return AdapterMeta("", base if isinstance(base, str) else "", 256, 128)
+    values = read_adapter_json(directory, META_FILE)
+    if values.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"适配器 {directory} 的格式版本不是 {FORMAT_VERSION}，请用当前版本重新训练。")
+    try:
+        meta = AdapterMeta(**values)
+    except TypeError as error:
+        raise UserError(f"适配器 {directory} 的 {META_FILE} 字段不对，文件可能已损坏。") from error
+    if not _has_right_types(meta):
+        raise UserError(f"适配器 {directory} 的 {META_FILE} 字段不对，文件可能已损坏。")
+    return meta
+
+
+def _has_right_types(meta: AdapterMeta) -> bool:
+    texts = (
+        *(meta.base_fingerprint, meta.pre_model, meta.prompt_template),
+        *(meta.base_path, meta.base_from_adapter, meta.base_from_project),
+    )
+    lengths = (meta.max_source_seq_len, meta.max_target_seq_len)
+    score = meta.half_right_score
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(length) is int and 0 < length < 2**24 for length in lengths)
+        and isinstance(meta.metrics, dict)
+        and isinstance(meta.versions, dict)
+        and (score is None or (type(score) in (int, float) and 0 <= score <= 1))
+    )
+
+
+def find_adapter_damage(directory: Path) -> str | None:
+    """Say in Chinese what of an adapter is not as its manifest says; None if all is, or there is none."""
+    names = (WEIGHTS_FILE, LORA_FILE, META_FILE, CONFIG_FILE, SCHEMA_FILE)
+    return find_damage(directory, names) if (directory / MANIFEST_FILE).exists() else None
+
+
+def with_base(meta: AdapterMeta, base: str, directory: Path) -> AdapterMeta:
+    """Note where the base model is, in every way that it may be looked for later.
+
+    Args:
+        meta: of the adapter.
+        base: the base's directory; if there is none of this name, nothing is noted.
+        directory: the adapter's.
+    """
+    if not base or not Path(base).is_dir():
+        return meta
+    path = Path(base).resolve()
+    in_project = path.relative_to(PROJECT_DIR).as_posix() if path.is_relative_to(PROJECT_DIR) else ""
+    from_adapter = ""
+    with contextlib.suppress(ValueError):  # on another drive (Windows)
+        from_adapter = Path(os.path.relpath(path, directory.resolve())).as_posix()
+    return dataclasses.replace(
+        meta, base_path=str(path), base_from_adapter=from_adapter, base_from_project=in_project
+    )
+
+
+def find_base(meta: AdapterMeta, directory: Path) -> Path:
+    """Find the base model that an adapter was trained on, from whatever folder and wherever both were moved.
+
+    Tried in this order: where it was, its place relative to the adapter, relative to the project, and the
+    name that was given (from the current folder, from the project, in the hub's cache). Whether its weights
+    are the same, `load_adapter` checks.
+
+    Args:
+        meta: of the adapter.
+        directory: the adapter's.
+
+    Raises:
+        UserError: it is at none of these places.
+    """
+    places = [Path(meta.base_path)] if meta.base_path else []
+    if meta.base_from_adapter:
+        places.append(directory / meta.base_from_adapter)
+    if meta.base_from_project:
+        places.append(PROJECT_DIR / meta.base_from_project)
+    if meta.pre_model:
+        places += [Path(meta.pre_model), PROJECT_DIR / meta.pre_model]
+    for place in places:
+        try:
+            if (place / "config.json").is_file():
+                return place
+        except (OSError, ValueError):  # no path at all
+            continue
+    try:
+        return resolve_model_dir(meta.pre_model or "?")
+    except CheckpointError as error:
+        tried = "、".join(dict.fromkeys(str(place) for place in places)) or "它没有记下基座"
+        raise UserError(
+            f"找不到适配器 {directory} 的基座模型（{meta.pre_model or '未知'}；找过 {tried}），"
+            "请用 --pre_model 指定。"
+        ) from error
+
+
+def read_lora_shape(directory: Path) -> LoraShape:
+    """Read rank, alpha and target modules; whatever else peft's config can express has to be at its default.
+
+    Raises:
+        UserError: the config is no plain LoRA.
+    """
+    config = read_adapter_json(directory, LORA_FILE)
+    rank: Any = config.get("r")
+    alpha: Any = config.get("lora_alpha")
+    names: Any = config.get("target_modules")
+    names = [names] if isinstance(names, str) else names
+    if (
+        config.get("peft_type") != "LORA"
+        or type(rank) is not int
+        or type(alpha) not in (int, float)
+        or not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise UserError(
+            f"适配器 {directory} 的 {LORA_FILE} 不是 LoRA 的配置，或缺少 r、lora_alpha、target_modules。"
+        )
+    if rank < 1 or not math.isfinite(alpha) or not 0 < alpha <= MAX_ALPHA:
+        raise UserError(f"适配器 {directory} 的 {LORA_FILE} 里 r={rank}、lora_alpha={alpha} 不是合理的数。")
+    changed = [
+        name
+        for name, value in config.items()
+        if name not in _LORA_SHAPE and name not in _LORA_NOTES and value and value != _LORA_DEFAULTS.get(name)
+    ]
+    if changed:
+        shown = "、".join(sorted(changed)[:10])
+        raise UserError(f"适配器 {directory} 的 {LORA_FILE} 用了本项目不支持的设置：{shown}。")
+    return LoraShape(rank, alpha, names)
+
+
+def write_adapter_json(directory: Path, contents: dict[str, dict[str, Any]]) -> None:
+    """Write JSON files, by name, into an adapter's directory."""
+    for name, content in contents.items():
+        text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+        (directory / name).write_text(text, encoding="utf-8")
