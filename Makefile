@@ -11,6 +11,7 @@ BENCH ?= --model tiny
 ARGS ?=
 PY := "$(VENV)/bin/python"
 
+export PYTHON VENV PIP_ARGS
 export PYTHONUTF8 = 1
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
@@ -29,35 +30,12 @@ help:
 	@echo "make soak   长时间的可靠性测试：反复杀死训练、损坏检查点、敌意文件、模糊输入、约束下的抽取"
 	@echo "make bench  测量训练的速度与内存、分词缓存、抽取的速度（抽取用 make demo 得到的适配器）"
 
-# 建好环境，装好 $(1) 里的软件包；内容没变就什么也不做
-define install
-@set -euo pipefail; \
-stamp="$(VENV)/.installed-$(1)"; \
-wanted="$$(cat requirements*.txt | cksum)"; \
-if [ -x $(PY) ] && [ "$$(cat "$$stamp" 2>/dev/null)" = "$$wanted" ]; then exit 0; fi; \
-if ! [ -x $(PY) ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
-	command -v "$(PYTHON)" >/dev/null \
-		|| { echo "错误：找不到 $(PYTHON)，请安装 Python 3.11 或更高版本，或用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
-	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "错误：$$("$(PYTHON)" --version 2>&1) 太旧，需要 Python 3.11 或更高版本，请用 make PYTHON=解释器路径 指定。" >&2; exit 1; }; \
-	if [ -n "$$(ls -A "$(VENV)" 2>/dev/null)" ] && ! [ -f "$(VENV)/pyvenv.cfg" ]; then \
-		echo "错误：$(VENV) 已经存在，而且不是虚拟环境，不会动它；请用 VENV=目录 另指一处。" >&2; exit 1; \
-	fi; \
-	echo "创建虚拟环境 $(VENV)" >&2; \
-	"$(PYTHON)" -m venv --clear "$(VENV)" \
-		|| { echo "错误：建不了虚拟环境，请检查目录权限；Debian/Ubuntu 还需要 apt install python3-venv。" >&2; exit 1; }; \
-fi; \
-echo "安装 $(1)（首次需要几分钟）" >&2; \
-$(PY) -m pip install $(if $(CI)$(wildcard $(VENV)/.installed-*),--quiet) --disable-pip-version-check $(PIP_ARGS) -r "$(1)" >&2 \
-	|| { echo "错误：软件包没有装好，请检查网络后重试，或用 PIP_ARGS 指定镜像。" >&2; exit 1; }; \
-echo "$$wanted" > "$$stamp"
-endef
-
+# 建好环境，装好软件包；内容没变就什么也不做
 env:
-	$(call install,requirements.txt)
+	@tools/install_env.sh requirements.txt
 
 env-dev:
-	$(call install,requirements-dev.txt)
+	@tools/install_env.sh requirements-dev.txt
 
 # 演示的训练设置：2 核 CPU 上几分钟训完
 DEMO := --pre_model models/chatglm-tiny --save_dir output/demo --overwrite_output_dir \

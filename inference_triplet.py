@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, NoReturn, TextIO
 
 from data_handle.reader import read_jsonl
 from extraction.adapters import find_default_adapter
@@ -254,5 +254,10 @@ def evaluate_file(command: Command, source: Path, results: TextIO) -> int:
     return 1 if failed else 0
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the script as an installed command."""
     run_main(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -7,7 +7,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from glm_config import PROJECT, ProjectConfig
 from training import options
@@ -118,5 +118,10 @@ def test_environment(check: str, on_embedded_base: bool, monkeypatch: Any, tmp_p
         assert result.status != FAILED, f"{result.item}：{result.detail} → {result.remedy}"
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the script as an installed command."""
     run_main(main)
+
+
+if __name__ == "__main__":
+    command()

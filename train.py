@@ -10,6 +10,7 @@ import contextlib
 import math
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from glm_config import ProjectConfig
 from training import options, run_directory
@@ -107,5 +108,10 @@ def main(argv: list[str] | None = None) -> int:
         return train(config, lock)
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the script as an installed command."""
     run_main(main)
+
+
+if __name__ == "__main__":
+    command()

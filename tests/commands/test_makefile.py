@@ -1,11 +1,14 @@
-"""Makefile, requirements and the CI script."""
+"""Makefile, requirements, packaging, the CI script and the pages for contributors."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,45 @@ def test_ci_runs_tests_and_linters(root: Path) -> None:
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     text = script.read_text("utf-8")
     assert "make test" in text and "make lint" in text
+
+
+def test_the_makefile_holds_no_programs(root: Path) -> None:
+    text = (root / "Makefile").read_text("utf-8")
+    assert "define" not in text
+    recipes: list[int] = []
+    for line in text.splitlines():
+        if line.startswith("\t"):
+            recipes[-1] += 1
+        else:
+            recipes.append(0)
+    assert max(recipes) <= 10  # the longest is the help
+    for script in (root / "tools").glob("*.sh"):
+        assert os.access(script, os.X_OK)
+        assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+
+
+def test_the_package_has_one_version_and_commands_that_exist(root: Path) -> None:
+    settings = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    module, _, name = settings["tool"]["setuptools"]["dynamic"]["version"]["attr"].rpartition(".")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", getattr(importlib.import_module(module), name))
+    commands = settings["project"]["scripts"]
+    assert {target.split(":")[0] for target in commands.values()} >= {"train", "inference_triplet"}
+    for target in commands.values():
+        module, _, name = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
+        assert module in settings["tool"]["setuptools"]["py-modules"]
+    for path in settings["project"]["license-files"]:
+        assert (root / path).is_file()
+
+
+def test_whoever_comes_next_finds_what_the_pages_name(root: Path) -> None:
+    workflow = (root / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert "run: .ci/run" in workflow
+    hooks = (root / ".pre-commit-config.yaml").read_text("utf-8")
+    assert all(f"-m {tool}" in hooks for tool in ("ruff check", "ruff format", "mypy"))
+    for page in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
+        text = (root / page).read_text("utf-8")
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert target.startswith("http") or (root / target).exists(), f"{page}: {target}"
+        for command in re.findall(r"python -m ([a-z_.]+)", text):
+            assert importlib.util.find_spec(command), f"{page}: {command}"
