@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from data_handle.sentences import sentence_key
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import format_target
 from utils.common_utils import UserError, log, to_json
+from utils.directories import temporary_beside
 
 _EXAMPLES = 3
 _LONG_SENTENCE = 250  # characters, more than `max_source_seq_len` takes as a rule
@@ -235,10 +235,11 @@ def write_whole(texts: dict[Path, str]) -> None:
     Raises:
         UserError: one can't be written.
     """
-    unfinished = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in texts}
+    unfinished: dict[Path, Path] = {}
     path = next(iter(texts))
     try:
         for path, text in texts.items():
+            unfinished[path] = temporary_beside(path)
             unfinished[path].write_text(text, encoding="utf-8", newline="\n")
         for path, temporary in unfinished.items():
             temporary.replace(path)

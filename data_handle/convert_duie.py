@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+if __name__ == "__main__" and not __package__:  # run as a file, which finds none of its neighbours
+    sys.exit("请在项目目录里这样运行：python -m data_handle.convert_duie 输入文件 输出文件")
+
+from data_handle.foreign import name_foreign_record, remedy_for
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import Triplet, format_target
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main
+from utils.directories import temporary_beside
 from utils.jsonl import BadLine, describe_bad_lines, iter_objects, text_problem
 
 _VALUE = "@value"
@@ -84,13 +89,12 @@ def convert(
 
     result = Conversion(unseen_predicates=set(predicates))
     sentences = _sentences(source, result, frozenset(predicates), keep_slots, drop_empty)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        file = unfinished.open("w", encoding="utf-8", newline="\n")
+        unfinished = temporary_beside(target)
     except OSError as error:
         raise UserError(f"写不了 {target}（{error.strerror}）：请检查目录和权限。") from error
     try:
-        with file:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
             for text, triplets in itertools.islice(sentences, max_lines):
                 line = {"context": build_prompt(text, instruction), "target": format_target(triplets)}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -98,8 +102,7 @@ def convert(
                 result.triplets += len(triplets)
                 result.empty_lines += not triplets
         if not result.lines:
-            first = f"，第一处坏行是 {result.bad_lines[0]}" if result.bad_lines else ""
-            raise UserError(f"{source} 里没有一行可以转换{first}。")
+            raise UserError(_nothing_converted(source, result.bad_lines))
         if predicates and not result.triplets:
             raise UserError(
                 f"{source} 里没有这些关系：{'、'.join(sorted(predicates))}，请检查 --predicates。"
@@ -110,6 +113,14 @@ def convert(
     finally:
         unfinished.unlink(missing_ok=True)
     return result
+
+
+def _nothing_converted(source: Path, bad_lines: Sequence[BadLine]) -> str:
+    if not bad_lines:
+        return f"{source} 里没有一行可以转换。"
+    if kind := bad_lines[0].kind:
+        return f"{source} 里没有一行可以转换：里面是 {kind}，不是 DuIE；{remedy_for(kind, source)}。"
+    return f"{source} 里没有一行可以转换，第一处坏行是 {bad_lines[0]}。"
 
 
 def _sentences(
@@ -124,7 +135,7 @@ def _sentences(
         try:
             text, facts = _text(record, "text"), _facts(record)
         except ValueError as error:
-            result.bad_lines.append(BadLine(str(source), line_number, str(error)))
+            result.bad_lines.append(BadLine(str(source), line_number, str(error), kind=_foreign(record)))
             continue
         triplets = []
         for fact in facts:
@@ -138,10 +149,18 @@ def _sentences(
             yield text, list(dict.fromkeys(triplets))
 
 
+def _foreign(record: dict[str, Any]) -> str:
+    """Name the format of a record that is none of DuIE's; no name if it may be one (of the test set, say)."""
+    kind = name_foreign_record(record) or ""
+    return "" if "DuIE" in kind or kind.startswith("没有答案") else kind
+
+
 def _facts(record: dict[str, Any]) -> list[_Fact]:
     """Read a line's spo_list; a `ValueError` says in Chinese what is wrong with it."""
     items = record.get("spo_list")
     if not isinstance(items, list):
+        if kind := _foreign(record):
+            raise ValueError(f"没有 spo_list 列表（像是 {kind}）")
         raise ValueError("没有 spo_list 列表（测试集没有标注，不能用来训练）")
     facts = []
     for item in items:

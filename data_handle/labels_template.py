@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from data_handle.converters.workbook import import_openpyxl
 from utils.common_utils import UserError
+from utils.directories import temporary_beside
 
 _HEADER = ("句子", "主语", "关系", "宾语", "主语类型", "宾语类型")
 _WIDTHS = (60, 18, 12, 18, 12, 12)
@@ -73,14 +73,16 @@ def write_template(path: Path, overwrite: bool) -> None:
     _add_list(labels, "C", "'关系'!$A$2:$A$200", "请从列表里选关系；要加新的，先写进“关系”表。")
     _add_list(labels, "E", "'类型'!$A$2:$A$200", "请从列表里选类型；要加新的，先写进“类型”表。")
     _add_list(labels, "F", "'类型'!$A$2:$A$200", "请从列表里选类型；要加新的，先写进“类型”表。")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished: Path | None = None
     try:
+        unfinished = temporary_beside(path)
         book.save(unfinished)
         unfinished.replace(path)
     except OSError as error:
         raise UserError(f"写不了 {path}（{error.strerror}）：请检查目录、权限和剩余空间。") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
 
 
 def _fill(sheet: Any, rows: list[tuple[str, ...]], widths: tuple[int, ...]) -> None:

@@ -67,15 +67,27 @@ def write_file(path: Path, text: str) -> None:
             is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    unfinished = temporary_beside(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """Make an empty file in the same directory, to be written and renamed to `path`.
+
+    Its name can't be foreseen, so no link is waiting there for it.
+
+    Raises:
+        OSError: the directory is missing or not writable.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    os.close(descriptor)
+    Path(name).chmod(0o666 & ~_umask())
+    return Path(name)
 
 
 def _umask() -> int:

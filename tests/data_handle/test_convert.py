@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_handle import conversion
 from data_handle.checking import Sample, locate
 from data_handle.convert import main
 from data_handle.labelled import Span
@@ -21,6 +22,7 @@ from task.prompt import build_prompt
 from task.triplets import Triplet, combination_of
 from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, jsonl
 from utils.common_utils import UserError
+from utils.directories import temporary_beside
 
 ROOT = Path(__file__).parents[2]
 RECORD = {"text": FILM, "triplets": [DIRECTED._asdict()]}
@@ -92,9 +94,15 @@ def test_mistakes_in_the_command(arguments: list[str], message: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk_leaves_what_was_there(runner: Runner) -> None:
+def test_full_disk_leaves_what_was_there(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     source, dev = runner.write("in.json", jsonl(RECORD)), runner.write("report.jsonl", "mine")
-    (runner.folder / f".report.jsonl.{os.getpid()}.tmp").symlink_to("/dev/full")
+    full = runner.folder / ".full"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(
+        conversion,
+        "temporary_beside",
+        lambda path: full if path.name == "report.jsonl" else temporary_beside(path),
+    )
     wrong = runner.write("wrong.json", jsonl({"text": FILM, "triplets": [{"subject": "x" * 9000}]}))
     with pytest.raises(UserError, match=r"写 .*report\.jsonl 时出错"):
         main([str(source), str(wrong), "-o", str(runner.output), "--report", str(dev), "--overwrite"])

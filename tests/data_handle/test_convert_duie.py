@@ -180,6 +180,7 @@ def changed(**fields: object) -> dict[str, object]:
         (changed(object={}), "字段 object 缺少 @value"),
         (changed(object={"@value": ["张玲"]}), "字段 @value 应当是字符串，却是列表"),
         (changed(object_type=7), "字段 object_type 应当是字符串，却是数字"),
+        ({"text": "文", "entities": [], "relations": []}, "没有 spo_list 列表（像是 doccano"),
         ("文", "应当是 JSON 对象，却是字符串"),
     ],
 )
@@ -214,10 +215,69 @@ def test_failures_leave_nothing_behind(tmp_path: Path) -> None:
 def test_full_disk_is_reported_and_the_old_file_kept(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / "train.jsonl"
+    target, full = tmp_path / "train.jsonl", tmp_path / ".full"
     target.write_text("mine", encoding="utf-8")
-    (tmp_path / f".train.jsonl.{os.getpid()}.tmp").symlink_to("/dev/full")
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr("data_handle.convert_duie.temporary_beside", lambda _: full)
     with pytest.raises(UserError, match=r"写 .*train\.jsonl 时出错"):
         convert(source, target, force=True)
     assert target.read_text(encoding="utf-8") == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["duie.json", "train.jsonl"]
+
+
+def test_no_link_is_followed_to_what_belongs_to_others(source: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("theirs", encoding="utf-8")
+    (tmp_path / f".train.jsonl.{os.getpid()}.tmp").symlink_to(victim)
+    target = tmp_path / "train.jsonl"
+    convert(source, target)
+    assert victim.read_text(encoding="utf-8") == "theirs"
+    assert not target.is_symlink() and len(read_lines(target)) == 3
+    assert target.stat().st_mode & 0o777 == victim.stat().st_mode & 0o777  # as the umask says
+
+
+@pytest.mark.parametrize(
+    ("objects", "types"),
+    [
+        ({"inWork": "某片"}, {}),
+        ({"inWork": "某片"}, {"inWork": ""}),
+        ({"inWork": ""}, {"inWork": "影视作品"}),
+        ({"inWork": " \u3000"}, {"inWork": "影视作品"}),
+        ({"inWork": None}, {"inWork": None}),
+    ],
+)
+@pytest.mark.parametrize("keep_slots", [False, True])
+def test_of_a_fact_with_an_empty_slot_only_the_slot_is_left_out(
+    objects: dict[str, object], types: dict[str, object], keep_slots: bool, tmp_path: Path
+) -> None:
+    first, second = PLAIN["spo_list"][0], RELEASE["spo_list"][0]
+    odd = {**first, "object": {"@value": "张玲", **objects}, "object_type": {"@value": "人物", **types}}
+    source = write_duie(tmp_path / "duie.json", {"text": PLAIN["text"], "spo_list": [odd, second]})
+    result = convert(source, tmp_path / "train.jsonl", keep_slots=keep_slots)
+    expected = [DIRECTED, RELEASED, RELEASED_IN] if keep_slots else [DIRECTED, RELEASED]
+    assert targets(tmp_path / "train.jsonl") == [format_target(expected)]
+    assert (result.bad_lines, result.slots_left_out) == ([], 1 if keep_slots else 2)
+
+
+def test_an_array_and_other_encodings_are_read(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "gbk", "utf-16"):
+        source = tmp_path / f"{encoding}.json"
+        source.write_text(json.dumps([PLAIN, EMPTY], ensure_ascii=False, indent=1), encoding=encoding)
+        convert(source, tmp_path / "train.jsonl", force=True)
+        assert targets(tmp_path / "train.jsonl") == [format_target([DIRECTED]), format_target([])]
+
+
+def test_a_file_of_another_tool_is_named(tmp_path: Path) -> None:
+    source = write_duie(tmp_path / "a.json", {"instruction": "抽取", "input": "文", "output": "[]"})
+    with pytest.raises(
+        UserError, match=r"没有一行可以转换：里面是 Alpaca 格式，不是 DuIE；请先转换："
+    ) as error:
+        convert(source, tmp_path / "train.jsonl")
+    assert f"data_handle.convert {source}" in str(error.value)
+
+
+def test_the_file_run_directly_says_how_to_run_it() -> None:
+    command = [sys.executable, str(ROOT / "data_handle" / "convert_duie.py"), "a", "b"]
+    finished = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert finished.returncode != 0 and "Traceback" not in finished.stderr
+    assert "python -m data_handle.convert_duie" in finished.stderr
