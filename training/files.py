@@ -137,5 +137,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno and error.strerror:
         return error.strerror
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    quoted = re.search(r'message: "([^"]+)"', text)  # safetensors repeats the system's words within its own
-    return quoted[1] if quoted else text
+    number = re.search(
+        r"(?:os error |code: )(\d+)", text
+    )  # safetensors quotes the system in words of its own
+    return os.strerror(int(number[1])) if number else text

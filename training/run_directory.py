@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from utils.common_utils import UserError, log
 from utils.directories import MANIFEST_FILE, find_damage, recover_directory, remove, write_file
+from utils.small_json import read_json_object
 
 STATE_FILE = "training_state.pt"
 KNOBS_FILE = "project_config.json"  # of a checkpoint or adapter, see bases.adapter (which needs torch)
@@ -120,8 +121,8 @@ def write_marker(save_dir: Path, finished: bool) -> None:
 def is_unfinished(save_dir: Path) -> bool:
     """Tell whether a run was begun in a directory and did not come to its end."""
     try:
-        return json.loads((save_dir / MARKER_FILE).read_text(encoding="utf-8"))["finished"] is False
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return read_json_object(save_dir / MARKER_FILE)["finished"] is False
+    except (OSError, ValueError, KeyError):
         return False
 
 
@@ -278,9 +279,6 @@ def read_knobs_of(directory: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        knobs = json.loads((directory / KNOBS_FILE).read_text(encoding="utf-8"))
-        if not isinstance(knobs, dict):
-            raise ValueError("不是 JSON 对象")
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json_object(directory / KNOBS_FILE)
+    except (OSError, ValueError) as error:
         raise UserError(f"{directory} 的 {KNOBS_FILE} 读不出来，文件缺失或已损坏，请换一个目录。") from error
-    return knobs

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from utils.small_json import read_json_object
+
 MANIFEST_FILE = "manifest.json"
 
 
@@ -150,7 +152,7 @@ def find_damage(directory: Path, names: tuple[str, ...] | None = None) -> str | 
         names: the files to check; all that the manifest lists when None.
     """
     try:
-        files = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))["files"]
+        files = read_json_object(directory / MANIFEST_FILE)["files"]
         if not files:
             return f"{MANIFEST_FILE} 是空的"
         entries = {name: files[name] for name in (files if names is None else names)}
@@ -163,7 +165,7 @@ def find_damage(directory: Path, names: tuple[str, ...] | None = None) -> str | 
                 return f"{name} 的内容与校验和不符"
     except OSError as error:
         return f"{Path(error.filename or MANIFEST_FILE).name} 读不出来"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST_FILE} 已损坏"
     return None
 
