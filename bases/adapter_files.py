@@ -130,13 +130,11 @@ def _has_right_types(meta: AdapterMeta) -> bool:
         *(meta.base_path, meta.base_from_adapter, meta.base_from_project),
     )
     lengths = (meta.max_source_seq_len, meta.max_target_seq_len)
-    score = meta.half_right_score
     return (
         all(isinstance(text, str) for text in texts)
         and all(type(length) is int and 0 < length < 2**24 for length in lengths)
         and isinstance(meta.metrics, dict)
         and isinstance(meta.versions, dict)
-        and (score is None or (type(score) in (int, float) and 0 <= score <= 1))
     )
 
 

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bases.adapter import CONFIG_FILE, SCHEMA_FILE, load_adapter_meta, read_adapter_json
+from bases.adapter_files import (
+    CONFIG_FILE,
+    SCHEMA_FILE,
+    AdapterMeta,
+    find_base,
+    load_adapter_meta,
+    read_adapter_json,
+)
 from extraction.adapters import resolve_adapter
 from extraction.decoding.grammar import Constraint
 from extraction.options import ExtractorOptions
@@ -44,8 +51,10 @@ def read_settings(options: ExtractorOptions) -> Settings:
     if options.adapter is not None:
         adapter = resolve_adapter(options.adapter)
         meta = load_adapter_meta(adapter)
-        config = ProjectConfig.from_dict(read_adapter_json(adapter, CONFIG_FILE))
         half_right_score = _level(meta.half_right_score)
+        config = _config_of(meta, adapter)
+        if options.pre_model is None:
+            config.pre_model = _base_of(meta, adapter, config.pre_model)
         for name in ("max_source_seq_len", "max_target_seq_len"):
             if getattr(config, name) != getattr(meta, name):
                 raise UserError(
@@ -62,14 +71,39 @@ def read_settings(options: ExtractorOptions) -> Settings:
     return Settings(config, adapter, constraint, with_scores, options.min_score, half_right_score)
 
 
+def _config_of(meta: AdapterMeta, adapter: Path) -> ProjectConfig:
+    """Return the knobs that an adapter was trained with; the project's for one that plain peft saved."""
+    if meta.is_foreign and not (adapter / CONFIG_FILE).is_file():
+        config = ProjectConfig()
+        config.max_source_seq_len, config.max_target_seq_len = (
+            meta.max_source_seq_len,
+            meta.max_target_seq_len,
+        )
+        return config
+    return ProjectConfig.from_dict(read_adapter_json(adapter, CONFIG_FILE))
+
+
+def _base_of(meta: AdapterMeta, adapter: Path, given: str) -> str:
+    """Return where an adapter's base is; as the user gave it, if that still leads there."""
+    base = find_base(meta, adapter)
+    return given if Path(given).is_dir() and base.samefile(given) else str(base)
+
+
 def _level(value: Any) -> float | None:
     """Return a level of score as an adapter's file has it; what is none is not known."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and 0 <= value <= 1 else None
 
 
+def _own_schema(adapter: Path) -> Schema | None:
+    """Return the relations that an adapter was trained on; None if plain peft saved it without them."""
+    if load_adapter_meta(adapter).is_foreign and not (adapter / SCHEMA_FILE).exists():
+        return None
+    return Schema.load(adapter / SCHEMA_FILE)
+
+
 def _read_constraint(options: ExtractorOptions, adapter: Path | None) -> Constraint | None:
-    own = Schema.load(adapter / SCHEMA_FILE) if adapter else None  # a damaged adapter is refused in any case
+    own = _own_schema(adapter) if adapter else None  # a damaged adapter is refused in any case
     if options.free_decoding:
         return None
     if options.open_schema or (options.schema is None and own is None):

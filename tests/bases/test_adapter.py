@@ -217,8 +217,6 @@ def test_old_metas_are_read(copy: Path, random_base: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"half_right_score": "0.5"},
-        {"half_right_score": float("nan")},
         {"max_source_seq_len": 10**400},
         {"max_target_seq_len": 0},
         {"pre_model": 3},

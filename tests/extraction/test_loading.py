@@ -17,6 +17,10 @@ from utils.common_utils import UserError
 __all__ = ["tiny_run"]  # a fixture
 
 
+def change_json(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields), encoding="utf-8")
+
+
 def test_two_lines_are_enough(tiny_run: TinyRun) -> None:
     extractor = load_extractor(str(tiny_run.adapter))
     assert extractor.extract_one(FILM).triplets == FILM_TRIPLETS
@@ -95,3 +99,31 @@ def test_precision_is_that_of_the_training_where_the_cpu_has_it(
     weights = extractor.model.get_input_embeddings().weight
     assert weights.dtype == expected
     assert extractor.autocast_dtype == (None if expected == torch.float32 else expected)
+
+
+def test_the_base_is_found_from_any_folder(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapter = Path(shutil.copytree(tiny_run.adapter, tmp_path / "adapter"))
+    change_json(adapter / "project_config.json", pre_model="gone")
+    settings = read_settings(ExtractorOptions(adapter=adapter))
+    assert Path(settings.config.pre_model).samefile(tiny_run.base)
+    change_json(adapter / "adapter_meta.json", pre_model="gone", base_path="", base_from_adapter="")
+    with pytest.raises(UserError, match=r"的基座模型（gone.*请用 --pre_model 指定"):
+        read_settings(ExtractorOptions(adapter=adapter))
+    settings = read_settings(ExtractorOptions(adapter=adapter, pre_model=str(tiny_run.base)))
+    assert settings.config.pre_model == str(tiny_run.base)
+
+
+def test_an_adapter_of_plain_peft_extracts(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(tiny_run.adapter / name, adapter)
+    change_json(adapter / "adapter_config.json", base_model_name_or_path=str(tiny_run.base))
+    extractor = load_extractor(ExtractorOptions(adapter=adapter, device="cpu"))
+    assert extractor.extract_one(FILM).triplets == FILM_TRIPLETS
+    assert "没有 adapter_meta.json" in capsys.readouterr().err
