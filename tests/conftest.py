@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.helpers.extraction_samples import TinyRun
 
 # Before any test module imports the libraries that read them; subprocesses inherit them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -56,3 +60,11 @@ def random_base(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.half().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A base of two layers and an adapter on it that has learned a handful of answers by heart."""
+    from tests.helpers.extraction_samples import build
+
+    return build(tmp_path_factory.mktemp("tiny"))

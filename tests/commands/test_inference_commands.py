@@ -24,10 +24,8 @@ from tests.helpers.extraction_samples import (
     RAIN,
     TinyRun,
     make_base,
-    tiny_run,
 )
 
-__all__ = ["tiny_run"]  # a fixture
 SCRIPT = Path(__file__).resolve().parents[2] / "inference_triplet.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
 TIMEOUT = 120

@@ -33,13 +33,11 @@ from tests.helpers.extraction_samples import (
     RAIN,
     TinyRun,
     make_base,
-    tiny_run,
     write_jsonl,
 )
 from utils.common_utils import UserError
 from utils.progress import Progress
 
-__all__ = ["tiny_run"]  # a fixture
 Capture = pytest.CaptureFixture[str]
 
 

@@ -17,9 +17,8 @@ from task.prompt import build_prompt, encode_prompt, split_context
 from task.schema import Combination, Schema
 from task.triplets import format_target
 from tests.helpers.decoding_reference import greedy_one_by_one
-from tests.helpers.extraction_samples import ANSWERS, FILM, FILM_TRIPLETS, NOVEL, RAIN, TinyRun, tiny_run
+from tests.helpers.extraction_samples import ANSWERS, FILM, FILM_TRIPLETS, NOVEL, RAIN, TinyRun
 
-__all__ = ["tiny_run"]  # a fixture
 BUDGET = 120
 
 

@@ -26,11 +26,9 @@ from tests.helpers.extraction_samples import (
     RAIN,
     TinyRun,
     memorise,
-    tiny_run,
 )
 from utils.common_utils import UserError
 
-__all__ = ["tiny_run"]  # a fixture
 CONSTRAINTS = [pytest.param(None, id="free"), pytest.param(Constraint(), id="constrained")]
 
 

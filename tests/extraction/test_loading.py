@@ -11,10 +11,8 @@ import torch
 
 from extraction.decoding.grammar import Constraint
 from extraction.loading import ExtractorOptions, load_extractor, read_settings
-from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, TinyRun, tiny_run
+from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, TinyRun
 from utils.common_utils import UserError
-
-__all__ = ["tiny_run"]  # a fixture
 
 
 def change_json(path: Path, **fields: object) -> None:

@@ -14,10 +14,9 @@ import extraction.shards
 from extraction.files import FileSummary
 from extraction.shards import Shards
 from inference_triplet import main
-from tests.helpers.extraction_samples import FILM, NOVEL, RAIN, TinyRun, tiny_run
+from tests.helpers.extraction_samples import FILM, NOVEL, RAIN, TinyRun
 from utils.common_utils import UserError
 
-__all__ = ["tiny_run"]  # a fixture
 ROOT = Path(__file__).resolve().parents[2]
 
 

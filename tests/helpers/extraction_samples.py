@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import sentencepiece
 import torch
 
@@ -41,9 +40,6 @@ ANSWERS = {
 }
 
 
-_built: list[TinyRun] = []
-
-
 class TinyRun:
     """A base directory and an adapter directory on disk."""
 
@@ -55,13 +51,6 @@ class TinyRun:
         """Return the base in 4-bit with the adapter, and the tokenizer."""
         model, tokenizer = load_base_model(self.base, dtype=torch.float32, device="cpu")
         return load_adapter(model, self.adapter), tokenizer
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    if not _built:  # a fixture imported by two files is set up twice, even in one session
-        _built.append(build(tmp_path_factory.mktemp("tiny")))
-    return _built[0]
 
 
 def build(directory: Path) -> TinyRun:
