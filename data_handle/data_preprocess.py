@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +17,7 @@ from data_handle.reader import Example
 from task.answers import CHANGES, read_answer
 from task.prompt import PromptTokenizer, encode_prompt, split_context
 from task.triplets import parse_target
-from utils.common_utils import UserError, run_main
+from utils.common_utils import UserError
 
 _LIST_START = re.compile(r"\s*(?:```(?:json)?\s*)?\[\s*")
 _LIST_END = re.compile(r"\s*\]\s*(?:```\s*)?")
@@ -367,6 +368,4 @@ def _item_ends(target: str) -> tuple[list[int], int]:
 
 
 if __name__ == "__main__":  # the linter under the name that it was first known by
-    from data_handle.lint_report import main
-
-    run_main(main)
+    runpy.run_module("data_handle.lint_report", run_name="__main__")
