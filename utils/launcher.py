@@ -22,12 +22,16 @@ class Launcher(NamedTuple):
         return self.rank == 0
 
 
-def read_launcher(environment: Mapping[str, str] = os.environ) -> Launcher:
+def read_launcher(environment: Mapping[str, str] | None = None) -> Launcher:
     """Read what a launcher has set; without one this is the only process.
+
+    Args:
+        environment: the process's own when None.
 
     Raises:
         UserError: the variables are no numbers, contradict each other, or some are missing.
     """
+    environment = os.environ if environment is None else environment
     numbers: dict[str, int] = {}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         if (word := environment.get(name)) is not None:

@@ -20,8 +20,10 @@ from safetensors.torch import load_file
 
 import train
 from tests.helpers.killing import train_command
+from training import gradients
 from training import state as run_state
 from training.gradients import Gradients
+from training.run_directory import find_checkpoint
 from utils.common_utils import UserError
 from utils.directories import find_damage
 
@@ -194,3 +196,66 @@ def test_a_disk_that_fills_up(root: Path, words: list[str], tmp_path: Path) -> N
         if record["kind"] == "final"
     ]
     assert final["step"] == 4
+
+
+def test_a_disk_with_no_room_for_the_adapter(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No save works, whatever type its error has; training goes on to its end and says so."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"最佳模型一次也没有保存成功（File too large）"):
+            train.main([*words, "--token_cache_dir", ""])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr().err
+    assert said.count("检查点没有保存成功（File too large）") >= 4
+    assert "步 3/4" in said
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {".training_run.json", "metrics.jsonl"}
+
+
+def test_weights_that_are_no_numbers_are_never_saved(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, steps = gradients.take_step, []
+
+    def spoil(accelerator, optimizer, *figures):
+        outcome = original(accelerator, optimizer, *figures)
+        steps.append(outcome)
+        if len(steps) == 4:
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][0].fill_(float("nan"))
+        return outcome
+
+    monkeypatch.setattr(gradients, "take_step", spoil)
+    assert train.main(words) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "最后一次保存失败：检查点（LoRA 权重里有 NaN 或无穷大）" in last
+    newest = find_checkpoint(tmp_path / "run", "auto")
+    assert newest is not None and newest.name == "checkpoint-3"
+    for directory in (newest, tmp_path / "run" / "model_best"):
+        tensors = load_file(directory / "adapter_model.safetensors").values()
+        assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+def test_what_others_have_in_the_directory_is_left_alone(words: list[str], tmp_path: Path) -> None:
+    theirs = tmp_path / "run" / "metrics.jsonl"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    for more in ([], ["--overwrite_output_dir"]):
+        with pytest.raises(UserError, match=r"run 里的 metrics.jsonl 不是本项目的训练留下的，不会覆盖"):
+            train.main([*words, *more])
+    assert theirs.read_text() == "theirs"
+    assert [path.name for path in theirs.parent.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_launcher_s_environment_that_makes_no_sense(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a process would take itself for one of several, which neither locks nor writes."""
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="RANK=1 而没有 WORLD_SIZE"):
+        train.main(words)
+    assert not (tmp_path / "run").exists()
