@@ -11,5 +11,15 @@ def sentence_key(sentence: str) -> str:
     Punctuation, symbols, digits and blanks don't count, unless there is nothing else.
     """
     text = unicodedata.normalize("NFKC", sentence)
-    letters = "".join(character for character in text if unicodedata.category(character)[0] in "LM")
-    return letters or "".join(text.split())
+    return text.translate(_LETTERS) or "".join(text.split())
+
+
+class _Letters(dict[int, int | None]):
+    """A table for `str.translate` that keeps letters and marks, filled as characters come by."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = code if unicodedata.category(chr(code))[0] in "LM" else None
+        return self[code]
+
+
+_LETTERS = _Letters()

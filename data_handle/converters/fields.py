@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -133,5 +134,6 @@ def _read_end(item: Mapping[str, Any], role: str) -> tuple[str, str, Span | None
     return text, as_text(kind, f"{name}类型"), span
 
 
-def _plain(name: Any) -> str:
-    return re.sub(r"[\s_\-]", "", str(name)).lower()
+@functools.lru_cache(maxsize=1024)
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_\-]", "", name).lower()
