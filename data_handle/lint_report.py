@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bases import find_family
+from bases.hub_cache import resolve_model_dir
 from data_handle.lint import KINDS, Finding, LintReport, lint_files
 from task.schema import Schema
 from utils.command_line import ChineseArgumentParser
@@ -131,15 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError("max_source_seq_len 和 max_target_seq_len 都应当至少是 1。")
     declared = Schema.load(options.schema).combinations if options.schema else None
 
-    from bases.chatglm import ChatGLMTokenizer, CheckpointError, resolve_model_dir
-
-    try:
-        model_dir = resolve_model_dir(options.pre_model)
-        tokenizer = ChatGLMTokenizer.from_pretrained(model_dir)
-    except CheckpointError as error:
-        raise UserError(str(error)) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"用不了 {model_dir} 的分词器，请检查目录里的 ice_text.model（{error}）。") from error
+    model_dir = resolve_model_dir(options.pre_model)
+    tokenizer = find_family(model_dir).load_tokenizer(model_dir)
     report = lint_files(
         options.files,
         tokenizer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -366,7 +367,10 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "schema 里没有的类型组合" in capsys.readouterr().out
     assert main([path, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["clean"] is True
-    with pytest.raises(UserError, match=r"用不了 .* 的分词器，请检查目录里的 ice_text\.model"):
+    with pytest.raises(UserError, match=r"config\.json"):
+        main([path, "--pre_model", str(tmp_path)])
+    shutil.copy("models/chatglm-tiny/config.json", tmp_path)
+    with pytest.raises(UserError, match=r"缺少分词模型 ice_text\.model"):
         main([path, "--pre_model", str(tmp_path)])
     with pytest.raises(UserError, match="找不到模型"):
         main([path, "--pre_model", str(tmp_path / "none")])
