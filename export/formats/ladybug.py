@@ -1,0 +1,159 @@
+"""Ladybug (ladybugdb.com, the maintained fork of Kùzu): a graph in one file, queried with Cypher, no server.
+
+Rows go through CSV files beside the database, which its COPY reads fast and in little memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from export.formats import EDGE_TYPE, NODE_LABEL, WriteOptions, require
+from export.graph_store import Edge, Entity, GraphStore
+from export.guard import quote
+from utils.common_utils import UserError
+
+BUFFER_BYTES = 512 << 20  # that the database may use while it is written
+_SEPARATOR = "\x1f"  # between the items of a list in the CSV files
+_NODE_COLUMNS = "id STRING PRIMARY KEY, name STRING, type STRING, aliases STRING[]"
+_EDGE_COLUMNS = {
+    "id": "STRING", "predicate": "STRING", "score": "DOUBLE",
+    "subject_start": "INT64", "subject_end": "INT64",
+    "object_start": "INT64", "object_end": "INT64", "sentence_id": "STRING", "count": "INT64",
+    "text": "STRING", "sentence_ids": "STRING[]",
+}  # fmt: skip
+
+
+def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
+    """Write the database; see `BUFFER_BYTES` for its memory.
+
+    With `options.typed` each type is a node table and each predicate a relation table. Table names don't tell
+    capitals apart, and nodes and relations share them: where two collide, the later one gets a number.
+
+    Returns:
+        What the user should know, in Chinese.
+
+    Raises:
+        UserError: the library is missing, or refuses a name or a row.
+    """
+    ladybug = require("ladybug", "--format ladybug")
+    work = path.with_name(path.name + ".csv")
+    work.mkdir()
+    try:
+        database = ladybug.Database(str(path), buffer_pool_size=BUFFER_BYTES)
+        with ladybug.Connection(database) as connection:
+            notes = _fill(connection, store, options, work)
+        database.close()
+    except RuntimeError as error:  # the only type that the library raises
+        raise UserError(f"ladybug 没有接受写入：{error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return notes
+
+
+def _fill(connection: Any, store: GraphStore, options: WriteOptions, work: Path) -> list[str]:
+    names = _TableNames()
+    file = work / "rows.csv"
+    kinds = store.types() if options.typed else [NODE_LABEL]
+    node_tables = {kind: names.take(kind) for kind in kinds}
+    for table in node_tables.values():
+        connection.execute(f"CREATE NODE TABLE {_quote_name(table)}({_NODE_COLUMNS})")
+    for kind, entities in groupby(
+        store.entities(options.typed), lambda entity: entity.type if options.typed else NODE_LABEL
+    ):
+        _write_rows(file, map(_node_fields, entities))
+        _copy(connection, node_tables[kind], file, 4)
+    edge_tables = _make_edge_tables(connection, store, options, names, node_tables)
+    edges = store.edges(each_mention=options.each_mention, by_type=options.typed, with_text=options.with_text)
+    for group, rows in groupby(edges, lambda edge: _ends(edge) if options.typed else None):
+        _write_rows(file, map(_edge_fields, rows))
+        predicate, between = EDGE_TYPE, ""
+        if group is not None:
+            predicate, source, target = group
+            between = f" (from={_text(node_tables[source])}, to={_text(node_tables[target])})"
+        _copy(connection, edge_tables[predicate], file, len(_EDGE_COLUMNS) + 2, between)
+    return [f"表 {old} 与别的表重名（不分大小写），改叫 {new}。" for old, new in names.renamed.items()]
+
+
+def _make_edge_tables(
+    connection: Any, store: GraphStore, options: WriteOptions, names: _TableNames, nodes: dict[str, str]
+) -> dict[str, str]:
+    """Create the relation tables; return their names by predicate."""
+    combinations = store.combinations() if options.typed else [(EDGE_TYPE, NODE_LABEL, NODE_LABEL)]
+    columns = ", ".join(f"{name} {kind}" for name, kind in _EDGE_COLUMNS.items())
+    tables = {}
+    for predicate, group in groupby(combinations, lambda combination: combination[0]):
+        tables[predicate] = names.take(predicate)
+        pairs = ", ".join(
+            f"FROM {_quote_name(nodes[source])} TO {_quote_name(nodes[target])}"
+            for _, source, target in group
+        )
+        connection.execute(f"CREATE REL TABLE {_quote_name(tables[predicate])}({pairs}, {columns})")
+    return tables
+
+
+class _TableNames:
+    """Names of tables: none twice, whatever their capitals."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self.renamed: dict[str, str] = {}
+
+    def take(self, name: str) -> str:
+        """Return the name, or one with a number where it is taken."""
+        free, number = name, 1
+        while free.casefold() in self._taken:
+            number += 1
+            free = f"{name}_{number}"
+        self._taken.add(free.casefold())
+        if free != name:
+            self.renamed[name] = free
+        return free
+
+
+def _ends(edge: Edge) -> tuple[str, str, str]:
+    return edge.predicate, edge.subject.type, edge.object.type
+
+
+def _node_fields(entity: Entity) -> list[str | float | None]:
+    return [entity.id, entity.name, entity.type, _join(entity.aliases)]
+
+
+def _edge_fields(edge: Edge) -> list[str | float | None]:
+    return [
+        edge.subject.id, edge.object.id, edge.id, edge.predicate, edge.score, edge.subject_start,
+        edge.subject_end, edge.object_start, edge.object_end, edge.sentence_id, len(edge.sentence_ids),
+        edge.text, _join(edge.sentence_ids),
+    ]  # fmt: skip
+
+
+def _join(items: Iterable[str]) -> str | None:
+    joined = _SEPARATOR.join(item.replace(_SEPARATOR, "\ufffd") for item in items)
+    return joined or None
+
+
+def _write_rows(file: Path, rows: Iterator[list[str | float | None]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as output:
+        for row in rows:
+            output.write(",".join(map(quote, row)) + "\n")
+
+
+def _copy(connection: Any, table: str, file: Path, columns: int, between: str = "") -> None:
+    """Load a file; its last column is a list, which COPY alone would read in a notation without escapes."""
+    options = "HEADER=false, AUTO_DETECT=false, DELIM=',', QUOTE='\"', ESCAPE='\"', PARALLEL=false"
+    plain = ", ".join(f"column{number}" for number in range(columns - 1))
+    connection.execute(
+        f"COPY {_quote_name(table)} FROM (LOAD FROM {_text(str(file))} ({options}) "
+        f"RETURN {plain}, string_split(column{columns - 1}, '{_SEPARATOR}')){between}"
+    )
+
+
+def _quote_name(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
