@@ -38,16 +38,13 @@ UNWIND $rows AS row
 MATCH (s:{label} {{id: row.subject}})
 MATCH (o:{label} {{id: row.object}})
 MERGE (s)-[r:{type} {{id: row.id}}]->(o)
-SET r.predicate = row.predicate,
-  r.sentence_ids = coalesce(r.sentence_ids, [])
-    + [x IN row.sentence_ids WHERE NOT x IN coalesce(r.sentence_ids, [])]
-WITH r, row
-SET r.count = size(r.sentence_ids)
-WITH r, row
-WHERE r.sentence_id IS NULL OR coalesce(row.score, -1.0) > coalesce(r.score, -1.0)
-SET r.sentence_id = row.sentence_id, r.score = row.score, r.subject_start = row.subject_start,
-  r.subject_end = row.subject_end,
-  r.object_start = row.object_start, r.object_end = row.object_end{further}"""
+WITH r, row,
+  coalesce(r.sentence_ids, [])
+    + [x IN row.sentence_ids WHERE NOT x IN coalesce(r.sentence_ids, [])] AS sentence_ids,
+  r.sentence_id IS NULL OR coalesce(row.score, -1.0) > coalesce(r.score, -1.0) AS better
+SET r.predicate = row.predicate, r.sentence_ids = sentence_ids, r.count = size(sentence_ids),
+  {best}"""
+_OF_THE_BEST = ("sentence_id", "score", "subject_start", "subject_end", "object_start", "object_end")
 _SPECIAL = re.compile("[\\\\'\n\r\t\0]")
 _ESCAPES = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\0": r"\u0000"}
 
@@ -87,7 +84,10 @@ def statements(store: GraphStore, options: WriteOptions, batch_size: int) -> Ite
         text = _EDGES.format(
             label=quote_name(NODE_LABEL),
             type=quote_name(kind),
-            further=", r.text = row.text" if options.with_text else "",
+            best=",\n  ".join(
+                f"r.{name} = CASE WHEN better THEN row.{name} ELSE r.{name} END"
+                for name in (*_OF_THE_BEST, *(["text"] if options.with_text else []))
+            ),
         )
         for edge_batch in _batches(group, batch_size):
             yield Statement(text, [_edge_row(edge, options.with_text) for edge in edge_batch])

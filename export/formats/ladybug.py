@@ -6,7 +6,7 @@ Rows go through CSV files beside the database, which its COPY reads fast and in 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
     """Write the database; see `BUFFER_BYTES` for its memory.
 
     With `options.typed` each type is a node table and each predicate a relation table. Table names don't tell
-    capitals apart, and nodes and relations share them: where two collide, the later one gets a number.
+    capitals apart, and nodes and relations share them: where two collide, the later one gets a number. Signs
+    that the library's COPY can't take become "_". (The properties hold the exact names.)
 
     Returns:
         What the user should know, in Chinese.
@@ -65,17 +66,22 @@ def _fill(connection: Any, store: GraphStore, options: WriteOptions, work: Path)
         store.entities(options.typed), lambda entity: entity.type if options.typed else NODE_LABEL
     ):
         _write_rows(file, map(_node_fields, entities))
-        _copy(connection, node_tables[kind], file, 4)
+        _copy(connection, node_tables[kind], file, ["STRING"] * 4)
     edge_tables = _make_edge_tables(connection, store, options, names, node_tables)
     edges = store.edges(each_mention=options.each_mention, by_type=options.typed, with_text=options.with_text)
+    # of the two ends' ids, then of the columns; a list comes as one text
+    types = ["STRING", "STRING", *(kind.removesuffix("[]") for kind in _EDGE_COLUMNS.values())]
     for group, rows in groupby(edges, lambda edge: _ends(edge) if options.typed else None):
         _write_rows(file, map(_edge_fields, rows))
         predicate, between = EDGE_TYPE, ""
         if group is not None:
             predicate, source, target = group
             between = f" (from={_text(node_tables[source])}, to={_text(node_tables[target])})"
-        _copy(connection, edge_tables[predicate], file, len(_EDGE_COLUMNS) + 2, between)
-    return [f"表 {old} 与别的表重名（不分大小写），改叫 {new}。" for old, new in names.renamed.items()]
+        _copy(connection, edge_tables[predicate], file, types, between)
+    return [
+        f"{old} 不能作表名，或与别的表重名（不分大小写）：表名改作 {new}。"
+        for old, new in names.renamed.items()
+    ]
 
 
 def _make_edge_tables(
@@ -96,18 +102,22 @@ def _make_edge_tables(
 
 
 class _TableNames:
-    """Names of tables: none twice, whatever their capitals."""
+    """Names of tables: none twice, whatever their capitals, and no sign that COPY reads in a way of its own.
+
+    (A full stop, say, parts a database's name from a table's even between backticks.)
+    """
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self.renamed: dict[str, str] = {}
 
     def take(self, name: str) -> str:
-        """Return the name, or one with a number where it is taken."""
-        free, number = name, 1
+        """Return a table's name for a type or predicate."""
+        plain = "".join(letter if letter.isalnum() or letter in " _-/·（）" else "_" for letter in name)
+        free, number = plain, 1
         while free.casefold() in self._taken:
             number += 1
-            free = f"{name}_{number}"
+            free = f"{plain}_{number}"
         self._taken.add(free.casefold())
         if free != name:
             self.renamed[name] = free
@@ -141,13 +151,17 @@ def _write_rows(file: Path, rows: Iterator[list[str | float | None]]) -> None:
             output.write(",".join(map(quote, row)) + "\n")
 
 
-def _copy(connection: Any, table: str, file: Path, columns: int, between: str = "") -> None:
-    """Load a file; its last column is a list, which COPY alone would read in a notation without escapes."""
-    options = "HEADER=false, AUTO_DETECT=false, DELIM=',', QUOTE='\"', ESCAPE='\"', PARALLEL=false"
-    plain = ", ".join(f"column{number}" for number in range(columns - 1))
+def _copy(connection: Any, table: str, file: Path, types: Sequence[str], between: str = "") -> None:
+    """Load a file; its last column is a list, which COPY alone would read in a notation without escapes.
+
+    The types are said, since they would be guessed from the values (a name "null" would be none).
+    """
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(types))
+    plain = ", ".join(f"c{number}" for number in range(len(types) - 1))
+    options = "HEADER=false, DELIM=',', QUOTE='\"', ESCAPE='\"', PARALLEL=false"
     connection.execute(
-        f"COPY {_quote_name(table)} FROM (LOAD FROM {_text(str(file))} ({options}) "
-        f"RETURN {plain}, string_split(column{columns - 1}, '{_SEPARATOR}')){between}"
+        f"COPY {_quote_name(table)} FROM (LOAD WITH HEADERS ({columns}) FROM {_text(str(file))} ({options}) "
+        f"RETURN {plain}, string_split(c{len(types) - 1}, '{_SEPARATOR}')){between}"
     )
 
 

@@ -59,10 +59,7 @@ def read_csv(path: Path) -> list[tuple[Any, ...]]:
     text = path.read_bytes().decode("utf-8-sig")
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     assert rows[0] == list(csv_table.HEADINGS)
-    return [
-        (*map(without_guard, row[:7]), number(row[7], float), *map(number, row[8:]))
-        for row in rows[1:]
-    ]
+    return [(*map(without_guard, row[:7]), number(row[7], float), *map(number, row[8:])) for row in rows[1:]]
 
 
 @few
@@ -73,12 +70,18 @@ def test_csv_holds_what_went_in_and_no_formula(texts: list[str]) -> None:
         path = Path(folder) / "out.csv"
         csv_table.write(store, path, PLAIN)
         assert read_csv(path) == expected_rows(lines)
-        cells = [cell for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline="")) for cell in row]
-    assert not [cell for cell in cells if cell[0:1] in "=+@\t\r＝＋＠" and cell and not re.fullmatch(r"\+\d.*", cell)]
+        cells = [
+            cell for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline="")) for cell in row
+        ]
+    assert not [
+        cell for cell in cells if cell[0:1] in "=+@\t\r＝＋＠" and cell and not re.fullmatch(r"\+\d.*", cell)
+    ]
 
 
 def test_csv_opens_in_excel(tmp_path: Path) -> None:
-    with open_store(tmp_path, [{"text": "句", "triplets": [item("=1+1", "甲", "-3"), item("-3", "乙", "+a")]}]) as store:
+    with open_store(
+        tmp_path, [{"text": "句", "triplets": [item("=1+1", "甲", "-3"), item("-3", "乙", "+a")]}]
+    ) as store:
         notes = csv_table.write(store, tmp_path / "a.csv", PLAIN)
         csv_table.write(store, tmp_path / "b.csv", WriteOptions(keep_formulas=True))
     content = (tmp_path / "a.csv").read_bytes()
@@ -142,7 +145,7 @@ def test_xlsx_goes_on_in_another_sheet_and_cuts_what_no_cell_holds(
 
 
 def read_neo4j(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Read the two files by the importer's rules: fields by their headings' types, bare and empty is nothing."""
+    """Read the two files by the importer's rules: values by their headings, bare and empty is none."""
     found = []
     for name in ("entities.csv", "relations.csv"):
         text = (folder / name).read_bytes().decode("utf-8")
@@ -154,7 +157,9 @@ def read_neo4j(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
             record: dict[str, Any] = {}
             for place, column in enumerate(columns):
                 match = pattern.match(text, position)
-                assert match and match[3] == (",\n"[place == len(columns) - 1]), text[position : position + 50]
+                assert match and match[3] == (",\n"[place == len(columns) - 1]), text[
+                    position : position + 50
+                ]
                 position = match.end()
                 prop, _, kind = column.partition(":")
                 value = match[2] if match[1] is None else match[1].replace('""', '"')
@@ -202,7 +207,9 @@ def test_neo4j_csv_as_a_whole(tmp_path: Path) -> None:
         notes = neo4j_csv.write(store, tmp_path / "out", WriteOptions(with_text=True))
         nodes, edges = read_neo4j(tmp_path / "out")
     assert set(neo4j_facts(nodes, edges)) == facts_of(lines)
-    assert {tuple(node["LABEL"]) for node in nodes} == {("实体",)} and {edge["TYPE"] for edge in edges} == {"关系"}
+    assert {tuple(node["LABEL"]) for node in nodes} == {("实体",)} and {edge["TYPE"] for edge in edges} == {
+        "关系"
+    }
     born = next(edge for edge in edges if edge["predicate"] == "出生地")
     assert born["text"] == "句1" and born["count"] == 3
     command = (tmp_path / "out" / "import.sh").read_text("utf-8")

@@ -16,9 +16,10 @@ from export.graph_store import GraphStore
 from export.triples import ReadSummary, read_sentences
 
 NASTY = (
-    "余华", "a\"b'c`d\\e", "行一\n行二\r\n行三\r末", "\t=1+1", "@SUM(A1)", "'=已有撇号", "</data>&amp;<![CDATA[", "]]>",
-    "\\u0027\\n", "x\\", "''", '""', "  前后空白  ", "逗,号;分|隔", "𠮷😀e\u0301", "[x], {y}", "null", "%2E/..", "..",
-    "_x0041_", "\u2028\u2029\u202e", "$rows", "// 注释; --", "-12.5", "#N/A", "<人物>", "@zh", "a;b", "{}",
+    "余华", "a\"b'c`d\\e", "行一\n行二\r\n行三\r末", "\t=1+1", "@SUM(A1)", "'=已有撇号",
+    "</data>&amp;<![CDATA[", "]]>", "\\u0027\\n", "x\\", "''", '""', "  前后空白  ", "逗,号;分|隔",
+    "𠮷😀e\u0301", "[x], {y}", "null", "FALSE", "0", "%2E/..", "..", "_x0041_", "\u2028\u2029\u202e",
+    "$rows", "// 注释; --", "-12.5", "#N/A", "<人物>", "@zh", "a;b", "{}",
 )  # fmt: skip
 # Every kind of trouble, in new mixtures; no NUL, which a real server below can't hold, but other controls.
 nasty_texts = st.one_of(
@@ -78,13 +79,21 @@ def write_lines(path: Path, *lines: Any) -> Path:
 
 
 def lines_of(names: list[str]) -> list[dict[str, Any]]:
-    """Return lines of results in which every name is a subject, an object, a predicate, a type, a text, an id."""
+    """Return lines of results in which every name is a subject, an object, a predicate, a type and a text."""
     return [
         {
             "id": f"{number}{name}",
             "text": name,
             "triplets": [
-                item(name, names[number - 1], names[number // 2], name, "地点", 0.5 + number / 64, ([0, 1], [2, 5])),
+                item(
+                    name,
+                    names[number - 1],
+                    names[number // 2],
+                    name,
+                    "地点",
+                    0.5 + number / 64,
+                    ([0, 1], [2, 5]),
+                ),
                 item(names[0], "关系", name, "类型", name),
             ],
         }
@@ -96,7 +105,10 @@ def sample_lines() -> list[dict[str, Any]]:
     """Return lines with all the nasty names; one fact in three sentences, and a name of two types."""
     best = [0.7, 0.9, 0.8]
     said = [
-        {"text": f"句{number}", "triplets": [item("余华", "出生地", "海盐", score=score, spans=([number, 3], [4, 6]))]}
+        {
+            "text": f"句{number}",
+            "triplets": [item("余华", "出生地", "海盐", score=score, spans=([number, 3], [4, 6]))],
+        }
         for number, score in enumerate(best)
     ]
     book = {"text": "书", "triplets": [item("余华", "书名", "余华", object_type="图书作品")]}
