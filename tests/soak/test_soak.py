@@ -150,14 +150,16 @@ def test_fuzzed_sentences(random_base: Path, tally: dict) -> None:
 
 
 def test_hostile_files(root: Path, tally: dict) -> None:
-    """The refusals of tests/bases/test_loading.py and tests/training/test_checkpoint.py, counted."""
+    """The refusals of models, adapters, checkpoints and training states, counted."""
     kinds = (
         "refused executes pickle other_things header link_out terabytes wrong_index do_not_fit flipped_bit"
     )
-    kinds += " lora_config does_not_agree another_base damaged"
+    kinds += " lora_config does_not_agree another_base damaged lies"
     words = [
         "tests/bases/test_loading.py",
-        "tests/training/test_checkpoint.py",
+        "tests/bases/test_adapter.py",
+        "tests/training/test_run_directory.py",
+        "tests/training/test_state.py",
         "-q",
         "-k",
         " or ".join(kinds.split()),

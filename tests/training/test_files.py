@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -18,9 +17,8 @@ from training import run_directory
 from training.files import RunFiles
 from training.log import MetricsLog
 from training.run_directory import RunLock, lock_directory
-from utils import directories
 from utils.common_utils import UserError
-from utils.directories import find_damage, write_directory, write_file
+from utils.directories import find_damage, write_file
 
 WEIGHTS = {"lora_A": torch.ones(8, 32), "lora_B": torch.ones(32, 8)}
 
@@ -63,41 +61,6 @@ def test_a_disk_that_fills_at_any_byte_costs_the_save_only(
     assert files.save_best(write_adapter) and files.save_checkpoint(99999, write_adapter, state)
     assert not files.unsaved
     assert "Traceback" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("call", ["mkdir", "rename", "write_text", "chmod", "fsync"])
-def test_any_call_that_fails_leaves_the_old_or_the_new(
-    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Systematically: the first such call fails, then the second alone, and so on."""
-    target = tmp_path / "model_best"
-    owner = os if call == "fsync" else Path
-    original, calls = getattr(owner, call), []
-
-    def fail_at(number: int) -> Callable[..., object]:
-        def wrapped(*args: object, **options: object) -> object:
-            calls.append(args)
-            if len(calls) == number:
-                raise OSError(5, "Input/output error")
-            return original(*args, **options)
-
-        return wrapped
-
-    write_directory(target, lambda new: (new / "file").write_bytes(b"0"))
-    for number in range(1, 20):
-        calls.clear()
-        content = str(number).encode()
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, call, fail_at(number))
-            with contextlib.suppress(OSError):
-                write_directory(target, lambda new, content=content: (new / "file").write_bytes(content))
-        directories.recover_directory(target)
-        assert find_damage(target) is None
-        assert (target / "file").read_bytes() in (content, str(number - 1).encode(), b"0")
-        assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
-        if len(calls) < number:
-            return
-    raise AssertionError("more calls than expected")
 
 
 @pytest.mark.parametrize("leftover", ["file", "link", "dangling link", "directory"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import train
 from bases.chatglm import load_base_model
 from tests.helpers.runs import records
 from training import assembly
-from training.log import RunLog
 from utils.common_utils import UserError
 
 Command = Callable[..., list[str]]
@@ -120,16 +118,3 @@ def test_the_level_of_score_is_saved_with_the_best_adapter(arguments: Command, t
     assert (level is None) == (report["reliability"] is None)
     assert level is None or 0.0 <= level <= 1.0
     assert find_damage(best) is None
-
-
-def test_a_long_silence_is_broken(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(RunLog, "SILENCE", 0.2)
-    with RunLog(is_main=True) as log:
-        log.begin("评估：已生成 3/50 句的答案")
-        time.sleep(2.5)
-    assert "评估：已生成 3/50 句的答案（已 " in capsys.readouterr().err
-    with RunLog(is_main=False):
-        time.sleep(1.5)
-    assert capsys.readouterr().err == ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pickle
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ import torch
 from training import state as run_state
 from training.run_directory import STATE_FILE
 from training.state import RunState
-from utils.common_utils import UserError
+from utils.common_utils import UserError, set_seed
 
 ACCELERATOR: Any = SimpleNamespace(scaler=None, process_index=0)
 
@@ -112,3 +114,30 @@ def test_states_that_would_fill_the_memory(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", pickle.dumps("a" * 10**7))
     with pytest.raises(UserError, match="已损坏"):
         run_state.load_state(tmp_path)
+
+
+class Payload:
+    def __reduce__(self):
+        return (os.mkdir, ("owned",))
+
+
+def test_a_state_that_executes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Payload(), tmp_path / STATE_FILE)
+    with pytest.raises(UserError, match="已损坏"):
+        run_state.load_state(tmp_path)
+    assert not Path("owned").exists()
+
+
+def test_random_generators_go_back(tmp_path: Path) -> None:
+    import numpy as np
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.standard_normal(), torch.rand(1).item()  # noqa: NPY002
+
+    set_seed(3)
+    draw()  # leaves numpy with a second normal number in store
+    torch.save(run_state.random_state(), tmp_path / "state.pt")
+    expected = draw()
+    run_state.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draw() == expected

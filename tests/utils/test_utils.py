@@ -1,11 +1,8 @@
-"""The small shared subjects: console, prompt, triplet notation, schedule, memory, metrics, interrupts."""
+"""The small shared subjects: console, prompt, triplet notation, memory, device."""
 
 from __future__ import annotations
 
 import json
-import math
-import resource
-import signal
 import subprocess
 import sys
 import warnings
@@ -17,10 +14,6 @@ import torch
 from bases.chatglm import ChatGLMTokenizer
 from task import prompt, triplets
 from task.triplets import Triplet, format_target, parse_target
-from training import evaluation, schedule
-from training import log as metrics_log
-from training import stop as interrupt
-from training.run_directory import lock_directory
 from utils import common_utils, device, memory
 from utils.common_utils import UserError, run_main
 from utils.device import check_device, make_accelerator, weight_dtype
@@ -210,23 +203,7 @@ def test_kinds_of_answers() -> None:
     assert not triplets.is_triplet_target('["人物"]')
 
 
-# ---- schedule, loss, memory, metrics, interrupts, device
-
-
-def test_learning_rate_by_hand() -> None:
-    rates = [schedule.learning_rate_at(step, 10, 1.0, 0.2) for step in range(11)]
-    assert rates[:3] == [0.5, 1.0, 1.0]
-    assert rates[6] == pytest.approx(0.5)
-    assert rates[10] == pytest.approx(0.0)
-    assert schedule.learning_rate_at(0, 1, 1.0, 0.0) == 1.0
-
-
-def test_groups() -> None:
-    assert list(schedule.in_groups(range(5), 2)) == [[0, 1], [2, 3], [4]]
-
-
-def test_target_count_leaves_the_first_position_out() -> None:
-    assert evaluation.target_count(torch.tensor([[7, -100, 8], [-100, 9, 10]])) == 3
+# ---- memory, device
 
 
 def test_memory_of_this_process() -> None:
@@ -273,143 +250,10 @@ def test_the_budget_is_what_the_container_leaves(monkeypatch: pytest.MonkeyPatch
     assert memory.memory_budget(torch.device("cpu"), 20) == 2**20
 
 
-def test_metrics_go_to_both_files(tmp_path: Path) -> None:
-    log = metrics_log.MetricsLog(tmp_path / "run", tensorboard=True)
-    log.write("train", 3, {"loss": 0.5, "note": "x", "flag": True})
-    log.write("train", 3, {"grad_norm": 2.0})
-    log.write("eval", 3, {"dev_loss": 0.25})
-    log.close()
-    record, *_ = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(record) == {"kind": "train", "step": 3, "loss": 0.5, "note": "x", "flag": True}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    events.Reload()
-    # What is looked at first sorts before the rest.
-    assert sorted(events.Tags()["scalars"]) == ["1_主要/dev_loss", "1_主要/loss", "2_训练/grad_norm"]
-    assert [(event.step, event.value) for event in events.Scalars("1_主要/loss")] == [(3, 0.5)]
-
-
-def test_metrics_stay_json(tmp_path: Path) -> None:
-    log = metrics_log.MetricsLog(tmp_path, tensorboard=False)
-    log.write("train", 1, {"loss": math.nan, "grad_norm": math.inf, "n": 1})
-    log.close()
-    text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
-    assert json.loads(text, parse_constant=pytest.fail)["loss"] is None
-
-
-def test_a_full_disk_costs_a_record_and_not_the_run(tmp_path: Path, capsys) -> None:
-    path = tmp_path / "metrics.jsonl"
-    log = metrics_log.MetricsLog(tmp_path, tensorboard=False)
-    log.write("train", 1, {"loss": 1.0})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
-    try:
-        log.write("train", 2, {"loss": 2.0})  # ten bytes of it fit
-        log.write("train", 3, {"loss": 3.0})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    log.write("train", 4, {"loss": 4.0})
-    log.close()
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 4]
-    assert capsys.readouterr().err.count("少了一条记录；训练继续") == 2
-
-
-def test_no_directory_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    log = metrics_log.MetricsLog(None, tensorboard=True)
-    log.write("train", 1, {"loss": 1.0})
-    log.close()
-    assert not list(tmp_path.iterdir())
-
-
-def test_records_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
-    log = metrics_log.MetricsLog(tmp_path, tensorboard=False)
-    for step in (1, 2, 3):
-        log.write("train", step, {"loss": float(step)})
-    log.write("final", 2, {})
-    log.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "train", "st')  # a kill in the middle of a line
-    log = metrics_log.MetricsLog(tmp_path, tensorboard=False, after_step=2)
-    log.write("train", 3, {"loss": 3.5})
-    log.close()
-    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["loss"] for line in lines] == [1.0, 2.0, 3.5]
-
-
-def test_the_meter_measures() -> None:
-    meter = metrics_log.Meter(total_steps=10)
-    assert meter.tokens_per_second() == 0
-    meter.add(50)
-    assert meter.tokens_per_second() > 0
-    meter.restart()
-    assert meter.tokens_per_second() == 0
-    meter._seconds_per_step = 3.0  # the last speed is remembered over a restart
-    assert meter.time_left(8) == "0:00:06"
-
-
-def test_two_runs_in_one_directory(root: Path, tmp_path: Path) -> None:
-    """The second is refused while the first lives; a kill leaves no lock behind."""
-    code = (
-        "import sys, time; from pathlib import Path; from training.run_directory import lock_directory\n"
-        "with lock_directory(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"locked\n"
-    with pytest.raises(UserError, match="另一个训练正在使用"), lock_directory(tmp_path):
-        pass
-    process.kill()
-    process.wait()
-    with lock_directory(tmp_path):
-        pass
-    with lock_directory(tmp_path):
-        pass
-
-
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="不可写"), lock_directory(tmp_path / "file" / "run"):
-        pass
-
-
 def test_a_stderr_that_is_gone_ends_nothing(root: Path) -> None:
     code = "import os; os.close(2); from utils.common_utils import log; log('x'); print('alive')"
     result = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, check=True)
     assert result.stdout == b"alive\n"
-
-
-def test_signals_that_are_ignored_stay_so(root: Path) -> None:
-    """nohup ignores SIGHUP; a closed terminal must then not stop the run."""
-    code = (
-        "import signal; from training.stop import StopRequest\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_IGN); stop = StopRequest(None)\n"
-        "signal.raise_signal(signal.SIGHUP); print(stop.signal)\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL); stop = StopRequest(None)\n"
-        "signal.raise_signal(signal.SIGHUP); print(int(stop.signal))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.split() == ["None", str(int(signal.SIGHUP))]
-
-
-def test_the_first_signal_is_a_wish_the_second_an_order(capsys) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        stop = interrupt.StopRequest("马上停。")
-        assert stop.signal is None
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
-        assert stop.exit_code == 143
-        assert "马上停。" in capsys.readouterr().err
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
-            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(

@@ -1,59 +1,20 @@
-"""Directories that are whole or absent, checkpoints found and rotated."""
+"""The directory of a run: its lock, what a kill leaves, checkpoints found and rotated."""
 
 from __future__ import annotations
 
-import os
-import random
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from training import run_directory
-from training import state as run_state
-from utils import directories as checkpoint
-from utils.common_utils import UserError, set_seed
-
-
-def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    target = tmp_path / "model_best"
-    for content in ("old", "new"):
-        checkpoint.write_directory(target, lambda new, content=content: (new / content).write_text(content))
-    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "new"]
-    assert checkpoint.find_damage(target) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
-
-
-def test_a_failure_leaves_the_old_directory(tmp_path: Path) -> None:
-    target = tmp_path / "model_best"
-    checkpoint.write_directory(target, lambda new: (new / "old").write_text("old"))
-
-    def fail(new: Path) -> None:
-        (new / "half").write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint.write_directory(target, fail)
-    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
-    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
-
-
-def test_a_failure_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "model_best"
-    checkpoint.write_directory(target, lambda new: (new / "old").write_text("old"))
-    original = Path.rename
-
-    def rename(self: Path, destination: Path) -> Path:
-        if self.name.endswith(".new"):
-            raise OSError("no")
-        return original(self, destination)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match="no"):
-        checkpoint.write_directory(target, lambda new: (new / "new").write_text("new"))
-    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
+from training.run_directory import lock_directory
+from utils import directories
+from utils.common_utils import UserError
 
 
 @pytest.mark.parametrize("moment", ["before the first rename", "between the two", "after the second"])
@@ -61,7 +22,7 @@ def test_a_kill_while_replacing(tmp_path: Path, moment: str) -> None:
     """What a kill leaves is put right: the old directory or the new one, whole, and nothing else."""
     target = tmp_path / "model_best"
     for name in ("old", "new"):
-        checkpoint.write_directory(target, lambda new, name=name: (new / "file").write_text(name))
+        directories.write_directory(target, lambda new, name=name: (new / "file").write_text(name))
         if name == "old":
             shutil.copytree(target, tmp_path / "kept")
     if moment == "after the second":
@@ -74,14 +35,14 @@ def test_a_kill_while_replacing(tmp_path: Path, moment: str) -> None:
     (tmp_path / ".checkpoint-3.trash").mkdir()
     run_directory.recover_directories(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
-    assert checkpoint.find_damage(target) is None
+    assert directories.find_damage(target) is None
     assert (target / "file").read_text() == ("new" if moment == "after the second" else "old")
 
 
 def make_checkpoint(save_dir: Path, step: int) -> Path:
     path = run_directory.checkpoint_path(save_dir, step)
     state = {"state": {"global_step": step}}
-    checkpoint.write_directory(path, lambda new: torch.save(state, new / run_directory.STATE_FILE))
+    directories.write_directory(path, lambda new: torch.save(state, new / run_directory.STATE_FILE))
     return path
 
 
@@ -102,7 +63,7 @@ DAMAGES = {
     "training_state.pt 的内容与校验和不符": damage_by_a_flipped_bit,
     "缺少 training_state.pt": lambda path: (path / run_directory.STATE_FILE).unlink(),
     "manifest.json 读不出来": lambda path: [file.unlink() for file in path.iterdir()],  # an empty directory
-    "manifest.json 已损坏": lambda path: (path / checkpoint.MANIFEST_FILE).write_text('{"files": 3}'),
+    "manifest.json 已损坏": lambda path: (path / directories.MANIFEST_FILE).write_text('{"files": 3}'),
 }
 
 
@@ -111,7 +72,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path, reason: s
     for step in (10, 20):
         make_checkpoint(tmp_path, step)
     DAMAGES[reason](tmp_path / "checkpoint-20")
-    assert checkpoint.find_damage(tmp_path / "checkpoint-20") == reason
+    assert directories.find_damage(tmp_path / "checkpoint-20") == reason
     assert run_directory.find_checkpoint(tmp_path, "auto").name == "checkpoint-10"
     assert f"checkpoint-20 已损坏（{reason}）" in capsys.readouterr().err
     with pytest.raises(UserError, match=re.escape(f"不能用（{reason}）")):
@@ -171,28 +132,26 @@ def test_recovery_and_clearing_touch_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "events").exists()
 
 
-class Payload:
-    def __reduce__(self):
-        return (os.mkdir, ("owned",))
+def test_two_runs_in_one_directory(root: Path, tmp_path: Path) -> None:
+    """The second is refused while the first lives; a kill leaves no lock behind."""
+    code = (
+        "import sys, time; from pathlib import Path; from training.run_directory import lock_directory\n"
+        "with lock_directory(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"locked\n"
+    with pytest.raises(UserError, match="另一个训练正在使用"), lock_directory(tmp_path):
+        pass
+    process.kill()
+    process.wait()
+    with lock_directory(tmp_path):
+        pass
+    with lock_directory(tmp_path):
+        pass
 
 
-def test_a_state_that_executes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save(Payload(), tmp_path / run_directory.STATE_FILE)
-    with pytest.raises(UserError, match="已损坏"):
-        run_state.load_state(tmp_path)
-    assert not Path("owned").exists()
-
-
-def test_random_generators_go_back(tmp_path: Path) -> None:
-    import numpy as np
-
-    def draw() -> tuple[float, float, float]:
-        return random.random(), np.random.standard_normal(), torch.rand(1).item()  # noqa: NPY002
-
-    set_seed(3)
-    draw()  # leaves numpy with a second normal number in store
-    torch.save(run_state.random_state(), tmp_path / "state.pt")
-    expected = draw()
-    run_state.restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert draw() == expected
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="不可写"), lock_directory(tmp_path / "file" / "run"):
+        pass

@@ -1,0 +1,87 @@
+"""Directories that are replaced as a whole, whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from utils import directories
+from utils.directories import find_damage, write_directory
+
+
+def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model_best"
+    for content in ("old", "new"):
+        directories.write_directory(target, lambda new, content=content: (new / content).write_text(content))
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "new"]
+    assert directories.find_damage(target) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+
+
+def test_a_failure_leaves_the_old_directory(tmp_path: Path) -> None:
+    target = tmp_path / "model_best"
+    directories.write_directory(target, lambda new: (new / "old").write_text("old"))
+
+    def fail(new: Path) -> None:
+        (new / "half").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        directories.write_directory(target, fail)
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+
+
+def test_a_failure_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "model_best"
+    directories.write_directory(target, lambda new: (new / "old").write_text("old"))
+    original = Path.rename
+
+    def rename(self: Path, destination: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError("no")
+        return original(self, destination)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="no"):
+        directories.write_directory(target, lambda new: (new / "new").write_text("new"))
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
+
+
+@pytest.mark.parametrize("call", ["mkdir", "rename", "write_text", "chmod", "fsync"])
+def test_any_call_that_fails_leaves_the_old_or_the_new(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Systematically: the first such call fails, then the second alone, and so on."""
+    target = tmp_path / "model_best"
+    owner = os if call == "fsync" else Path
+    original, calls = getattr(owner, call), []
+
+    def fail_at(number: int) -> Callable[..., object]:
+        def wrapped(*args: object, **options: object) -> object:
+            calls.append(args)
+            if len(calls) == number:
+                raise OSError(5, "Input/output error")
+            return original(*args, **options)
+
+        return wrapped
+
+    write_directory(target, lambda new: (new / "file").write_bytes(b"0"))
+    for number in range(1, 20):
+        calls.clear()
+        content = str(number).encode()
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, call, fail_at(number))
+            with contextlib.suppress(OSError):
+                write_directory(target, lambda new, content=content: (new / "file").write_bytes(content))
+        directories.recover_directory(target)
+        assert find_damage(target) is None
+        assert (target / "file").read_bytes() in (content, str(number - 1).encode(), b"0")
+        assert [path.name for path in tmp_path.iterdir()] == ["model_best"]
+        if len(calls) < number:
+            return
+    raise AssertionError("more calls than expected")
