@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_handle.conversion import Conversion, convert
-from data_handle.labelled import Settings
-from data_handle.labels_template import write_template
+from data_handle.conversion.pipeline import Conversion, convert
+from data_handle.conversion.template import write_template
+from data_handle.converters.labelled import Settings
 from task.prompt import INSTRUCTION
 from utils.command_line import ChineseArgumentParser, positive_int, probability
 from utils.common_utils import UserError, log, run_main

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_handle.conversion import convert, log_problems, write_whole
+from data_handle.annotation.results import read_results
+from data_handle.annotation.selection import select
+from data_handle.annotation.tasks import build_config, build_tasks, combinations_of
+from data_handle.conversion.pipeline import convert, log_problems, write_whole
 from data_handle.convert import add_options, build_conversion
 from data_handle.converters import DOCCANO, LABEL_STUDIO
-from data_handle.label_studio_tasks import build_config, build_tasks, combinations_of
-from data_handle.plain_sentences import read_sentences
-from data_handle.results import read_results
-from data_handle.selection import select
+from data_handle.converters.plain_sentences import read_sentences
 from task.schema import Schema
 from utils.command_line import ChineseArgumentParser, positive_int, probability
 from utils.common_utils import UserError, log, run_main, to_json

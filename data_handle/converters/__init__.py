@@ -19,8 +19,8 @@ from data_handle.converters import (
     table,
     triplets,
 )
+from data_handle.converters.labelled import Labelled, Problem, Settings, excerpt
 from data_handle.converters.source import Record, Source, open_source
-from data_handle.labelled import Labelled, Problem, Settings, excerpt
 from utils.common_utils import UserError
 
 

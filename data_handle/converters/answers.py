@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from data_handle.converters.fields import find_field, get_field, is_fact, read_fact
+from data_handle.converters.labelled import Fact
 from data_handle.converters.source import parse_json
-from data_handle.labelled import Fact
 
 NO_TRIPLETS = "答案不是三元组（文字答案的分类样本不必转换，直接并入训练文件）"
 _FENCE = re.compile(r"```[ \t]*(?:json)?[ \t]*\r?\n?(.*?)```", re.DOTALL | re.IGNORECASE)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_handle.converters.decoding import decode
-from data_handle.labelled import Fact, Labelled, Problem, Span, excerpt
+from data_handle.converters.labelled import Fact, Labelled, Problem, Span, excerpt
 from utils.common_utils import UserError
 
 _ENTITY = re.compile(r"(T\d+)\t(\S+) (\d+) ([\d ;]+)(?:\t(.*))?")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from data_handle.converters.fields import as_text
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
 from data_handle.converters.source import Record
-from data_handle.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
 
 
 class Entity(NamedTuple):

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_handle.converters.fields import VALUE, as_text, read_fact
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
 from data_handle.converters.source import Record
-from data_handle.labelled import Fact, Labelled, Problem, Settings, excerpt
 
 _SLOT_LEFT_OUT = "略去复杂关系的附加项（要保留请加 --slots triplets）"
 _SLOT_UNUSABLE = "复杂关系的附加项是空的或没有类型"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_handle.labelled import Fact, Span
+from data_handle.converters.labelled import Fact, Span
 
 # What a field or column is, by the names it is known under (compared without case, "_", "-" and blanks).
 NAMES = {

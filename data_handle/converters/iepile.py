@@ -14,8 +14,8 @@ from typing import Any
 
 from data_handle.converters.answers import Types, read_answer
 from data_handle.converters.fields import as_text
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
 from data_handle.converters.source import Record, parse_json
-from data_handle.labelled import Fact, Labelled, Problem, Settings, excerpt
 
 _TASKS = {"RE", "SPO", "KG"}
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from data_handle.converters.answers import read_answer
 from data_handle.converters.fields import as_text
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
 from data_handle.converters.source import Record
-from data_handle.labelled import Fact, Labelled, Problem, Settings, excerpt
 
 _ASKERS = {"human", "user"}
 _ANSWERERS = {"gpt", "assistant", "chatgpt", "bot", "model"}

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from data_handle.converters.fields import as_text, read_span
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
 from data_handle.converters.source import Record
-from data_handle.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
 from utils.common_utils import UserError
 
 _MIN_FIELDS = {"annotation_id", "annotator", "lead_time"}

@@ -12,8 +12,8 @@ from typing import Any
 
 from data_handle.converters.answers import read_answer
 from data_handle.converters.fields import as_text, read_span
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
 from data_handle.converters.source import Record
-from data_handle.labelled import Fact, Labelled, Problem, Settings, excerpt
 from task.prompt import split_context
 
 _INSTRUCTION = re.compile(r"Instruction: .*?\nInput: (.*?)\n\n", re.DOTALL)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from data_handle.converters.decoding import decode
 from data_handle.converters.fields import RepeatedKey
-from data_handle.labelled import Problem, excerpt
+from data_handle.converters.labelled import Problem, excerpt
 from utils.common_utils import UserError
 
 _BRAT_LINE = re.compile(r"(T\d+\t\S+ \d+ \d+|R\d+\t\S+ Arg1:)")

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from data_handle.converters.answers import Types
 from data_handle.converters.fields import role_of
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
 from data_handle.converters.workbook import read_sheets
-from data_handle.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
 from utils.common_utils import UserError
 
 _DELIMITERS = {",": "逗号", "\t": "制表符", ";": "分号", "|": "竖线", "，": "中文逗号"}

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_handle.converters.fields import as_text, find_field, get_field, is_fact, read_fact
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
 from data_handle.converters.source import Record
-from data_handle.labelled import Fact, Labelled, Problem, Settings, excerpt
 
 
 def recognise(record: dict[str, Any]) -> str | None:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_handle import conversion
-from data_handle.checking import Sample, locate
+from data_handle.conversion import pipeline
+from data_handle.conversion.checking import Sample, locate
+from data_handle.conversion.split import split_samples
 from data_handle.convert import main
-from data_handle.labelled import Span
-from data_handle.line_split import split_samples
+from data_handle.converters.labelled import Span
 from data_handle.sentences import sentence_key
 from task.prompt import build_prompt
 from task.triplets import Triplet, combination_of
@@ -99,7 +99,7 @@ def test_full_disk_leaves_what_was_there(runner: Runner, monkeypatch: pytest.Mon
     full = runner.folder / ".full"
     full.symlink_to("/dev/full")
     monkeypatch.setattr(
-        conversion,
+        pipeline,
         "temporary_beside",
         lambda path: full if path.name == "report.jsonl" else temporary_beside(path),
     )

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_handle.checking import check_sentences
+from data_handle.annotation.results import read_results
+from data_handle.annotation.selection import select
+from data_handle.annotation.tasks import build_tasks
+from data_handle.conversion.checking import check_sentences
 from data_handle.converters import read_file
-from data_handle.label_studio_tasks import build_tasks
-from data_handle.labelled import Settings
-from data_handle.results import read_results
-from data_handle.selection import select
+from data_handle.converters.labelled import Settings
 from tests.data_handle.converting import DIRECTED, FILM, as_json
 from utils.common_utils import UserError
 

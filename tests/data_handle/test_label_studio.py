@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_handle.checking import check_sentences
+from data_handle.annotation.results import Found, Result, read_results
+from data_handle.annotation.selection import select
+from data_handle.annotation.tasks import build_config, build_tasks
+from data_handle.conversion.checking import check_sentences
 from data_handle.converters import label_studio as converter
+from data_handle.converters.labelled import Labelled, Settings, Span
 from data_handle.converters.source import Record
 from data_handle.label_studio import main
-from data_handle.label_studio_tasks import build_config, build_tasks
-from data_handle.labelled import Labelled, Settings, Span
-from data_handle.results import Found, Result, read_results
-from data_handle.selection import select
 from task.schema import Combination
 from task.triplets import Triplet
 from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, jsonl

@@ -8,15 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_handle.checking import DEFAULT_TYPE, Checked, Sample, check_sentences
+from data_handle.conversion.checking import DEFAULT_TYPE, Checked, Sample, check_sentences
+from data_handle.conversion.negatives import read_negatives
+from data_handle.conversion.split import split_samples
 from data_handle.converters import RECORD_CONVERTERS, Converter, FileContent, read_file
 from data_handle.converters.answers import Types
+from data_handle.converters.labelled import Problem, Settings, Span, excerpt
+from data_handle.converters.plain_sentences import read_sentences
 from data_handle.converters.source import open_source
 from data_handle.converters.table import read_types_file
-from data_handle.labelled import Problem, Settings, Span, excerpt
-from data_handle.line_split import split_samples
-from data_handle.negatives import read_negatives
-from data_handle.plain_sentences import read_sentences
 from data_handle.sentences import sentence_key
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import format_target

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from data_handle.converters.answers import Types
-from data_handle.labelled import Fact, Labelled, Problem, Span, excerpt
+from data_handle.converters.labelled import Fact, Labelled, Problem, Span, excerpt
 from task.triplets import Triplet
 from utils.common_utils import is_encodable
 

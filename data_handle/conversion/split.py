@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from data_handle.checking import Sample
+from data_handle.conversion.checking import Sample
 from data_handle.sentences import sentence_key
 from task.triplets import Combination, combination_of
 from utils.common_utils import UserError

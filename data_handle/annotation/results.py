@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_handle.converters.fields import read_span
+from data_handle.converters.labelled import Problem, Span, excerpt
 from data_handle.converters.source import open_source
-from data_handle.labelled import Problem, Span, excerpt
 from task.triplets import KEYS, Triplet
 from utils.common_utils import UserError, is_encodable
 

@@ -6,7 +6,7 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 
-from data_handle.results import Result, score_of
+from data_handle.annotation.results import Result, score_of
 from data_handle.sentences import sentence_key
 from utils.common_utils import UserError
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from xml.sax.saxutils import quoteattr
 
-from data_handle.labelled import Problem, Span, excerpt
-from data_handle.results import Found, Result, score_of
+from data_handle.annotation.results import Found, Result, score_of
+from data_handle.converters.labelled import Problem, Span, excerpt
 from task.schema import Combination
 
 LABELS, TEXT = "label", "text"  # names of the configuration's parts, which regions refer to

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_handle.checking import Sample
-from data_handle.labelled import Problem, excerpt
-from data_handle.plain_sentences import read_sentences
+from data_handle.conversion.checking import Sample
+from data_handle.converters.labelled import Problem, excerpt
+from data_handle.converters.plain_sentences import read_sentences
 from data_handle.sentences import sentence_key
 from utils.common_utils import is_encodable
 

@@ -1,0 +1,1 @@
+"""The loop with annotators: results read back, pre-annotations, what to label next."""

@@ -1,0 +1,1 @@
+"""From sentences in foreign formats to training files: checked, split, written."""
