@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ _VALUE_START = re.compile(r"[\[{]")
 _JSON_ANSWER = re.compile(r"\s*(?:```json|(?:```\s*)?\[\s*\{)")
 _BETWEEN = re.compile(r"[\s,，;；]*")
 _ASKS_FOR_TRIPLETS = re.compile(r"三元组|SPO", re.IGNORECASE)
-_PARTS = re.compile(r"\s*(?:_|\||｜|\t|->|→|—+|,|，|、|;|；)\s*")
+_PARTS = re.compile(r"_|\||｜|\t|->|→|—+|,|，|、|;|；")
 _BRACKETS = " \t()（）<>《》[]【】{}“”\"'"
 
 
@@ -166,8 +167,7 @@ def _parse_body(body: str) -> tuple[list[Any], bool] | None:
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
     result = _Object(pairs)
     if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        result.repeated = next(name for name in names if names.count(name) > 1)
+        (result.repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -125,9 +126,20 @@ def test_words_are_taken_for_facts_only_where_facts_are_asked_for() -> None:
     )
 
 
-@pytest.mark.parametrize("part", ["[", "{", "```", "[{", "`~", "```json\n"])
+@pytest.mark.parametrize(
+    "part", ["[", "{", "```", "[{", "`~", "```json\n", " ", "\t", "_", "—", "[] ", "{} ", '{"a":', "- ", ";"]
+)
 def test_hostile_answers_end_soon(part: str) -> None:
-    assert read_answer(part * 50_000, HEAD, SENTENCE).triplets is None
+    started = time.process_time()
+    assert not read_answer(part * 50_000, HEAD, SENTENCE).triplets
+    assert time.process_time() - started < 2
+
+
+def test_an_object_with_very_many_fields_ends_soon() -> None:
+    fields = ",".join(f'"k{number}": ""' for number in range(50_000))
+    started = time.process_time()
+    assert read_answer(f'[{{"predicate": "", {fields}, "k7": ""}}]').problem == "三元组里字段 k7 写了不止一次"
+    assert time.process_time() - started < 2
 
 
 def test_the_strict_reader_refuses_a_field_written_twice() -> None:
