@@ -4,15 +4,16 @@
 #   tools/install_env.sh requirements.txt
 #
 # Environment: VENV (folder), PYTHON (the interpreter that makes it), PIP_ARGS (further words for pip install),
-# LOCK (a lock file to install from instead, with the hashes in it), CI (quiet).
+# LOCK (cpu or cuda: install exactly what requirements-cpu.lock or -cuda.lock lists, hashes checked), CI (quiet).
 set -euo pipefail
 
 requirements=$1
 venv=${VENV:-.venv}
 python=${PYTHON:-python3}
 pip=("$venv/bin/python" -m pip)
+lock=${LOCK:-}
 stamp="$venv/.installed-$requirements"
-wanted=$(cat requirements*.txt | cksum)
+wanted="$(cat requirements*.txt requirements*.lock | cksum)$lock"
 
 fail() {
     echo "错误：$1" >&2
@@ -35,10 +36,17 @@ make_environment() {
 [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -x "$venv/bin/python" ] && exit 0
 "${pip[@]}" --version >/dev/null 2>&1 || make_environment
 
+words=(-r "$requirements")
+if [ -n "$lock" ]; then
+    [ -f "requirements-$lock.lock" ] || fail "LOCK 应为 cpu 或 cuda，现在是 $lock。"
+    words=(--require-hashes -r "requirements-$lock.lock")
+    [ "$requirements" = requirements.txt ] || words+=(-r "${requirements%.txt}.lock")
+fi
+
 echo "安装 $requirements（首次需要几分钟）" >&2
 quiet=()
 [ -z "${CI:-}" ] && ! compgen -G "$venv/.installed-*" >/dev/null || quiet=(--quiet)
 # shellcheck disable=SC2086  # PIP_ARGS are words
-"${pip[@]}" install "${quiet[@]}" --disable-pip-version-check ${PIP_ARGS:-} -r "$requirements" >&2 ||
+"${pip[@]}" install "${quiet[@]}" --disable-pip-version-check ${PIP_ARGS:-} "${words[@]}" >&2 ||
     fail "软件包没有装好，请检查网络后重试，或用 PIP_ARGS 指定镜像。"
 echo "$wanted" >"$stamp"

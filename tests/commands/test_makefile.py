@@ -127,3 +127,29 @@ def test_whoever_comes_next_finds_what_the_pages_name(root: Path) -> None:
             assert target.startswith("http") or (root / target).exists(), f"{page}: {target}"
         for command in re.findall(r"python -m ([a-z_.]+)", text):
             assert importlib.util.find_spec(command), f"{page}: {command}"
+
+
+def test_the_lock_files_hold_the_versions_of_the_requirements_with_hashes(root: Path) -> None:
+    def locked(name: str) -> dict[str, str]:
+        text = (root / name).read_text("utf-8")
+        assert text.count("==") <= text.count("--hash=sha256:")
+        return dict(re.findall(r"^([a-z0-9.-]+)==([^ ]+) ", text, re.MULTILINE))
+
+    cpu, cuda, dev = (locked(f"requirements-{kind}.lock") for kind in ("cpu", "cuda", "dev"))
+    wanted = {
+        row.name.lower().replace("_", "-"): row.wanted.removeprefix("==")
+        for row in read_requirements(root / "requirements.txt")
+    }
+    assert wanted.items() <= cuda.items()
+    assert wanted | {"torch": wanted["torch"] + "+cpu"} == {name: cpu[name] for name in wanted}
+    assert not dev.keys() & (cpu.keys() | cuda.keys())
+    for row in read_requirements(root / "requirements-dev.txt"):
+        name, version = row.name.lower().replace("_", "-"), row.wanted.removeprefix("==")
+        assert (dev | cuda)[name] == version, f"{name}: run tools/lock.sh"
+
+
+@needs_make
+def test_a_lock_that_is_not_there_is_refused(root: Path, tmp_path: Path) -> None:
+    result = make(root, "env", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'env'}", "LOCK=gpu")
+    assert result.returncode != 0
+    assert "LOCK 应为 cpu 或 cuda，现在是 gpu" in result.stderr
