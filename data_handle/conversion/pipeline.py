@@ -200,6 +200,12 @@ def _log_notes(checked: Checked) -> None:
             f"  注意：{without_types.total()} 个三元组缺主语或宾语的类型，以“{DEFAULT_TYPE}”代替（{names}）；"
             "要指定请用 --types 给出类型表。"
         )
+    broken = [sample for sample in checked.samples if "\n" in sample.text]
+    if broken:
+        log(
+            f"  注意：{len(broken)} 个句子里有换行，例如 {broken[0].where}；抽取时一行算一句，"
+            "最好也按行标注。"
+        )
     long = [sample for sample in checked.samples if len(sample.text) > _LONG_SENTENCE]
     if long:
         log(

@@ -101,11 +101,12 @@ def read_annotation(text: str, result: Any, where: str) -> Iterator[Fact | Probl
         yield Problem(where, "标注的 result 不全是对象", excerpt(str(result)), whole=False)
     regions: dict[str, Region] = {}
     for item in items:
-        if isinstance(item.get("value"), dict) and "id" in item:
+        value = item.get("value")
+        if isinstance(value, dict) and "start" in value and "id" in item:  # not a choice or a remark
             try:
-                regions[str(item["id"])] = _region(text, item["value"])
+                regions[str(item["id"])] = _region(text, value)
             except ValueError as error:
-                yield Problem(where, str(error), excerpt(str(item["value"])), whole=False)
+                yield Problem(where, str(error), excerpt(str(value)), whole=False)
     if _counts_utf16(text, regions.values()):
         regions = {key: _in_code_points(text, region) for key, region in regions.items()}
     for item in items:
@@ -128,6 +129,8 @@ def read_annotation(text: str, result: Any, where: str) -> Iterator[Fact | Probl
 def _region(text: str, value: dict[str, Any]) -> Region:
     """Read a region's value; its text is what the annotator saw, its span is checked later."""
     span = read_span([value.get("start"), value.get("end")])
+    if span is None and isinstance(whole := value.get("globalOffsets"), dict):  # of HTML
+        span = read_span([whole.get("start"), whole.get("end")])
     marked = value.get("text")
     if isinstance(marked, str):
         marked = marked if "\n" not in text else marked.replace("\\n", "\n")

@@ -173,7 +173,8 @@ def test_one_sentence_from_several_files_once(runner: Runner) -> None:
     assert "2 处与前面是同一个句子" in converted.talk and "实体" not in converted.talk
 
 
-def test_long_sentences_are_pointed_out(runner: Runner) -> None:
+def test_long_and_broken_sentences_are_pointed_out(runner: Runner) -> None:
+    assert "1 个句子里有换行" in runner(jsonl(RECORD, {"text": "雨\n停了", "triplets": []})).talk
     assert "1 个句子超过 250 字" in runner(jsonl(RECORD, {"text": "雨" * 251, "triplets": []})).talk
 
 

@@ -71,6 +71,26 @@ def test_relations_of_a_task(runner: Runner) -> None:
     }
 
 
+def test_choices_and_remarks_are_no_regions(runner: Runner) -> None:
+    choice = {"id": "x", "type": "choices", "value": {"choices": ["好"]}}
+    remark = {"id": "y", "type": "textarea", "value": {"text": ["看不清"]}}
+    rain = {"id": 2, "data": {"text": RAIN}, "annotations": [{"result": [choice, remark]}]}
+    html = {
+        "start": "/div[1]/text()[1]",
+        "end": "/div[1]/text()[1]",
+        "text": "沈知远",
+        "hypertextlabels": ["人物"],
+    }
+    html_region = {
+        "id": "b",
+        "type": "hypertextlabels",
+        "value": {**html, "globalOffsets": {"start": 7, "end": 10}},
+    }
+    sentences, talk = run_import(runner, task([REGIONS[0], html_region, DIRECTS]), rain)
+    assert sentences == {FILM: [DIRECTED], RAIN: []} and "没有采用 0 条" in talk
+    assert '"object_span": [7, 10]' in runner.output.read_text("utf-8")
+
+
 def test_direction_and_several_labels(runner: Runner) -> None:
     back = [*REGIONS, relation("b", "a", "导演", direction="left")]
     assert run_import(runner, task(back))[0] == {FILM: [DIRECTED]}
