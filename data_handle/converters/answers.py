@@ -11,7 +11,7 @@ from data_handle.converters.labelled import Fact
 from data_handle.converters.source import parse_json
 
 NO_TRIPLETS = "答案不是三元组（文字答案的分类样本不必转换，直接并入训练文件）"
-_FENCE = re.compile(r"```[ \t]*(?:json)?[ \t]*\r?\n?(.*?)```", re.DOTALL | re.IGNORECASE)
+_FENCE = "```"
 _TUPLE = re.compile(r"[(（]([^()（）,，]+)[,，]([^()（）,，]+)[,，]([^()（）,，]+)[)）]")
 _BETWEEN_TUPLES = re.compile(r"[\s,，、;；\[\]。]*")
 
@@ -94,7 +94,8 @@ def _by_predicate(value: Mapping[str, Any], types: Mapping[str, Types]) -> list[
 
 def _candidates(body: str) -> list[str]:
     """Return what may be the JSON of an answer, the likeliest first."""
-    found = [body, *(match[1] for match in _FENCE.finditer(body))]
+    fenced = [part.strip() for part in body.split(_FENCE)[1::2]]
+    found = [body, *(part[4:] if part[:4].lower() == "json" else part for part in fenced)]
     for opening, closing in ("[]", "{}"):
         start, end = body.find(opening), body.rfind(closing)
         if 0 <= start < end:

@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 from data_handle.converters.answers import read_answer
@@ -22,6 +22,7 @@ from data_handle.converters.source import Record
 _ASKERS = {"human", "user"}
 _ANSWERERS = {"gpt", "assistant", "chatgpt", "bot", "model"}
 _CUT = re.compile(r"[:：]\s*|\n+\s*")
+_MAX_CUTS = 50  # an instruction isn't longer
 _CHAT_KEYS = ("conversations", "messages", "conversation")
 
 
@@ -112,7 +113,8 @@ def _count_heads(prompts: list[tuple[str, list[Fact]]]) -> Counter[str]:
 
 def _possible_heads(prompt: str, facts: list[Fact]) -> list[str]:
     values = {value for fact in facts for value in (fact.subject, fact.object)}
-    ends = [match.end() for match in _CUT.finditer(prompt) if match.end() < len(prompt)]
+    cuts = islice(_CUT.finditer(prompt), _MAX_CUTS)
+    ends = [match.end() for match in cuts if match.end() < len(prompt)]
     return [prompt[:end] for end in ends if all(value in prompt[end:] for value in values)]
 
 

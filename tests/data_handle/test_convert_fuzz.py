@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,18 @@ def test_any_brat_lines(tmp_path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
     with contextlib.suppress(UserError):
         check_sentences(read_file(path, Settings()).sentences, {})
+
+
+def test_hostile_answers_cost_no_quadratic_time(tmp_path: Path) -> None:
+    size = 100_000
+    answers = ["```" + " " * size, "```" * size, "(" * size, "[{" * size, "（甲" * size, "[" + "{}," * size]
+    records = [{"context": FILM, "target": answer} for answer in answers]
+    records += [{"instruction": "：" * size, "output": answer} for answer in [as_json(DIRECTED), *answers]]
+    path = tmp_path / "hostile.json"
+    path.write_text(json.dumps(records), encoding="utf-8")
+    started = time.process_time()
+    read_file(path, Settings())
+    assert time.process_time() - started < 15
 
 
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:
