@@ -93,7 +93,7 @@ class ConstrainedDecoder:
     Args:
         model: with its head, with or without an adapter, in evaluation mode; see `bases.interface.Family`.
         grammar: of the answers.
-        max_new_tokens: an answer that has as many tokens when the model is to choose ends there.
+        max_new_tokens: an answer that has as many tokens ends there, in the middle of what is forced, too.
         batch_size: rows at most.
         with_scores: compute the probabilities of triplets; takes a mask for every choice.
         drafts: guess and verify; without it, results are the same and passes more.
@@ -172,10 +172,12 @@ class ConstrainedDecoder:
         source = self.grammar.source(sentence)
         row = _Row(index, source, Future(), len(prompt), list(prompt))
         if self.grammar.can_have_items(source):
+            opening = self.grammar.opening[: self.max_new_tokens]
+            row.done = row.truncated = len(opening) == self.max_new_tokens
             row.matcher = pool.submit(self._opened, source)
-            row.committed += self.grammar.opening
-            row.pending += self.grammar.opening
-            row.text = self._write(self.grammar.opening)
+            row.committed += opening
+            row.pending += opening
+            row.text = self._write(opening)
         else:
             row.matcher.set_result(self.grammar.matcher(source))
             self._force(row)
@@ -291,6 +293,8 @@ class ConstrainedDecoder:
     def _commit(self, row: _Row, tokens: list[int]) -> None:
         """Append tokens to the answer; a triplet that ends in them may end it."""
         matcher = row.matcher.result()
+        room = self.max_new_tokens - len(row.committed)
+        is_cut, tokens = len(tokens) > room, tokens[:room]
         # One by one only where a triplet may end.
         parts = [[token] for token in tokens] if b"}" in self._write(tokens) else [tokens]
         for part in parts:
@@ -304,7 +308,8 @@ class ConstrainedDecoder:
                 self._collect(row)
             if row.done:
                 return
-        row.done = matcher.is_stopped()
+        row.done = matcher.is_stopped() or is_cut
+        row.truncated = is_cut
 
     def _collect(self, row: _Row) -> None:
         """Take whole triplets out of the text; a second repetition in a row ends the answer."""

@@ -25,11 +25,9 @@ def greedy_one_by_one(
     matcher = grammar.matcher(grammar.source(sentence))
     answer: list[int] = []
     text = b""
-    while not repeats_twice(text) and not matcher.is_stopped():
+    while len(answer) < max_new_tokens and not repeats_twice(text) and not matcher.is_stopped():
         if forced := matcher.compute_ff_tokens():
             token = forced[0]
-        elif len(answer) >= max_new_tokens:
-            break
         else:
             logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, -1]
             allowed = torch.from_numpy(grammar.mask(matcher))
