@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -116,13 +116,18 @@ class TripletExtractor:
         return [extractions[index] for index in range(len(sentences))]
 
     def stream(
-        self, sentences: Sequence[str], prompts: Sequence[str] | None = None
+        self,
+        sentences: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        on_piece: Callable[[int, int], None] | None = None,
     ) -> Iterator[tuple[int, Extraction]]:
         """Extract the triplets of sentences.
 
         Args:
             sentences: the texts.
             prompts: the whole context of each sentence, for instructions other than the default one.
+            on_piece: while sentences are in work that had to be split, called with the number of pieces
+                answered and of all found so far: a sentence of a megabyte has some thousand.
 
         Yields:
             The index of a sentence and its extraction, as they finish. A sentence whose generation fails
@@ -141,7 +146,7 @@ class TripletExtractor:
         self.model.eval()
         try:
             yield from self._stream_free({index: prompts[index] for index in free})
-            yield from self._stream_constrained({index: prompts[index] for index in constrained})
+            yield from self._stream_constrained({index: prompts[index] for index in constrained}, on_piece)
         finally:
             self.model.train(was_training)
 
@@ -170,18 +175,27 @@ class TripletExtractor:
         assert self.constraint is not None
         return AnswerGrammar(self.tokenizer, self.model.config.vocab_size, self.constraint)
 
-    def _stream_constrained(self, prompts: dict[int, str]) -> Iterator[tuple[int, Extraction]]:
+    def _stream_constrained(
+        self, prompts: dict[int, str], on_piece: Callable[[int, int], None] | None = None
+    ) -> Iterator[tuple[int, Extraction]]:
         pieces: list[_Piece] = []
+
+        def tell(answered: int) -> None:
+            if on_piece is not None and len(pieces) > len(prompts):
+                on_piece(answered, len(pieces))
+
         for index, prompt in prompts.items():
             try:
                 for offset, text, ids in split_sentence(self.tokenizer, prompt, self.max_source_seq_len):
                     pieces.append(_Piece(index, offset, text, ids))
+                    tell(0)
             except UserError as error:
                 yield index, Extraction(error=str(error))
         pieces.sort(key=lambda piece: len(piece.input_ids))
         counts = Counter(piece.sentence for piece in pieces)
         parts: dict[int, list[tuple[_Piece, Answer | str]]] = defaultdict(list)
-        for piece, answer in self._answer(pieces):
+        for number, (piece, answer) in enumerate(self._answer(pieces), start=1):
+            tell(number)
             found = parts[piece.sentence]
             found.append((piece, answer))
             if len(found) == counts[piece.sentence]:

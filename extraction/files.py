@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -298,16 +299,20 @@ class FileJob:
         yield from _take(ready, group)
         if group.done == len(group.records):
             return  # all that is left was bad
-        for number, extraction in extractor.stream(
-            [str(group.records[place].fields["text"]) for place in good]
-        ):
+        sentences = [str(group.records[place].fields["text"]) for place in good]
+        for number, extraction in extractor.stream(sentences, on_piece=partial(_tell_pieces, progress)):
             place = good[number]
             if place < group.done:  # written by an earlier run; here as company only
                 continue
             ready[place] = result_fields(extraction, *self._details)
             self.summary.extracted += 1
-            progress.advance()
+            progress.advance(status="")
             yield from _take(ready, group)
+
+
+def _tell_pieces(progress: Progress, answered: int, total: int) -> None:
+    """Show that a long sentence is being worked on."""
+    progress.advance(0, f"长句分段抽取 {answered}/{total}")
 
 
 def _take(ready: dict[int, dict[str, Any]], group: _Group) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -83,5 +83,8 @@ class Extractor(Protocol):
     def extract_one(self, sentence: str) -> Extraction: ...
 
     def stream(
-        self, sentences: Sequence[str], prompts: Sequence[str] | None = None
+        self,
+        sentences: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        on_piece: Callable[[int, int], None] | None = None,
     ) -> Iterator[tuple[int, Extraction]]: ...

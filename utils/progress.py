@@ -64,14 +64,14 @@ class Progress:
     ) -> None:
         self.close()
 
-    def advance(self, count: int = 1, status: str = "") -> None:
+    def advance(self, count: int = 1, status: str | None = None) -> None:
         """Count what was done just now; `status`, if given, stands behind the figures from now on."""
         self._worked += count
         self._count(count, status)
 
     def skip(self, count: int) -> None:
         """Count what needed no work (it was done in an earlier run, say): it tells nothing of the speed."""
-        self._count(count, "")
+        self._count(count, None)
 
     def step_line(self, line: str) -> None:
         """Write a line of the job's own, with figures that a bar shows already: where no bar does."""
@@ -141,9 +141,9 @@ class Progress:
         bar = ("#" * full).ljust(width, "-") if ascii_only else ("█" * full).ljust(width)
         return shorten(f"{parts[0]}|{bar}| " + " ".join(parts[1:]), columns)
 
-    def _count(self, count: int, status: str) -> None:
+    def _count(self, count: int, status: str | None) -> None:
         self._done += count
-        self._status = status or self._status
+        self._status = self._status if status is None else status
         self._said = False
         if self._bar is not None:
             try:

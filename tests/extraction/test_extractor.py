@@ -323,6 +323,24 @@ def test_expected_triplets_that_the_schema_rules_out_are_counted(loaded: tuple[A
     assert "允许的范围" not in whole.describe(3)
 
 
+def test_pieces_of_long_sentences_are_told(loaded: tuple[Any, Any]) -> None:
+    extractor = TripletExtractor(
+        *loaded, max_source_seq_len=64, max_new_tokens=20, batch_size=4, constraint=Constraint()
+    )
+    told: list[tuple[int, int]] = []
+    list(extractor.stream([NOVEL, RAIN], on_piece=lambda *counts: told.append(counts)))
+    assert told == []  # none was split
+    list(
+        extractor.stream(
+            [NOVEL, "《活着》是余华写的小说，" * 20], on_piece=lambda *counts: told.append(counts)
+        )
+    )
+    pieces = told[-1][1]
+    assert pieces > 3
+    assert told[-1] == (pieces, pieces)
+    assert [answered for answered, _ in told if answered] == list(range(1, pieces + 1))
+
+
 def test_free_answers_are_compared_as_the_tokenizer_sees_them(
     extractor: TripletExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

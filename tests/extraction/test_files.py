@@ -45,7 +45,7 @@ class Extractor:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    def stream(self, sentences: Sequence[str], prompts: Any = None) -> Iterator[tuple[int, Extraction]]:
+    def stream(self, sentences: Sequence[str], **_: Any) -> Iterator[tuple[int, Extraction]]:
         self.calls.append(list(sentences))
         for index, s in enumerate(sentences):
             yield index, self.SPECIAL.get(s) or Extraction([triplet(s)], "…", AnswerStatus.OK)
@@ -185,7 +185,7 @@ class Stopping(Extractor):
         super().__init__()
         self._left = answers
 
-    def stream(self, sentences: Sequence[str], prompts: Any = None) -> Iterator[tuple[int, Extraction]]:
+    def stream(self, sentences: Sequence[str], **_: Any) -> Iterator[tuple[int, Extraction]]:
         for result in super().stream(sentences):
             if not self._left:
                 raise KeyboardInterrupt
@@ -224,7 +224,7 @@ def test_a_result_is_on_disk_as_soon_as_all_before_it_are(tmp_path: Path) -> Non
     written: list[int] = []
 
     class OutOfOrder(Extractor):
-        def stream(self, sentences: Sequence[str], prompts: Any = None) -> Iterator[tuple[int, Extraction]]:
+        def stream(self, sentences: Sequence[str], **_: Any) -> Iterator[tuple[int, Extraction]]:
             assert sentences == ["甲的“歌”", "乙", "丙", "丁", "戊\n己", "庚"]
             for index in (1, 0, 3, 2, 4):  # RECORDS[2] has no sentence
                 yield index, Extraction([triplet(sentences[index])], "…", AnswerStatus.OK)
@@ -261,3 +261,26 @@ def test_progress_counts_for_the_speed_what_the_model_did(tmp_path: Path, whole:
     assert job.summary == FileSummary(resumed=3, written=4, failed=3, extracted=4)
     lines = job.summary.describe("out", loading=5.0, extracting=2.0)
     assert "本次抽取 4 句，用时 2.0 秒，平均 2.00 句/秒（另用 5.0 秒加载模型）。" in lines
+
+
+def test_a_long_sentence_shows_its_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class InPieces(Extractor):
+        def stream(
+            self, sentences: Sequence[str], on_piece: Any = None, **_: Any
+        ) -> Iterator[tuple[int, Extraction]]:
+            for answered in range(4):
+                on_piece(answered, 3)
+            yield from super().stream(sentences)
+
+    monkeypatch.setattr(Progress, "INTERVAL", 0.0)
+    job = FileJob([Record({"text": "甲" * 1000}), Record({"text": "乙"})], ResultFile(tmp_path / "out"), 2)
+    assert job.find_rest()
+    with contextlib.closing(job), Progress(2) as progress:
+        job.finish(InPieces(), progress)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" | ")[2] for line in lines if " | " in line] == [
+        f"长句分段抽取 {answered}/3" for answered in range(4)
+    ]
+    assert lines[-1].startswith("已完成 2/2 句") and " | " not in lines[-1]
