@@ -78,6 +78,7 @@ def check_sentences(sentences: Iterable[Labelled], types: Mapping[str, Types]) -
     """
     checked = Checked()
     by_text: dict[tuple[str | None, str], tuple[Labelled, list[Fact]]] = {}
+    robbed: set[str] = set()  # sentences that have lost all the facts of a line
     for sentence in sentences:
         offset = len(sentence.text) - len(sentence.text.lstrip())
         text = sentence.text.strip()
@@ -86,6 +87,7 @@ def check_sentences(sentences: Iterable[Labelled], types: Mapping[str, Types]) -
             continue
         facts = [fact for each in sentence.facts if (fact := _check(each, text, offset, sentence, checked))]
         if sentence.facts and not facts:
+            robbed.add(text)
             if not all(fact.where for fact in sentence.facts):
                 checked.problems.append(
                     Problem(sentence.where, "没有一个三元组可用，整句没有采用", excerpt(text))
@@ -98,6 +100,10 @@ def check_sentences(sentences: Iterable[Labelled], types: Mapping[str, Types]) -
         else:
             by_text[key] = (sentence, facts)
     for (instruction, text), (sentence, facts) in by_text.items():
+        if not facts and text in robbed:
+            reason = "别处标了三元组但不能用，不能当作没有三元组的句子"
+            checked.problems.append(Problem(sentence.where, reason, excerpt(text)))
+            continue
         triplets = _with_types(facts, types, checked.without_types)
         checked.samples.append(
             Sample(text, list(triplets), list(triplets.values()), instruction, sentence.where)

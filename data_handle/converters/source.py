@@ -134,6 +134,8 @@ def _open_json(path: Path, text: str, encoding: str) -> Source | None:
             return Source(path, "records", "JSONL", encoding, "", [Record(f"{path}:1", value)])
         return Source(path, "records", "JSON 数组", encoding, "", _items(path, value))
     lines = list(_lines(path, text))
+    if isinstance(lines[0], Problem) and (values := _values(text)):
+        return Source(path, "records", "接连的 JSON 对象", encoding, "", _items(path, values))
     records = [line for line in lines if isinstance(line, Record)]
     if not records:
         if text.lstrip().startswith("["):
@@ -141,6 +143,20 @@ def _open_json(path: Path, text: str, encoding: str) -> Source | None:
         return None
     problems = [line for line in lines if isinstance(line, Problem)]
     return Source(path, "records", "JSONL", encoding, "", records, problems)
+
+
+def _values(text: str) -> list[Any]:
+    """Return JSON values that follow one another, however they are broken into lines; none if one is bad."""
+    values, place = [], len(text) - len(text.lstrip())
+    while place < len(text):
+        try:
+            value, place = _DECODER.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            return []
+        values.append(value)
+        while text[place : place + 1].isspace():
+            place += 1
+    return values
 
 
 def _lines(path: Path, text: str) -> Iterator[Record | Problem]:
@@ -172,3 +188,6 @@ def _as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         result[key] = RepeatedKey() if key in result and result[key] != value else value
     return result
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_as_object)

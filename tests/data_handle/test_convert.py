@@ -113,6 +113,10 @@ def test_full_disk_leaves_what_was_there(runner: Runner, monkeypatch: pytest.Mon
 def test_no_sentence_becomes_negative_by_losing_its_facts(runner: Runner) -> None:
     lost = {"text": RAIN, "triplets": [{"subject": "张三", "predicate": "看", "object": "雨"}]}
     assert list(runner(jsonl(RECORD, lost)).sentences) == [FILM]
+    empty = {"text": RAIN, "triplets": []}  # says the same sentence in another place
+    converted = runner(jsonl(RECORD, lost, empty))
+    assert list(converted.sentences) == [FILM]
+    assert "不能当作没有三元组的句子：1 处" in converted.talk
     with pytest.raises(UserError, match="所有句子都没有三元组"):
         runner(jsonl({"text": RAIN, "triplets": []}))
 

@@ -330,6 +330,14 @@ def test_unknown_files_are_named_for_what_they_are(
         runner(content)
 
 
+def test_objects_one_after_another_over_several_lines(runner: Runner) -> None:
+    records = [{"text": FILM, "triplets": [DIRECTED._asdict()]}, {"text": RAIN, "triplets": []}]
+    content = "\n" + "\n".join(json.dumps(record, ensure_ascii=False, indent=2) for record in records) + "\n"
+    converted = runner(content)
+    assert converted.sentences == {FILM: [DIRECTED], RAIN: []}
+    assert "接连的 JSON 对象" in converted.talk
+
+
 def test_folder_without_annotations(runner: Runner) -> None:
     with pytest.raises(UserError, match=r"里面也没有 brat 的 \.ann 文件"):
         runner.convert(runner.folder)
