@@ -9,7 +9,7 @@ from typing import Any
 from bases.interface import CheckpointError, Family
 from bases.model_dir import read_model_json
 
-__all__ = ["CheckpointError", "Family", "family_of", "find_family"]
+__all__ = ["CheckpointError", "Family", "check_model_dir", "family_of", "find_family"]
 
 # Each module defines FAMILY; it is loaded when asked for, so that sizes and texts can be had without torch.
 _FAMILIES = {"chatglm": "bases.chatglm.family"}
@@ -32,6 +32,15 @@ def find_family(model_dir: Path) -> Family:
     """
     content = read_model_json(model_dir, "config.json")
     return _family(content.get("model_type"), str(model_dir / "config.json"))
+
+
+def check_model_dir(model_dir: Path) -> None:
+    """Make sure that a directory can be loaded, as far as can be told without reading weights.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or not what it should be; the message names it.
+    """
+    find_family(model_dir).check_directory(model_dir)
 
 
 def _family(model_type: Any, where: str) -> Family:

@@ -144,7 +144,8 @@ class Family(ABC):
 
     @abstractmethod
     def check_directory(self, model_dir: Path) -> None:
-        """Make sure, without reading weights, that `load` will not refuse a directory for its small files.
+        """Make sure, without reading weights, that `load` will take a directory: its files are there, whole,
+        go together, and hold the tensors that they should, by name, type and shape.
 
         Raises:
             CheckpointError: a file is missing or not what it should be; the message names it and the remedy.

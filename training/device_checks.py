@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from bases import CheckpointError, find_family
+from bases import CheckpointError, check_model_dir, find_family
 from bases.adapter import attach_lora
 from bases.chatglm import ChatGLMConfig, load_base_model
 from bases.chatglm.anatomy import LINEAR_LAYERS
@@ -170,6 +170,7 @@ def check_model(config: ProjectConfig) -> Iterator[Result]:
             f"模型目录 {model_dir} 的权重文件共 {size / 1e6:,.0f} MB，"
             f"比 config.json 要求的 {expected / 1e6:,.0f} MB 小，请重新下载不完整的权重文件。"
         )
+    check_model_dir(model_dir)
     longest = config.max_source_seq_len + config.max_target_seq_len
     if longest > sizes.max_sequence_length:
         raise CheckpointError(

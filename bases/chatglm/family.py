@@ -15,8 +15,8 @@ from utils.device import compute_dtype
 
 from . import anatomy, layout
 from .configuration import ChatGLMConfig
-from .files import check_directory, load_config, load_config_and_tokenizer, load_tokenizer
-from .loading import load_pretrained
+from .files import load_config, load_config_and_tokenizer, load_tokenizer
+from .loading import check_weights, load_pretrained
 from .modeling import ChatGLMForConditionalGeneration, checkpoint_layers
 from .tokenization import ChatGLMTokenizer
 
@@ -27,7 +27,8 @@ class ChatGLMFamily(Family):
     model_type = ChatGLMConfig.model_type
 
     def check_directory(self, model_dir: Path) -> None:
-        check_directory(model_dir)
+        config, _ = load_config_and_tokenizer(model_dir)
+        check_weights(ChatGLMForConditionalGeneration, model_dir, config)
 
     def load_config(self, model_dir: Path) -> ChatGLMConfig:
         return load_config(model_dir)

@@ -141,16 +141,6 @@ def load_config_and_tokenizer(model_dir: Path) -> tuple[ChatGLMConfig, ChatGLMTo
     return config, tokenizer
 
 
-def check_directory(model_dir: Path) -> None:
-    """Make sure, without reading weights, that a directory has all of a ChatGLM (v1).
-
-    Raises:
-        CheckpointError: see `load_config_and_tokenizer` and `checkpoint_shards`.
-    """
-    load_config_and_tokenizer(model_dir)
-    checkpoint_shards(model_dir)
-
-
 def checkpoint_shards(model_dir: Path) -> list[Path]:
     """Return the weight files of a directory, safetensors before `.bin`, in the order of their names.
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from .anatomy import is_linear_layer
+
 if TYPE_CHECKING:
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-# The linear layers of a block that become 4-bit; embedding and head stay in half precision.
-QUANTIZED_MODULES = ("query_key_value", "attention.dense", "dense_h_to_4h", "dense_4h_to_h")
 BLOCK_SIZE, NESTED_BLOCK_SIZE = 64, 256  # weights with one scale, scales with one scale of their own
 # bitsandbytes' name, behind the weight's own, for what of its quantisation state is no tensor (as JSON).
 STATE_SUFFIX = ".quant_state.bitsandbytes__nf4"
@@ -31,24 +30,14 @@ QUANTIZATION_NOTE = {
 
 
 def import_bitsandbytes() -> None:
-    """Import bitsandbytes without its attempt to download a CPU kernel from the hub and run it.
-
-    It tries so (0.50, CPUs with AVX512-BF16) wherever the package `kernels` can be imported.
-    """
-    if "bitsandbytes" in sys.modules:
-        return
-    kernels = sys.modules.get("kernels")
-    sys.modules["kernels"] = None  # type: ignore[assignment]  # an import of it fails
+    """Import bitsandbytes without its warning that a kernel from the hub (which is kept out) is missing."""
     bitsandbytes_logger = logging.getLogger("bitsandbytes")
     level = bitsandbytes_logger.level
-    bitsandbytes_logger.setLevel(logging.ERROR)  # it would warn that the kernel is missing
+    bitsandbytes_logger.setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401
     finally:
         bitsandbytes_logger.setLevel(level)
-        del sys.modules["kernels"]
-        if kernels is not None:
-            sys.modules["kernels"] = kernels
 
 
 def replace_linear_4bit(
@@ -65,7 +54,7 @@ def replace_linear_4bit(
     from bitsandbytes.nn import Linear4bit
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.endswith(QUANTIZED_MODULES):
+        if isinstance(module, nn.Linear) and is_linear_layer(name):
             quantized = Linear4bit(
                 module.in_features,
                 module.out_features,
@@ -95,7 +84,7 @@ def check_quantization(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear):
             continue
-        wanted = name.endswith(QUANTIZED_MODULES)
+        wanted = is_linear_layer(name)
         is_4bit = isinstance(module, Linear4bit) and module.weight.quant_state is not None
         if wanted != is_4bit:
             raise RuntimeError(f"{name} should {'' if wanted else 'not '}be 4-bit")
@@ -179,6 +168,9 @@ def join_weight(
     offset = state.get("nested_offset")
     if type(offset) is not float or not math.isfinite(offset):
         raise ValueError(f"量化参数 nested_offset 是 {offset!r}，不是有限的小数")
+    floating = [part for part in parts.values() if part.is_floating_point()]
+    if not all(part.isfinite().all() for part in floating):
+        raise ValueError("量化参数里有 NaN 或无穷大")
     # Copies, so that nothing keeps a memory-mapped file alive.
     copies = {suffix.removeprefix("."): part.clone() for suffix, part in parts.items()}
     packed = copies.pop("").flatten().view(module.quant_storage).unsqueeze(1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError
 
 from .anatomy import EMBEDDING, HEAD
+from .blueprint import Blueprint
 from .configuration import ChatGLMConfig
 from .files import checkpoint_shards, load_config
 from .linear4bit import (
@@ -33,7 +33,6 @@ from .weights import digest, fingerprint, read_shard
 
 logger = logging.getLogger(__name__)
 
-_IGNORED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
 _COMPARE_ROWS = 4096
 
 
@@ -75,14 +74,16 @@ def load_pretrained(
         )
     shards = checkpoint_shards(model_dir)
     with torch.device("meta"):
-        model = cls(config)
+        model: Any = cls(config)
+    blueprint = Blueprint(model, quantized=note is not None)
+    blueprint.check(model_dir, shards)
     if load_in_4bit:
         replace_linear_4bit(model, compute_dtype=dtype, quant_storage=quant_storage)
-    filling = _Filling(model, dtype, device, quantized=note is not None)
+    filling = _Filling(model, blueprint, dtype, device)
     for shard in shards:
         for name, tensor in read_shard(shard):
             filling.take(shard, name, tensor)
-    filling.finish(model_dir)
+    filling.tie_head()
     if load_in_4bit:
         check_quantization(model)
     model.base_fingerprint = fingerprint(filling.digests)
@@ -96,6 +97,18 @@ def load_pretrained(
         del model.config.quantization_config
     model.config.name_or_path = str(model_dir)
     return model.eval()
+
+
+def check_weights(cls: type, model_dir: Path, config: ChatGLMConfig) -> None:
+    """Make sure that a directory's weight files hold the tensors of a model, without reading one.
+
+    Raises:
+        CheckpointError: see `load_pretrained`.
+    """
+    note = _quantization_note(config, model_dir)
+    with torch.device("meta"):
+        blueprint = Blueprint(cls(config), quantized=note is not None)
+    blueprint.check(model_dir, checkpoint_shards(model_dir))
 
 
 def _quantization_note(config: ChatGLMConfig, model_dir: Path) -> dict[str, Any] | None:
@@ -125,35 +138,21 @@ class _Filling:
 
     Args:
         model: with or without its head; its linear layers replaced already if they shall be 4-bit.
+        blueprint: of the model; the files have been compared with it.
         dtype: of what is not 4-bit, and what 4-bit weights shall be dequantised to.
         device: where the tensors shall live.
-        quantized: the files hold 4-bit weights, in parts (see `stored_parts`).
 
     Attributes:
         digests: of each tensor taken, by its name in the files.
         not_needed: the digest of a head that has no place in the model.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype, device: str | torch.device, quantized: bool) -> None:
-        self.model, self.dtype, self.device = model, dtype, device
-        self.prefix = "" if hasattr(model, "lm_head") else "transformer."
-        self.tied = model.config.tie_word_embeddings
+    def __init__(
+        self, model: Any, blueprint: Blueprint, dtype: torch.dtype, device: str | torch.device
+    ) -> None:
+        self.model, self.blueprint, self.dtype, self.device = model, blueprint, dtype, device
         self.digests: dict[str, str] = {}
         self.not_needed: dict[str, str] = {}
-        # By name in the files: type (None: any floating type) and shape (None: one dimension of any length);
-        # and for the parts of a 4-bit weight: the weight's name and shape.
-        self._expected: dict[str, tuple[torch.dtype | None, tuple[int, ...] | None]] = {}
-        self._owners: dict[str, tuple[str, torch.Size]] = {}
-        for name, parameter in model.named_parameters():
-            name = self.prefix + name
-            if quantized and hasattr(parameter, "quant_state"):
-                for suffix, kind in stored_parts(parameter.shape).items():
-                    self._expected[name + suffix] = kind
-                    self._owners[name + suffix] = (name, parameter.shape)
-            else:
-                self._expected[name] = (None, tuple(parameter.shape))
-        if self.tied:
-            self._expected.pop(HEAD, None)
         self._pending: dict[str, dict[str, torch.Tensor]] = {}  # parts of weights that are not complete yet
         self._head_shard: Path | None = None
 
@@ -161,84 +160,53 @@ class _Filling:
         """Put a tensor of a file where it belongs.
 
         Raises:
-            CheckpointError: it belongs nowhere, or has another type or shape.
+            CheckpointError: it holds numbers that are not finite.
         """
-        if name == HEAD and HEAD not in self._expected:
-            self._head_shard, self.not_needed = shard, {HEAD: digest(tensor)}
+        if name not in self.blueprint.expected:
+            if name == HEAD:
+                self._head_shard, self.not_needed = shard, {HEAD: digest(tensor)}
             return
-        if _IGNORED_TENSORS.search(name):
-            return
-        if name not in self._expected:
-            raise CheckpointError(f"权重文件 {shard} 里的 {name} 不属于 ChatGLM（v1），拒绝加载。")
-        _check_tensor(shard, name, tensor, *self._expected[name])
         self.digests[name] = digest(tensor)
-        if name not in self._owners:
-            _assign(self.model, name.removeprefix(self.prefix), tensor, self.dtype, self.device)
+        if name not in self.blueprint.owners:
+            self._assign(shard, name, tensor)
             return
-        owner, shape = self._owners[name]
+        owner, shape = self.blueprint.owners[name]
         parts = self._pending.setdefault(owner, {})
         parts[name.removeprefix(owner)] = tensor
         if len(parts) == len(stored_parts(shape)):
-            module = self.model.get_submodule(owner.removeprefix(self.prefix).rpartition(".")[0])
+            module = self.model.get_submodule(owner.removeprefix(self.blueprint.prefix).rpartition(".")[0])
             try:
                 module.weight = join_weight(self._pending.pop(owner), shape, module, self.dtype, self.device)
             except ValueError as error:
                 raise CheckpointError(f"权重文件 {shard} 里的 {owner} 已损坏：{error}。") from error
 
-    def finish(self, model_dir: Path) -> None:
-        """Tie the head, once all files are read.
-
-        Raises:
-            CheckpointError: a tensor is missing.
-        """
-        missing = sorted(self._expected.keys() - self.digests.keys())
-        if missing == [EMBEDDING] and self._head_shard is not None:  # saved with the head as the one copy
+    def tie_head(self) -> None:
+        """Share embedding and head where they shall be one, once all files are read."""
+        if EMBEDDING not in self.digests and self._head_shard is not None:  # the head is the one copy
             for name, tensor in read_shard(self._head_shard):
                 if name == HEAD:
-                    _check_tensor(self._head_shard, name, tensor, *self._expected[EMBEDDING])
                     self.digests[EMBEDDING] = digest(tensor)
-                    embedding = EMBEDDING.removeprefix(self.prefix)
-                    _assign(self.model, embedding, tensor, self.dtype, self.device)
-            missing, self._head_shard = [], None
-        if missing:
-            raise CheckpointError(
-                f"模型目录 {model_dir} 的权重缺少 {len(missing)} 个参数，例如 {missing[0]}。"
-            )
-        if self.tied and hasattr(self.model, "lm_head"):
+                    self._assign(self._head_shard, EMBEDDING, tensor)
+            self._head_shard = None
+        if self.model.config.tie_word_embeddings and hasattr(self.model, "lm_head"):
             if self._head_shard is not None:
                 _warn_if_head_differs(self._head_shard, self.model.get_input_embeddings().weight)
             self.model.tie_weights()
 
-
-def _check_tensor(
-    shard: Path, name: str, tensor: torch.Tensor, dtype: torch.dtype | None, shape: tuple[int, ...] | None
-) -> None:
-    """Compare a tensor's type and shape with those of `_expected_tensors`.
-
-    Raises:
-        CheckpointError: they differ.
-    """
-    right_type = tensor.is_floating_point() if dtype is None else tensor.dtype == dtype
-    right_shape = tensor.dim() == 1 if shape is None else tuple(tensor.shape) == shape
-    if not right_type or not right_shape:
-        raise CheckpointError(
-            f"权重文件 {shard} 里的 {name} 是 {tensor.dtype} {tuple(tensor.shape)}，"
-            f"而 config.json 要求{dtype or '浮点数'} {shape or '一维'}。"
-        )
-
-
-def _assign(
-    model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype, device: str | torch.device
-) -> None:
-    """Replace the meta parameter `name` by the tensor, cast and moved, or quantised on the device."""
-    module_name, _, attribute = name.rpartition(".")
-    module = model.get_submodule(module_name)
-    if hasattr(getattr(module, attribute), "quant_state"):  # the empty weight of a Linear4bit
-        parameter: nn.Parameter = quantize(tensor.to(dtype), module, device)
-    else:
+    def _assign(self, shard: Path, name: str, tensor: torch.Tensor) -> None:
+        """Replace a meta parameter by the tensor, cast and moved, or quantised on the device."""
+        module_name, _, attribute = name.removeprefix(self.blueprint.prefix).rpartition(".")
+        module = self.model.get_submodule(module_name)
+        quantized = hasattr(getattr(module, attribute), "quant_state")  # the empty weight of a Linear4bit
         # A copy, so that no parameter keeps a whole memory-mapped shard alive.
-        parameter = nn.Parameter(tensor.to(device, dtype, copy=True), requires_grad=True)
-    setattr(module, attribute, parameter)
+        value = tensor.to(self.device, self.dtype, copy=not quantized)
+        low, high = value.aminmax()
+        if not (low.isfinite() and high.isfinite()):
+            raise CheckpointError(f"权重文件 {shard} 里的 {name} 有 NaN 或无穷大，不能使用，请重新下载。")
+        parameter: nn.Parameter = (
+            quantize(value, module, self.device) if quantized else nn.Parameter(value, requires_grad=True)
+        )
+        setattr(module, attribute, parameter)
 
 
 def _warn_if_head_differs(shard: Path, embedding: torch.Tensor) -> None:

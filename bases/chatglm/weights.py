@@ -6,31 +6,89 @@ Pickles are read with weights-only loading: nothing of a file is ever executed.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from bases.interface import CheckpointError
+from bases.model_dir import refuse_lfs_pointer
+from utils.torch_file import TensorNote, look_through
+
+# The types that numbers may have, by the names of safetensors and of torch's storages.
+_DTYPES = {
+    **dict.fromkeys(("F16", "Half"), torch.float16),
+    **dict.fromkeys(("BF16", "BFloat16"), torch.bfloat16),
+    **dict.fromkeys(("F32", "Float"), torch.float32),
+    **dict.fromkeys(("F64", "Double"), torch.float64),
+    **dict.fromkeys(("U8", "Byte"), torch.uint8),
+    **dict.fromkeys(("I8", "Char"), torch.int8),
+    **dict.fromkeys(("I16", "Short"), torch.int16),
+    **dict.fromkeys(("I32", "Int"), torch.int32),
+    **dict.fromkeys(("I64", "Long"), torch.int64),
+    **dict.fromkeys(("BOOL", "Bool"), torch.bool),
+}
+_WRAPPERS = re.compile(r"(module|_orig_mod|base_model\.model)\.")
 
 _SAMPLE = 256  # elements from either end of a tensor that enter the fingerprint
+
+
+def list_tensors(path: Path) -> dict[str, tuple[torch.dtype | str, tuple[int, ...]]]:
+    """Return type and shape of each tensor of a weight file by the model's name for it; no number is read.
+
+    (A type that no tensor here may have stays a name.)
+
+    Raises:
+        CheckpointError: the file is damaged, holds anything but tensors, or asks for more memory than it has
+            bytes.
+    """
+    refuse_lfs_pointer(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt", device="cpu") as shard:
+                slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118 (no dict)
+                notes: dict[str, Any] = {
+                    name: TensorNote(part.get_dtype(), tuple(part.get_shape()))
+                    for name, part in slices.items()
+                }
+        else:
+            notes = _state_of(look_through(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"权重文件 {path} 已损坏（{error}），请重新下载。") from error
+    except PermissionError as error:
+        raise CheckpointError(f"读不了权重文件 {path}（{error.strerror}），请检查权限。") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"权重文件 {path} 已损坏，或含有张量以外的内容，拒绝加载（{error}）。"
+        ) from error
+    if not all(isinstance(name, str) and isinstance(note, TensorNote) for name, note in notes.items()):
+        raise CheckpointError(f"权重文件 {path} 含有张量以外的内容，拒绝加载。")
+    return {model_name(name): (_DTYPES.get(kind, kind), shape) for name, (kind, shape) in notes.items()}
 
 
 def read_shard(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the (name, tensor) pairs of one weight file, memory-mapped where the format allows it.
 
+    Args:
+        path: a file that `list_tensors` has passed.
+
+    Yields:
+        The model's name for a tensor, whatever wrapper it was saved in, and the tensor.
+
     Raises:
-        CheckpointError: the file is damaged, or holds anything but tensors.
+        CheckpointError: the file can't be read.
     """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt", device="cpu") as shard:
                 for name in shard.keys():  # noqa: SIM118 (a safetensors handle is no dict)
-                    yield name, shard.get_tensor(name)
+                    yield model_name(name), shard.get_tensor(name)
             return
         # Files written by torch < 1.6 are no zip archives and can't be memory-mapped.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        state = _state_of(torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path)))
     except SafetensorError as error:
         raise CheckpointError(f"权重文件 {path} 已损坏（{error}），请重新下载。") from error
     except PermissionError as error:
@@ -39,10 +97,28 @@ def read_shard(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         raise
     except Exception as error:  # weights-only loading has no exception type of its own for refusals
         raise CheckpointError(f"权重文件 {path} 已损坏，或含有张量以外的内容，拒绝加载。") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"权重文件 {path} 含有张量以外的内容，拒绝加载。")
     for name in list(state):
-        yield name, state.pop(name)
+        yield model_name(name), state.pop(name)
+
+
+def _state_of(content: Any) -> dict[str, Any]:
+    """Return the state dictionary of what a `.bin` file holds: itself, or within a wrapper's.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise ValueError("不是参数字典")
+    return content
+
+
+def model_name(name: str) -> str:
+    """Return the model's own name for a tensor that was saved through a wrapper (DDP, PEFT, compile)."""
+    while (prefix := _WRAPPERS.match(name)) is not None:
+        name = name[prefix.end() :]
+    return name.replace(".base_layer.", ".")
 
 
 def _is_zip(path: Path) -> bool:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bases import CheckpointError, family_of, find_family
+from bases import CheckpointError, check_model_dir, family_of, find_family
 from bases.chatglm import ChatGLMConfig, ChatGLMTokenizer
-from bases.chatglm.files import check_directory, load_config, load_tokenizer
+from bases.chatglm.files import load_config, load_tokenizer
 from bases.chatglm.tokenizer_file import check_tokenizer_file
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2706249\n"
@@ -43,8 +43,8 @@ def test_the_family_is_found_by_model_type(model_dir: Path) -> None:
 
 
 def test_a_whole_directory_passes(model_dir: Path, root: Path) -> None:
-    check_directory(model_dir)
-    check_directory(root / "models" / "chatglm-tiny")
+    check_model_dir(model_dir)
+    check_model_dir(root / "models" / "chatglm-tiny")
 
 
 # ---- directories as users have them
@@ -56,7 +56,7 @@ def test_the_first_release_is_called_what_it_is(model_dir: Path) -> None:
     change_json(model_dir / "config.json", vocab_size=150528, gmask_token_id=..., mask_token_id=..., **ids)
     change_json(model_dir / "tokenizer_config.json", eos_token="</s>", num_image_tokens=...)
     with pytest.raises(CheckpointError, match=r"最早发布的版本（词表 150528.*请重新下载：hf download"):
-        check_directory(model_dir)
+        check_model_dir(model_dir)
 
 
 def test_a_tokenizer_config_without_its_number_of_images(model_dir: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_tokenizer_config_without_its_number_of_images(model_dir: Path) -> Non
     ):
         prepare(model_dir / "tokenizer_config.json")
         with pytest.raises(CheckpointError, match=r'tokenizer_config.json 里没有 num_image_tokens.*": 0'):
-            check_directory(model_dir)
+            check_model_dir(model_dir)
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_a_tokenizer_config_without_its_number_of_images(model_dir: Path) -> Non
 def test_pointers_of_git_lfs_are_called_so(model_dir: Path, name: str) -> None:
     (model_dir / name).write_text(LFS_POINTER)
     with pytest.raises(CheckpointError, match=rf"{name} 只是 git-lfs 的指针文件.*git lfs pull.*hf download"):
-        check_directory(model_dir)
+        check_model_dir(model_dir)
 
 
 def test_a_vocabulary_smaller_than_the_tokenizer(model_dir: Path) -> None:
     change_json(model_dir / "config.json", vocab_size=5800)
     with pytest.raises(CheckpointError, match=r"分词器有 6053 个词片，config.json 的 vocab_size 只有 5800"):
-        check_directory(model_dir)
+        check_model_dir(model_dir)
 
 
 # ---- configs from strangers
@@ -144,7 +144,7 @@ def test_what_is_no_file_is_not_waited_for(model_dir: Path, name: str) -> None:
     (model_dir / name).unlink()
     os.mkfifo(model_dir / name)
     with pytest.raises(CheckpointError, match=name):
-        check_directory(model_dir)
+        check_model_dir(model_dir)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
@@ -154,7 +154,7 @@ def test_what_is_no_file_is_not_waited_for(model_dir: Path, name: str) -> None:
 def test_json_that_is_none(model_dir: Path, name: str, text: str) -> None:
     (model_dir / name).write_text(text)
     with pytest.raises(CheckpointError, match=f"无法使用 .*{name}"):
-        check_directory(model_dir)
+        check_model_dir(model_dir)
 
 
 def test_a_sparse_config_of_gigabytes(model_dir: Path) -> None:
@@ -256,15 +256,15 @@ def test_the_shipped_tokenizers_are_known(root: Path) -> None:
 def test_an_index_with_names_that_are_none(model_dir: Path, name: Any) -> None:
     (model_dir / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(CheckpointError, match=r"权重索引 .*index\.json 已损坏"):
-        check_directory(model_dir)
+        check_model_dir(model_dir)
 
 
 def test_an_index_nested_too_deeply_or_of_gigabytes(model_dir: Path) -> None:
     index = model_dir / "model.safetensors.index.json"
     index.write_text('{"weight_map":' + "[" * 10**5)
     with pytest.raises(CheckpointError, match="已损坏"):
-        check_directory(model_dir)
+        check_model_dir(model_dir)
     with index.open("r+b") as file:
         file.truncate(60 * 2**30)
     with pytest.raises(CheckpointError, match="已损坏"):
-        check_directory(model_dir)
+        check_model_dir(model_dir)

@@ -8,12 +8,14 @@ import os
 import pickle
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bases import check_model_dir
 from bases.chatglm import (
     ChatGLMConfig,
     ChatGLMForConditionalGeneration,
@@ -136,6 +138,116 @@ def test_at_most_one_shard_is_held(
     monkeypatch.setattr(loading, "read_shard", spying)
     ChatGLMForConditionalGeneration.from_pretrained(tmp_path / "bin", dtype=torch.bfloat16, load_in_4bit=True)
     assert len(earlier) > 20
+
+
+def rename_all(source: Path, target: Path, rename: Callable[[str], str], wrap: bool = False) -> None:
+    """Write a checkpoint as a wrapper of the model saves it, in one `.bin` file."""
+    shutil.copytree(source, target)
+    state = load_file(target / "model.safetensors")
+    (target / "model.safetensors").unlink()
+    renamed = {rename(name): tensor for name, tensor in state.items()}
+    content = {"state_dict": renamed, "epoch": 3, "global_step": 7} if wrap else renamed
+    torch.save(content, target / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"module.base_model.model.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: name.replace("query_key_value.", "query_key_value.base_layer."),
+        lambda name: name,
+    ],
+    ids=["DDP", "DDP of PEFT", "compiled", "base layers of LoRA", "plain"],
+)
+def test_wrappers_are_seen_through(
+    random_base: Path, tmp_path: Path, rename: Callable[[str], str], wrap: bool
+) -> None:
+    rename_all(random_base, tmp_path / "wrapped", rename, wrap)
+    expected = ChatGLMForConditionalGeneration.from_pretrained(random_base)
+    loaded = ChatGLMForConditionalGeneration.from_pretrained(tmp_path / "wrapped")
+    assert torch.equal(logits_of(loaded), logits_of(expected))
+    assert loaded.base_fingerprint == expected.base_fingerprint
+
+
+def test_weights_quantised_elsewhere_are_called_so(random_base: Path, tmp_path: Path) -> None:
+    """int8 weights, with their scales, beside a config that says nothing of it."""
+    layer = "transformer.layers.0.mlp.dense_h_to_4h.weight"
+    for name, extra in (("scales", {f"{layer}_scale": torch.ones(128).half()}), ("bytes", {})):
+        shutil.copytree(random_base, tmp_path / name)
+        state = load_file(tmp_path / name / "model.safetensors")
+        state |= {layer: state[layer].to(torch.int8), **extra}
+        save_file(state, tmp_path / name / "model.safetensors")
+        for refuse in (check_model_dir, load_base_model):
+            with pytest.raises(CheckpointError, match=r"int4 或 int8 量化过的权重.*原始的 fp16 权重"):
+                refuse(tmp_path / name)
+
+
+def test_lora_weights_in_place_of_a_model_are_called_so(random_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_base, tmp_path / "model")
+    state = load_file(tmp_path / "model" / "model.safetensors")
+    state["base_model.model.transformer.layers.0.attention.dense.lora_A.weight"] = torch.ones(2, 64)
+    save_file(state, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"LoRA 适配器的权重.*适配器用 --adapter 指定"):
+        load_base_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("load_in_4bit", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["layers.1.mlp.dense_4h_to_h.weight", "final_layernorm.bias"])
+def test_weights_that_are_not_finite(
+    random_base: Path, tmp_path: Path, load_in_4bit: bool, value: float, name: str
+) -> None:
+    shutil.copytree(random_base, tmp_path / "model")
+    state = load_file(tmp_path / "model" / "model.safetensors")
+    state[f"transformer.{name}"].view(-1)[33] = value
+    save_file(state, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{name} 有 NaN 或无穷大"):
+        load_base_model(tmp_path / "model", load_in_4bit=load_in_4bit, device="cpu")
+
+
+def test_what_loading_refuses_the_check_refuses_with_the_same_words(
+    random_base: Path, tmp_path: Path
+) -> None:
+    """In the same words, for all that can be told without reading weights."""
+    changes: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+        "missing": lambda state: state.pop("transformer.final_layernorm.bias"),
+        "unknown": lambda state: state.update({"x": torch.ones(1)}),
+        "shape": lambda state: state.update({"transformer.final_layernorm.bias": torch.ones(7)}),
+        "type": lambda state: state.update({EMBEDDING: state[EMBEDDING].to(torch.float8_e4m3fn)}),
+    }
+    for name, change in changes.items():
+        shutil.copytree(random_base, tmp_path / name)
+        state = load_file(tmp_path / name / "model.safetensors")
+        change(state)
+        save_file(state, tmp_path / name / "model.safetensors")
+        messages = set()
+        for refuse in (check_model_dir, load_base_model):
+            with pytest.raises(CheckpointError) as caught:
+                refuse(tmp_path / name)
+            messages.add(str(caught.value))
+        assert len(messages) == 1
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(1).expand(128, 64), torch.zeros(128, 64).to_sparse(), torch.zeros(128, 64, device="meta")],
+    ids=["stride 0", "sparse", "meta"],
+)
+def test_tensors_that_are_none(random_base: Path, tmp_path: Path, tensor: torch.Tensor) -> None:
+    name = "transformer.layers.0.mlp.dense_h_to_4h.weight"
+    write_bin_shards(random_base, tmp_path / "bin", 1, {name: tensor})
+    with pytest.raises(CheckpointError, match="张量以外的内容，拒绝加载"):
+        load_base_model(tmp_path / "bin")
+
+
+def test_names_that_are_no_strings(random_base: Path, tmp_path: Path) -> None:
+    write_bin_shards(random_base, tmp_path / "bin", 1)
+    torch.save({3: torch.ones(1)}, tmp_path / "bin" / "pytorch_model-00001-of-00001.bin")
+    with pytest.raises(CheckpointError, match="张量以外的内容，拒绝加载"):
+        load_base_model(tmp_path / "bin")
 
 
 def test_a_head_that_differs_is_tied_with_a_warning(

@@ -1,0 +1,105 @@
+"""Which tensors a checkpoint's files must hold, compared with what they do before a number is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bases.interface import CheckpointError
+
+from .anatomy import EMBEDDING, HEAD, is_linear_layer
+from .linear4bit import stored_parts
+from .weights import list_tensors
+
+IGNORED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Blueprint:
+    """The tensors of a model, by their names in files.
+
+    Args:
+        model: with or without its head, on the meta device, its linear layers as they are built.
+        quantized: the files hold the linear layers' weights in 4-bit, in parts (see `stored_parts`).
+
+    Attributes:
+        prefix: what the model's own names lack: a model without head is a part of one with it.
+        expected: type (None: any floating one) and shape (None: one dimension of any length).
+        owners: for the parts of a 4-bit weight: the weight's name and shape.
+    """
+
+    def __init__(self, model: Any, quantized: bool) -> None:
+        self.prefix = "" if hasattr(model, "lm_head") else "transformer."
+        self.expected: dict[str, tuple[torch.dtype | None, tuple[int, ...] | None]] = {}
+        self.owners: dict[str, tuple[str, torch.Size]] = {}
+        for name, parameter in model.named_parameters():
+            name = self.prefix + name
+            module, _, attribute = name.rpartition(".")
+            if quantized and attribute == "weight" and is_linear_layer(module):
+                for suffix, kind in stored_parts(parameter.shape).items():
+                    self.expected[name + suffix] = kind
+                    self.owners[name + suffix] = (name, parameter.shape)
+            else:
+                self.expected[name] = (None, tuple(parameter.shape))
+        if model.config.tie_word_embeddings:
+            self.expected.pop(HEAD, None)
+
+    def check(self, model_dir: Path, shards: list[Path]) -> None:
+        """Make sure that the files hold exactly these tensors, without reading one.
+
+        (The head alone may stand for a tied embedding; one that the model has no place for is passed over.)
+
+        Raises:
+            CheckpointError: a file is damaged; a tensor is unknown, missing, or of another type or shape.
+        """
+        contents = [(shard, list_tensors(shard)) for shard in shards]
+        missing = self.expected.keys() - {name for _, notes in contents for name in notes}
+        for shard, notes in contents:
+            for name, (dtype, shape) in notes.items():
+                if name in self.expected:
+                    self._check_tensor(shard, name, dtype, shape, name)
+                elif name == HEAD and EMBEDDING in missing:
+                    self._check_tensor(shard, name, dtype, shape, EMBEDDING)
+                    missing = missing - {EMBEDDING}
+                elif name != HEAD and not IGNORED_TENSORS.search(name):
+                    raise CheckpointError(_unknown(shard, name))
+        if missing:
+            raise CheckpointError(
+                f"模型目录 {model_dir} 的权重缺少 {len(missing)} 个参数，例如 {min(missing)}。"
+            )
+
+    def _check_tensor(
+        self, shard: Path, name: str, dtype: torch.dtype | str, shape: tuple[int, ...], stands_for: str
+    ) -> None:
+        wanted_dtype, wanted_shape = self.expected[stands_for]
+        if wanted_dtype is None and wanted_shape is not None and dtype in (torch.int8, torch.uint8):
+            raise CheckpointError(_quantized_elsewhere(shard, name))
+        right_type = dtype in _FLOATING if wanted_dtype is None else dtype == wanted_dtype
+        right_shape = len(shape) == 1 if wanted_shape is None else shape == wanted_shape
+        if not right_type or not right_shape:
+            raise CheckpointError(
+                f"权重文件 {shard} 里的 {name} 是 {dtype} {shape}，"
+                f"而 config.json 要求{wanted_dtype or '浮点数'} {wanted_shape or '一维'}。"
+            )
+
+
+def _unknown(shard: Path, name: str) -> str:
+    """Say what a tensor is that the model has no place for."""
+    if name.endswith("weight_scale"):
+        return _quantized_elsewhere(shard, name)
+    if "lora_" in name:
+        return (
+            f"权重文件 {shard} 里有 LoRA 适配器的权重（{name}）：这是适配器，或带着适配器一起保存的模型；"
+            "请用原来的 fp16 基座（hf download THUDM/chatglm-6b），适配器用 --adapter 指定。"
+        )
+    return f"权重文件 {shard} 里的 {name} 不属于 ChatGLM（v1），拒绝加载。"
+
+
+def _quantized_elsewhere(shard: Path, name: str) -> str:
+    return (
+        f"权重文件 {shard} 里是 int4 或 int8 量化过的权重（{name}），而 config.json 说没有量化；它们不能用于 "
+        "QLoRA，请改用原始的 fp16 权重：hf download THUDM/chatglm-6b --local-dir chatglm-6b。"
+    )
