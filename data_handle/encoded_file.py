@@ -231,7 +231,7 @@ def _write(directory: Path, limits: tuple[int, int], parts: Iterable[EncodedFile
                 files[items.data_file].write(items.data.tobytes())
                 written[items.data_file] += len(items.data)
     content = {
-        "bad_lines": [(bad_line.line_number, bad_line.reason) for bad_line in totals.bad_lines],
+        "bad_lines": [(line.line_number, line.reason, line.kind) for line in totals.bad_lines],
         "summary": dataclasses.asdict(totals.summary),
         "combinations": sorted(totals.combinations),
     }
@@ -252,7 +252,10 @@ def open_encoded(directory: Path, path: Path) -> EncodedFile:
     try:
         content = json.loads((directory / SUMMARY_FILE).read_text(encoding="utf-8"))
         summary = EncodingSummary.from_dict(content["summary"])
-        bad_lines = [BadLine(str(path), int(number), str(reason)) for number, reason in content["bad_lines"]]
+        bad_lines = [
+            BadLine(str(path), int(number), str(reason), kind=str(kind))
+            for number, reason, kind in content["bad_lines"]
+        ]
         combinations = frozenset(Combination(*map(str, names)) for names in content["combinations"])
         features, examples = EncodedFeatures.open(directory), EncodedExamples.open(directory)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

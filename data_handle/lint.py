@@ -210,7 +210,8 @@ def _check_answer(
         findings.append(("rewritten", "、".join(rewritten)))
     if order := _other_order(target):
         findings.append(("key_order", f"{'、'.join(order)}，应为 {'、'.join(KEYS)}"))
-    return triplets, [*findings, *_check_triplets(sentence, triplets)]
+    findings += _check_triplets(sentence, triplets)
+    return (None if answer.problem else triplets), findings
 
 
 def _other_order(target: str) -> tuple[str, ...] | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from data_handle.data_loader import load_data
 from data_handle.foreign import name_foreign_file, name_foreign_record, remedy_for
 from data_handle.reader import read_jsonl
+from tests.helpers.data_samples import CharacterTokenizer
 from utils.common_utils import UserError
 
 TEXT = "《四月》是方圆写的诗集。"
@@ -52,6 +54,10 @@ def test_records_of_other_tools(name: str, as_array: bool, tmp_path: Path) -> No
     with pytest.raises(UserError) as error:
         read_jsonl(path)
     message = str(error.value)
+    limits = {"max_source_seq_len": 256, "max_target_seq_len": 128}
+    with pytest.raises(UserError) as error:
+        load_data(path, CharacterTokenizer(), **limits, cache_dir=tmp_path / "cache")
+    assert str(error.value) == message
     assert f"{path} 没有一行可用：里面是 {kind}" in message
     is_labelled = name not in ("schema", "sentences")
     assert (f"请先转换：python -m data_handle.convert {path} -o train.jsonl" in message) == is_labelled

@@ -145,6 +145,15 @@ def test_values_empty_repeated_or_not_in_the_sentence(tmp_path: Path) -> None:
     ]
 
 
+def test_a_fact_with_an_empty_field_is_not_counted_as_one(tmp_path: Path) -> None:
+    blank = make_line("《乙片》由李四执导。", Triplet("导演", "", "影视作品", "李四", "乙片"))
+    report = lint(
+        write_jsonl(tmp_path / "a.jsonl", [FILM, EMPTY]), write_jsonl(tmp_path / "b.jsonl", [blank, LABEL])
+    )
+    assert findings_of(report) == [("empty_value", "b.jsonl:1", "（乙片，导演，李四）：object_type")]
+    assert report.types == {Combination("导演", "影视作品", "人物"): 1}
+
+
 def test_notation_repetition_and_contradiction(tmp_path: Path) -> None:
     other = {"context": FILM["context"], "target": LABEL["target"]}
     foreign = {"context": "抽取三元组：《乙片》", "target": "无"}
