@@ -29,12 +29,19 @@ RESULT_FIELDS = ("triplets", "repaired", "truncated", "source_truncated", "error
 # the larger the better; the first results shall be there soon, so small ones first.
 GROUP_BATCHES = (1, 2, 4, 8)
 MAX_RESULT_BYTES = 1 << 24  # of a line beyond its input's fields; answers are limited to some thousand tokens
-# Formats that results can't be written in (yet).
-_FOREIGN_SUFFIXES = (
-    *(".csv", ".tsv", ".xlsx", ".xls", ".ods", ".et", ".docx", ".doc", ".pdf", ".md", ".html", ".htm"),
-    *(".xml", ".yaml", ".yml", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".sqlite3"),
-    *(".ttl", ".nt", ".nq", ".rdf", ".owl", ".graphml", ".gexf", ".cypher", ".gz", ".zip"),
-)
+# Formats that results can't be written in, with the name of those that they can be turned into.
+_FOREIGN_SUFFIXES = {
+    ".csv": "csv",
+    ".xlsx": "xlsx",
+    ".ttl": "rdf",
+    ".nt": "rdf",
+    ".graphml": "graphml",
+    ".cypher": "cypher",
+    ".jsonld": "jsonld",
+    **dict.fromkeys((".tsv", ".xls", ".ods", ".et", ".docx", ".doc", ".pdf", ".md", ".html", ".htm"), ""),
+    **dict.fromkeys((".xml", ".yaml", ".yml", ".parquet", ".arrow", ".feather", ".rdf", ".owl"), ""),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".gexf", ".gz", ".zip"), ""),
+}
 
 
 @dataclass
@@ -89,11 +96,13 @@ def check_output(path: Path, what: str = "输出文件", option: str = "--output
 
 def output_name_problem(path: Path) -> str | None:
     """Say what to do about a name that promises another format than JSON lines; None if it does not."""
-    if (suffix := path.suffix.lower()) not in _FOREIGN_SUFFIXES:
+    suffix = path.suffix.lower()
+    if (form := _FOREIGN_SUFFIXES.get(suffix)) is None:
         return None
+    lines = path.with_suffix(".jsonl")
+    then = f"，再运行 python -m export.graph {lines} --format {form} --output {path}" if form else ""
     return (
-        f"--output {path}：还不能直接写成 {suffix} 格式，结果是 JSONL（每行一个 JSON 对象）："
-        f"请写成 {path.with_suffix('.jsonl')}，再转换成需要的格式。"
+        f"--output {path}：结果是 JSONL（每行一个 JSON 对象），不能直接写成 {suffix}：请写到 {lines}{then}。"
     )
 
 

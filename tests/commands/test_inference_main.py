@@ -305,10 +305,10 @@ def test_interrupted_file(
     monkeypatch.setattr(files, "GROUP_BATCHES", (1,))
     original = TripletExtractor.stream
 
-    def interrupt_at_film(self: TripletExtractor, sentences: list[str]) -> Any:
+    def interrupt_at_film(self: TripletExtractor, sentences: list[str], **options: Any) -> Any:
         if FILM in sentences:
             raise KeyboardInterrupt
-        return original(self, sentences)
+        return original(self, sentences, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(TripletExtractor, "stream", interrupt_at_film)

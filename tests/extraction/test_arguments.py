@@ -51,8 +51,12 @@ def test_command_lines_that_make_no_sense(argv: list[str], message: str) -> None
         ),
         (["--format", "xml"], "--format 应为 json、jsonl、line、table 之一，现在是 'xml'"),
         (["--input", "a.xlsx", "--output", "b"], "a.xlsx：它是表格文件，请在表格软件中另存为 CSV"),
-        (["--input", "a.txt", "--output", "b.csv"], r"还不能直接写成 .csv 格式.*请写成 b.jsonl"),
-        (["--input", "a.txt", "--output", "b.XLSX"], r"还不能直接写成 .xlsx 格式"),
+        (
+            ["--input", "a.txt", "--output", "b.csv"],
+            r"不能直接写成 .csv：请写到 b.jsonl，再运行 .*--format csv --output b.csv",
+        ),
+        (["--input", "a.txt", "--output", "b.XLSX"], r"不能直接写成 .xlsx：请写到 b.jsonl，再运行"),
+        (["--input", "a.txt", "--output", "b.parquet"], r"不能直接写成 .parquet：请写到 b.jsonl。"),
         (["--text", "甲", "--pre_model", ""], "--pre_model 是空的"),
         (
             ["--text", "张玲".encode("gbk").decode("utf-8", "surrogateescape")],
