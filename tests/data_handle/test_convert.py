@@ -257,6 +257,22 @@ def test_sentences_of_another_file_are_left_out(runner: Runner) -> None:
     assert "采用 1 条，没有采用 1 条" in converted.talk
 
 
+@pytest.mark.parametrize(
+    "known",
+    [
+        jsonl({"context": build_prompt(FILM), "target": "[]"}),
+        jsonl({"text": FILM, "triplets": []}),
+        json.dumps([{"id": 1, "data": {"text": FILM}, "annotations": []}]),
+        f"句子,主语,关系,宾语\n{FILM},雾港来信,导演,沈知远\n",
+        f"\n{FILM}\n",
+    ],
+)
+def test_sentences_of_any_file_can_be_left_out(runner: Runner, known: str) -> None:
+    other = {"text": "《晚潮》是许其琛导演的。", "triplets": [["晚潮", "导演", "许其琛"]]}
+    converted = runner(jsonl(RECORD, other), "--exclude", str(runner.write("known", known)))
+    assert list(converted.sentences) == [other["text"]]
+
+
 def test_offsets_survive_a_second_conversion(runner: Runner) -> None:
     text = "雾港在雾港路上。"
     fact = {"subject": "雾港", "predicate": "位于", "object": "雾港", "object_span": [3, 5]}
