@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from utils.command_line import Rule, closest_name, show_value
-from utils.common_utils import UserError, is_there
+from utils.common_utils import UserError, find_bundled
 
-PROJECT = Path(__file__).resolve().parent
 MAX_POSITIONS = 2048  # of the published model (config.json, max_sequence_length)
 
 
@@ -99,17 +97,11 @@ class ProjectConfig(object):
         return config
 
     def find_bundled_files(self) -> None:
-        """Let paths of what comes with the project, such as `data/…` and `models/…`, mean the project's.
-
-        So the commands run from any folder. A path that exists in the current folder is left alone, and so
-        are all that name nothing in the project.
-        """
+        """Let paths of what comes with the project mean that, from any folder; see `find_bundled`."""
         for name in ("pre_model", "train_path", "dev_path"):
             path = getattr(self, name, None)
-            if not isinstance(path, str) or not path.startswith(("data/", "models/")):
-                continue
-            if not is_there(path) and is_there(PROJECT / path):
-                setattr(self, name, str(PROJECT / path))
+            if isinstance(path, str):
+                setattr(self, name, find_bundled(path))
 
     def problems(self) -> list[str]:
         """Every problem of the knobs and their combinations, one Chinese line each, naming its knob."""

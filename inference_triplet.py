@@ -89,13 +89,13 @@ def prepare(command: Command, with_scores: bool, device: str | None = None) -> P
     Raises:
         UserError: the adapter or the schema is missing or damaged.
     """
-    from extraction.loading import load_extractor, read_settings
-
     logging.basicConfig(format="%(message)s")
     if command.debug:  # libraries may speak, and it is said why batches fail
         logging.getLogger("extraction").setLevel(logging.DEBUG)
     else:
         quiet_libraries()
+    from extraction.loading import load_extractor, read_settings
+
     options, config = command.options, ProjectConfig()
     adapter = options.adapter
     if adapter is None and not command.no_adapter:

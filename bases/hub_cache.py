@@ -9,15 +9,18 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from bases.interface import CheckpointError
+from utils.common_utils import find_bundled
 
 
 def resolve_model_dir(pre_model: str | os.PathLike[str]) -> Path:
     """Return the directory of a model given by path or by hub name (from the local hub cache only).
 
+    What comes with the project is found from any folder.
+
     Raises:
         CheckpointError: neither exists on this machine; the message says how to get the model.
     """
-    path = Path(pre_model)
+    path = Path(find_bundled(str(pre_model)))
     try:
         if path.is_dir():
             return path

@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # What still breaks a rule; it must only ever shrink.
 KNOWN = {
     "向上或横向的引用": 0,
-    "循环引用": 1,
+    "循环引用": 0,
     "超过 450 行的文件": 0,
     "超过 70 行的函数": 0,
-    "函数里的导入": 9,
+    "函数里的导入": 3,
 }
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from glm_config import PROJECT, ProjectConfig
+from glm_config import ProjectConfig
 from training.run_directory import foreign_files, has_foreign_results, list_checkpoints
 from utils.command_line import summarise
-from utils.common_utils import UserError
+from utils.common_utils import PROJECT, UserError
 from utils.requirements import read_requirements
 
 OLDEST_PYTHON = (3, 11)  # of transformers 5.24

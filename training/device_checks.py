@@ -29,11 +29,11 @@ from bases.interface import ModelShape
 from data_handle.data_loader import collate
 from data_handle.data_preprocess import Features, encode_examples
 from data_handle.reader import read_jsonl
-from glm_config import PROJECT, ProjectConfig
+from glm_config import ProjectConfig
 from training.checks import FAILED, INSTALL, NOTE, PASSED, SKIPPED, Check, Result, nearest_directory
 from training.data import read_data
 from training.memory_plan import GB, LORA_BYTES, TrainingSettings, lora_parameters, plan_memory, shape_of
-from utils.common_utils import UserError
+from utils.common_utils import PROJECT, UserError
 from utils.device import check_device, choose_precision, compute_dtype, multiplies_bf16
 from utils.memory import memory_budget
 

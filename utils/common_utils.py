@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+PROJECT = Path(__file__).resolve().parent.parent
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -81,6 +82,17 @@ def is_there(path: str | Path) -> bool:
         return Path(path).exists()
     except (OSError, ValueError):  # too long a name, a folder closed to the user, a NUL
         return False
+
+
+def find_bundled(path: str) -> str:
+    """Return the place in the project's folder of what comes with it, `data/…` or `models/…`.
+
+    So the commands run from any folder. A path that is there already, seen from the current folder, is left
+    alone, and so are all that name nothing in the project.
+    """
+    if not path.startswith(("data/", "models/")) or is_there(path) or not is_there(PROJECT / path):
+        return path
+    return str(PROJECT / path)
 
 
 def is_encodable(text: str) -> bool:
