@@ -1,1 +1,1 @@
-"""What leaves the house: models in other forms."""
+"""What leaves the house: models in other forms, triplets as tables and graphs."""
