@@ -69,10 +69,11 @@ def write_suggestions(store: GraphStore, path: Path, work: Path) -> int:
 
 
 def suggest(store: GraphStore, work: Path) -> Iterator[Suggestion]:
-    """Yield the pairs, the surest kind first, each pair once.
+    """Yield the pairs, the surest kind first, a name with one other only.
 
     Names that share a key are put side by side by sorting the keys on the disk, so memory doesn't grow with
-    their number. Of a group, every name is paired with the most frequent one.
+    their number. Of a group, every name is paired with the most frequent one: so the pairs never run in a
+    circle.
     """
     database = sqlite3.connect(work, isolation_level=None)
     try:
@@ -81,7 +82,7 @@ def suggest(store: GraphStore, work: Path) -> Iterator[Suggestion]:
         database.executescript(
             "CREATE TABLE named(number INTEGER PRIMARY KEY, name TEXT, type TEXT, count INTEGER);"
             "CREATE TABLE key(kind INTEGER, digest BLOB, named INTEGER);"
-            "CREATE TABLE pair(one INTEGER, other INTEGER, PRIMARY KEY(one, other)) WITHOUT ROWID;"
+            "CREATE TABLE suggested(named INTEGER PRIMARY KEY);"
         )
         database.execute("BEGIN")
         for number, row in enumerate(store.entity_mentions()):
@@ -102,13 +103,13 @@ def suggest(store: GraphStore, work: Path) -> Iterator[Suggestion]:
                 number, entity = row[2], _Named(*row[3:])
                 best = best or (number, entity)
                 pair = _pair(entity, best[1], kind)
-                numbers = sorted((number, best[0]))
-                if pair and database.execute("INSERT OR IGNORE INTO pair VALUES (?, ?)", numbers).rowcount:
+                if pair and database.execute(_SUGGESTED, (number,)).rowcount:
                     yield pair
     finally:
         database.close()
 
 
+_SUGGESTED = "INSERT OR IGNORE INTO suggested VALUES (?)"
 _REASONS = (WRITING, BRACKETS, SUFFIX, LETTER)
 
 

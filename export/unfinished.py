@@ -55,8 +55,9 @@ def unfinished(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"写 {target} 时出错（{error.strerror or error}）：请检查权限和剩余空间。") from error
     finally:
-        for leftover in new.parent.glob(f"{new.name}*"):  # a database has files beside it
-            remove(leftover)
+        for leftover in new.parent.iterdir():
+            if leftover.name.startswith(new.name):  # a database has files beside it
+                remove(leftover)
 
 
 def work_path(target: Path) -> Path:

@@ -33,6 +33,11 @@ class WriteOptions:
     batch_size: int = 1000
 
 
+def labels(kind: str, options: WriteOptions) -> list[str]:
+    """Return the labels of an entity of a type."""
+    return [NODE_LABEL, kind] if options.typed and kind != NODE_LABEL else [NODE_LABEL]
+
+
 def require(library: str, wanted_for: str) -> Any:
     """Import an optional library.
 

@@ -13,7 +13,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from export.formats import EDGE_TYPE, NODE_LABEL, WriteOptions
+from export.formats import EDGE_TYPE, NODE_LABEL, WriteOptions, labels
 from export.graph_store import Edge, Entity, GraphStore
 
 T = TypeVar("T")
@@ -73,9 +73,10 @@ def statements(store: GraphStore, options: WriteOptions, batch_size: int) -> Ite
     """Yield the statements, nodes first, of `batch_size` rows at most."""
     with_aliases = store.has_aliases()
     for kind, entities in _grouped(
-        store.entities(options.typed), lambda entity: entity.type if options.typed else ""
+        store.entities(options.typed), lambda entity: entity.type if options.typed else NODE_LABEL
     ):
-        further = (f", e:{quote_name(kind)}" if kind else "") + (_ALIASES if with_aliases else "")
+        label = "".join(f", e:{quote_name(name)}" for name in labels(kind, options)[1:])
+        further = label + (_ALIASES if with_aliases else "")
         text = _ENTITIES.format(label=quote_name(NODE_LABEL), further=further)
         for batch in _batches(entities, batch_size):
             yield Statement(text, [_entity_row(entity, with_aliases) for entity in batch])

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from export.formats import NODE_LABEL, WriteOptions
+from export.formats import WriteOptions, labels
 from export.graph_store import GraphStore
 
 _NODE_KEYS = {"label": "string", "name": "string", "type": "string", "aliases": "string"}
@@ -39,7 +39,7 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
         replaced += count > 0
         return f'<data key="{key}">{escape(text, _ENTITIES)}</data>'
 
-    def labels(name: str, value: str) -> str:
+    def attribute(name: str, value: str) -> str:
         return f' {name}="{escape(_NOT_XML.sub(chr(0xFFFD), value), _ENTITIES)}"' if options.typed else ""
 
     with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -51,9 +51,10 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
                 file.write(f"<key {key}/>\n")
         file.write('<graph id="G" edgedefault="directed">\n')
         for entity in store.entities():
+            kinds = labels(entity.type, options)
             aliases = json.dumps(entity.aliases, ensure_ascii=False) if entity.aliases else None
             file.write(
-                f'<node id="{entity.id}"{labels("labels", f":{NODE_LABEL}:{entity.type}")}>'
+                f'<node id="{entity.id}"{attribute("labels", "".join(f":{kind}" for kind in kinds))}>'
                 + data("n_label", entity.name)
                 + data("n_name", entity.name)
                 + data("n_type", entity.type)
@@ -68,7 +69,7 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
             }
             file.write(
                 f'<edge id="{edge.id}" source="{edge.subject.id}" target="{edge.object.id}"'
-                f"{labels('label', edge.predicate)}>"
+                f"{attribute('label', edge.predicate)}>"
                 + "".join(data(f"e_{name}", values[name]) for name in _EDGE_KEYS)
                 + "</edge>\n"
             )

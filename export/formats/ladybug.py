@@ -5,6 +5,7 @@ Rows go through CSV files beside the database, which its COPY reads fast and in 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -44,10 +45,11 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
     work = path.with_name(path.name + ".csv")
     work.mkdir()
     try:
-        database = ladybug.Database(str(path), buffer_pool_size=BUFFER_BYTES)
-        with ladybug.Connection(database) as connection:
+        with (
+            contextlib.closing(ladybug.Database(str(path), buffer_pool_size=BUFFER_BYTES)) as database,
+            ladybug.Connection(database) as connection,
+        ):
             notes = _fill(connection, store, options, work)
-        database.close()
     except RuntimeError as error:  # the only type that the library raises
         raise UserError(f"ladybug 没有接受写入：{error}") from error
     finally:

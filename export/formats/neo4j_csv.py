@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.formats import EDGE_TYPE, NODE_LABEL, WriteOptions
+from export.formats import EDGE_TYPE, WriteOptions, labels
 from export.graph_store import GraphStore
 from export.guard import quote
 from export.unfinished import MARK
@@ -37,8 +37,8 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
     with (path / NODES).open("w", encoding="utf-8", newline="") as file:
         file.write("id:ID,name:string,type:string,aliases:string[],:LABEL\n")
         for entity in store.entities():
-            labels = [NODE_LABEL, entity.type] if options.typed else [NODE_LABEL]
-            fields = (entity.id, entity.name, entity.type, _join(entity.aliases) or None, _join(labels))
+            aliases, kinds = _join(entity.aliases) or None, _join(labels(entity.type, options))
+            fields = (entity.id, entity.name, entity.type, aliases, kinds)
             file.write(",".join(map(quote, fields)) + "\n")
     text_heading = ",text:string" if options.with_text else ""
     with (path / EDGES).open("w", encoding="utf-8", newline="") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,12 @@ def test_data_twice(root: Path) -> None:
     assert figures["first_seconds"] > 0
     assert figures["second_seconds"] > 0
     assert figures["peak_bytes"] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="the peak of a process is asked of the system")
+def test_graph_export(root: Path) -> None:
+    figures = result(root, "bench_graph", "--triplets", "200", "--formats", "csv", "cypher")
+    assert figures["triplets"] == 200 and figures["cpu"]
+    for name in ("csv", "cypher"):
+        assert figures["formats"][name]["all"]["bytes"] > figures["formats"][name]["tenth"]["bytes"] > 0
+        assert figures["formats"][name]["all"]["peak_bytes"] > 0

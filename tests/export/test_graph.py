@@ -352,3 +352,29 @@ def test_a_query_that_cannot_be_answered_is_told(results: Path, tmp_path: Path) 
     for statement in ("MATCH (a", "MATCH (a) DELETE a"):
         with pytest.raises(UserError, match="查询没有成功"):
             query.main([str(tmp_path / "g.lbug"), statement])
+
+
+def test_names_of_files_may_hold_any_sign_and_leave_nothing_behind(results: Path, tmp_path: Path) -> None:
+    output = tmp_path / "图[1] *?.csv"
+    run(results, "--format", "csv", "-o", output)
+    run(results, "--format", "csv", "-o", output, "--force")
+    (tmp_path / "names.csv").write_text("别名,正名\na,b\nb,a\n", encoding="utf-8")
+    with pytest.raises(UserError, match="绕成了圈"):
+        run(results, "--format", "csv", "-o", output, "--force", "--aliases", tmp_path / "names.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["names.csv", "results.jsonl", output.name]
+
+
+def test_a_full_disk_ends_with_one_line_and_keeps_the_old_output(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.csv"
+    output.write_text("old")
+
+    def full(*_: Any) -> list[str]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(graph.FORMATS, "csv", graph.FORMATS["csv"]._replace(write=full))
+    with pytest.raises(UserError, match=r"写 .*out\.csv 时出错（No space left on device）"):
+        run(results, "--format", "csv", "-o", output, "--force")
+    assert output.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "results.jsonl"]
