@@ -6,19 +6,13 @@ import errno
 import hashlib
 import json
 import os
-import pickle
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from filelock import FileLock
@@ -28,35 +22,9 @@ from data_handle import encoded_file, token_cache
 from data_handle.data_loader import build_dataloader, length_sorted_batches, load_data
 from data_handle.data_preprocess import Features
 from data_handle.encoded_file import EncodedFile
-from tests.helpers.data_samples import CharacterTokenizer, DyingTokenizer, director, make_line, write_jsonl
+from tests.helpers.data_samples import CharacterTokenizer, director, make_line, write_jsonl
+from tests.helpers.encoded_files import LIMITS, assert_same, caches
 from utils.common_utils import UserError
-
-LIMITS = {"max_source_seq_len": 128, "max_target_seq_len": 96}
-
-
-@pytest.fixture
-def data_file(tmp_path: Path, root: Path) -> Path:
-    """Bundled lines, and what goes wrong in data: bad lines, answers too long, text of all planes."""
-    bundled = (root / "data" / "mixed_dev_dataset.jsonl").read_text(encoding="utf-8")
-    long = make_line("长" * 300, *(director(f"片{i}", "人") for i in range(30)))
-    surrogate = make_line("😀\u2028é\t\n〇", director("😀", "é"))
-    surrogate["target"] = surrogate["target"].replace("导演", r"\ud800")
-    lines = [
-        json.dumps(surrogate),
-        "不是 JSON",
-        json.dumps(long),
-        json.dumps({"context": "x", "target": "```json\n[{坏"}),
-        json.dumps({"context": "x"}),
-        "",
-    ]
-    path = tmp_path / "data.jsonl"
-    path.write_text("\n".join(lines) + bundled, encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def tokenizer(root: Path) -> ChatGLMTokenizer:
-    return ChatGLMTokenizer.from_pretrained(root / "models" / "chatglm-tiny")
 
 
 @pytest.fixture
@@ -71,23 +39,6 @@ def encoded_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(token_cache, "encode_into", encode_into)
     return encoded
-
-
-def caches(directory: Path) -> list[Path]:
-    return sorted(directory.glob("tokens-*"))
-
-
-def assert_same(left: EncodedFile, right: EncodedFile) -> None:
-    assert list(left.dataset.features) == list(right.dataset.features)
-    assert left.dataset.lengths.tolist() == right.dataset.lengths.tolist()
-    assert left.dataset.lengths.dtype == right.dataset.lengths.dtype
-    assert list(left.examples) == list(right.examples)
-    assert (left.bad_lines, left.summary, left.combinations) == (
-        right.bad_lines,
-        right.summary,
-        right.combinations,
-    )
-    assert left.report() == right.report()
 
 
 def test_a_cached_file_equals_one_encoded_in_memory(
@@ -122,16 +73,6 @@ def test_batches_come_in_the_same_order(data_file: Path, tokenizer: ChatGLMToken
         loader, _ = build_dataloader(loaded.dataset, 4, seed=1, num_workers=1 if cache_dir else 0)
         orders.append([[sample.input_ids for sample in batch] for batch in loader])
     assert orders[0] == orders[1]
-
-
-def test_workers_get_the_place_of_the_cache_not_its_content(
-    data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path
-) -> None:
-    loaded = load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "c")
-    for items in (loaded.dataset.features, loaded.examples, loaded.examples[5::3]):
-        pickled = pickle.dumps(items)
-        assert len(pickled) < 1000
-        assert list(pickle.loads(pickled)) == list(items)
 
 
 def test_a_cache_that_is_deleted_serves_on(
@@ -473,92 +414,6 @@ def test_waiting_for_the_lock_is_said_and_has_an_end(
     assert_same(loaded, load_data(data_file, CharacterTokenizer(), **LIMITS))
 
 
-def test_several_processes_write_what_one_writes(
-    data_file: Path, tokenizer: ChatGLMTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "serial")
-    monkeypatch.setattr(encoded_file, "SERIAL_BYTES", 0)
-    monkeypatch.setattr(encoded_file, "worker_count", lambda: 2)
-    monkeypatch.setattr(encoded_file, "CHUNK_CHARACTERS", 1000)
-    load_data(data_file, tokenizer, **LIMITS, cache_dir=tmp_path / "parallel")
-    (serial,), (parallel,) = caches(tmp_path / "serial"), caches(tmp_path / "parallel")
-    names = sorted(path.name for path in serial.iterdir())
-    assert names == sorted(path.name for path in parallel.iterdir())
-    for name in names:
-        assert (serial / name).read_bytes() == (parallel / name).read_bytes(), name
-
-
-def test_a_killed_worker_costs_time_only(
-    data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(encoded_file, "SERIAL_BYTES", 0)
-    monkeypatch.setattr(encoded_file, "worker_count", lambda: 2)
-    loaded = load_data(data_file, DyingTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
-    assert "工作进程被系统终止" in capsys.readouterr().err
-    assert_same(loaded, load_data(data_file, CharacterTokenizer(), **LIMITS))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-def test_workers_leave_with_their_parent(data_file: Path, root: Path) -> None:
-    code = (
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from pathlib import Path\n"
-        "from data_handle.encoded_file import encode_file\n"
-        "from tests.helpers.data_samples import SlowTokenizer\n"
-        "list(encode_file(Path(sys.argv[1]), SlowTokenizer(), (128, 96), 2))\n"
-    )
-    command = [sys.executable, "-c", code, str(data_file), str(root), str(root / "tests")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
-        workers: list[psutil.Process] = []
-        deadline = time.monotonic() + 120
-        while not workers and time.monotonic() < deadline:
-            time.sleep(0.1)
-            children = psutil.Process(parent.pid).children()
-            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-            workers = [worker for worker in workers if worker.num_threads() > 1]  # up, and watching
-        parent.send_signal(signal.SIGKILL)
-    assert workers
-    _, alive = psutil.wait_procs(workers, timeout=30)
-    for worker in alive:
-        worker.kill()
-    assert alive == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals of a process group")
-def test_ctrl_c_while_workers_start_leaves_no_traceback(data_file: Path, root: Path) -> None:
-    code = (
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from pathlib import Path\n"
-        "from data_handle.encoded_file import encode_file\n"
-        "from tests.helpers.data_samples import LateTokenizer\n"
-        "from utils.common_utils import run_main\n"
-        "file = Path(sys.argv[1])\n"
-        "run_main(lambda: sum(1 for _ in encode_file(file, LateTokenizer(), (128, 96), 2)))\n"
-    )
-    command = [sys.executable, "-c", code, str(data_file), str(root), str(root / "tests")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stderr is not None
-        while "receiving" not in process.stderr.readline():
-            assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
-        rest = process.stderr.read().split()
-    assert process.returncode == 130
-    assert set(rest) <= {"receiving", "已中断。"}
-
-
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoded_file, "CHUNK_CHARACTERS", 10_000)
-    peaks = []
-    for lines in (300, 3000):
-        path = write_jsonl(tmp_path / f"{lines}.jsonl", [make_line(f"{i}" * 9) for i in range(lines)])
-        (new := tmp_path / str(lines)).mkdir()
-        tracemalloc.start()
-        encoded_file.encode_into(new, path, CharacterTokenizer(), (128, 96))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < 1.5 * peaks[0]
-
-
 def test_the_format_version_belongs_to_this_encoding(tmp_path: Path) -> None:
     """If this fails because encoding or the files changed on purpose, raise FORMAT_VERSION too."""
     lines = [
@@ -580,12 +435,3 @@ def test_the_format_version_belongs_to_this_encoding(tmp_path: Path) -> None:
         "summary.json": "336a060f",
         "token_cache.txt": "59ee0047",
     }
-
-
-def test_workers_do_not_load_torch(root: Path) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(root)!r})\n"
-        "import bases.chatglm.tokenization, data_handle.encoded_file\n"
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
