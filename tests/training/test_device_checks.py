@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from bases.chatglm import ChatGLMTokenizer
+from data_handle.data_loader import load_data
 from glm_config import ProjectConfig
 from test_training import run_check
 from training.checks import FAILED, NOTE, PASSED, SKIPPED, Result
@@ -206,6 +208,14 @@ def test_a_training_step_on_the_embedded_base(config: ProjectConfig) -> None:
     before, after = (float(word) for word in row.detail.split("loss ")[1].split("，")[0].split(" → "))
     assert 0 < before < 20
     assert 0 < after < before + 0.1
+
+
+def test_the_demo_is_as_long_as_the_estimate_takes_it_to_be(root: Path) -> None:
+    tokenizer = ChatGLMTokenizer.from_pretrained(EMBEDDED_BASE)
+    limits = {"max_source_seq_len": 256, "max_target_seq_len": 128}
+    data = load_data(root / "data" / "mixed_train_dataset.jsonl", tokenizer, **limits)
+    epochs = re.search(r"--epochs (\d+)", (root / "Makefile").read_text("utf-8"))
+    assert epochs is not None and int(epochs[1]) * data.summary.tokens == DEMO_TOKENS
 
 
 def test_a_training_step_without_gradient_fails(
