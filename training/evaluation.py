@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from bases.fsdp import unsharded
+from bases.interface import IGNORE_INDEX
 from data_handle.data_loader import length_sorted_batches
 from extraction.decoding.grammar import Constraint
 from extraction.evaluation.evaluate import Evaluation, score
@@ -99,7 +100,7 @@ def measure(run: Run, samples: int | None) -> tuple[dict[str, float] | None, Eva
 
 def target_count(labels: torch.Tensor) -> int:
     """Return how many labels [batch, tokens] the model has to predict (the first token's it can't)."""
-    return int((labels[:, 1:] != -100).sum())
+    return int((labels[:, 1:] != IGNORE_INDEX).sum())
 
 
 def _measure_loss(run: Run) -> float | None:

@@ -7,7 +7,6 @@ import enum
 import io
 import math
 import random
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bases.fsdp import gather, split_like
 from training.run_directory import STATE_FILE
 from utils.common_utils import UserError
 from utils.directories import file_digest
+from utils.torch_file import look_through
 
 
 class StepOutcome(enum.Enum):
@@ -121,7 +121,6 @@ BINDING_KNOBS = (
     *("max_source_seq_len", "max_target_seq_len", "seed", "best_metric", "eval_samples"),
 )
 BASE_WEIGHTS = "pre_model 的权重"
-_PICKLE_BYTES = 64 * 2**20  # of a state without its tensors, which has some hundred kilobytes
 
 
 def describe_run(config: dict[str, Any], tokenizer_file: str, samples_per_step: int) -> dict[str, str]:
@@ -207,7 +206,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         UserError: the file is damaged, or its parts are not what `collect` makes.
     """
     try:
-        _refuse_bombs(checkpoint / STATE_FILE)
+        look_through(checkpoint / STATE_FILE)
         content = torch.load(checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
         for name in ("state", "optimizer", "scaler", "run"):
             if not isinstance(content[name], dict):
@@ -218,23 +217,6 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     except Exception as error:  # weights-only loading has no exception type of its own for refusals
         raise UserError(f"检查点 {checkpoint} 已损坏，无法继续，请换用更早的检查点。") from error
     return content
-
-
-def _refuse_bombs(path: Path) -> None:
-    """Make sure that reading a state takes no more memory than the file has bytes, or nearly so.
-
-    Raises:
-        ValueError: it is compressed, or its pickle is large or makes byte arrays (of any length, from a
-            number).
-    """
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
-                raise ValueError(f"{entry.filename} 是压缩的")
-            if entry.filename.endswith(".pkl") and (
-                entry.file_size > _PICKLE_BYTES or b"bytearray" in archive.read(entry)
-            ):
-                raise ValueError(f"{entry.filename} 不是训练状态")
 
 
 def restore(accelerator: Accelerator, optimizer: Any, content: dict[str, Any], checkpoint: Path) -> RunState:
