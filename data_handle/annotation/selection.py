@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from data_handle.annotation.results import Result, score_of
 from data_handle.sentences import sentence_key
@@ -12,6 +12,7 @@ from utils.common_utils import UserError
 
 _ALIKE = 0.7  # share of common character pairs above which two sentences teach the same
 _LENGTH_CLASSES = 3
+_EMPTY_EVERY = 10
 
 
 def select(
@@ -19,9 +20,9 @@ def select(
 ) -> list[Result]:
     """Choose sentences to label.
 
-    The predicates take turns, each with the sentence whose least certain triplet is one of its own and
-    has the lowest score, out of short, middling and long ones by turns; sentences without triplets take
-    their turn too, in random order, since what the model overlooks has no score.
+    The predicates take turns, each with the sentence whose least certain triplet is one of its own and has
+    the lowest score, out of short, middling and long ones by turns. Every tenth is a sentence without
+    triplets, drawn at random: what the model overlooks has no score.
 
     Args:
         results: of an extraction with scores.
@@ -45,19 +46,38 @@ def select(
             seen.add(key)
             candidates.append(result)
     random.Random(seed).shuffle(candidates)
-    queues = _queue_up(candidates)
-    chosen: list[Result] = []
     likeness = _Likeness()
-    while queues and len(chosen) < count:
-        for predicate in sorted(queues, key=lambda name: (_urgency(queues[name]), name)):
-            queue = queues[predicate]
-            while queue and not likeness.admit(queue[0].text):
-                queue.popleft()
-            if queue and len(chosen) < count:
-                chosen.append(queue.popleft())
-            if not queue:
+    queues = _queue_up(candidates)
+    empty = queues.pop("", deque())
+    chosen: list[Result] = []
+    for result in _by_turns(queues, likeness):
+        if len(chosen) % _EMPTY_EVERY == _EMPTY_EVERY - 1 and (other := _next(empty, likeness)):
+            chosen.append(other)
+        if len(chosen) >= count:
+            break
+        chosen.append(result)
+    while len(chosen) < count and (other := _next(empty, likeness)):
+        chosen.append(other)
+    return chosen[:count]
+
+
+def _by_turns(queues: dict[str, deque[Result]], likeness: _Likeness) -> Iterator[Result]:
+    """Yield the sentences of all predicates, in each turn one of each, the least certain first."""
+    while queues:
+        for predicate in sorted(queues, key=lambda name: (_score(queues[name][0]), name)):
+            if (result := _next(queues[predicate], likeness)) is not None:
+                yield result
+            if not queues[predicate]:
                 del queues[predicate]
-    return chosen
+
+
+def _next(queue: deque[Result], likeness: _Likeness) -> Result | None:
+    """Take the first sentence that isn't much like one taken before."""
+    while queue:
+        result = queue.popleft()
+        if likeness.admit(result.text):
+            return result
+    return None
 
 
 def _queue_up(candidates: Sequence[Result]) -> dict[str, deque[Result]]:
@@ -91,10 +111,6 @@ def _least_certain(result: Result) -> str:
 def _score(result: Result) -> float:
     score = score_of(result.found)
     return 1.0 if score is None else score
-
-
-def _urgency(queue: deque[Result]) -> float:
-    return _score(queue[0])
 
 
 class _Likeness:

@@ -385,9 +385,11 @@ def test_no_near_duplicates_nor_labelled_ones(tmp_path: Path) -> None:
 def test_sentences_without_triplets_have_their_share(tmp_path: Path) -> None:
     records = [scored(f"空{chr(0x4E00 + n)}{chr(0x5E00 + 2 * n)}") for n in range(20)]
     records += [scored(f"有{chr(0x6E00 + n)}{chr(0x7E00 + 2 * n)}", ("作者", n / 30)) for n in range(20)]
-    chosen = choose(tmp_path, records, 10)
-    assert sum(text.startswith("空") for text in chosen) == 5
-    assert choose(tmp_path, records, 10) == chosen != choose(tmp_path, records, 10, seed=1)
+    chosen = choose(tmp_path, records, 20)
+    assert [n for n, text in enumerate(chosen) if text.startswith("空")] == [9, 19]
+    assert choose(tmp_path, records, 20) == chosen != choose(tmp_path, records, 20, seed=1)
+    assert len(choose(tmp_path, records, 99)) == 40
+    assert len(choose(tmp_path, records[:20], 7)) == 7
 
 
 def test_select_command(runner: Runner) -> None:
