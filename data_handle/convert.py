@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_handle.conversion.pipeline import Conversion, convert
 from data_handle.conversion.template import write_template
 from data_handle.converters.labelled import Settings
 from task.prompt import INSTRUCTION
-from utils.command_line import ChineseArgumentParser, positive_int, probability
+from utils.command_line import ChineseArgumentParser, positive_int, probability, summarise
 from utils.common_utils import UserError, log, run_main
 
 
@@ -42,23 +43,47 @@ def add_options(parser: ChineseArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="覆盖已有的输出文件")
 
 
-def build_conversion(options: object) -> Conversion:
-    """Return the conversion that a command line asks for.
+def read_command_line(parser: ChineseArgumentParser, arguments: Sequence[str] | None) -> dict[str, Any]:
+    """Read the command line of a conversion.
 
     Raises:
-        UserError: something is missing, or doesn't go together.
+        UserError: all that is wrong with it, or missing, or doesn't go together.
     """
+    options, complaints = parser.collect_complaints(arguments)
     values = vars(options)
-    missing = [name for name in ("inputs", "output") if not values[name]]
-    if missing:
-        names = {"inputs": "输入文件", "output": "输出文件（-o train.jsonl）"}
-        raise UserError(f"缺少{'和'.join(names[name] for name in missing)}（--help 查看用法）。")
+    if values and values.get("template"):
+        if values["inputs"] or values["output"]:
+            complaints.append("--template 只写标注表，不能同时转换：请去掉输入文件和 -o。")
+    elif values:
+        complaints += _conflicts(values)
+        missing = {"inputs": "输入文件", "output": "输出文件（-o train.jsonl）"}
+        missing = {name: title for name, title in missing.items() if not values[name]}
+        if missing and not complaints:  # which may be what wasn't understood
+            complaints.append(f"缺少{'和'.join(missing.values())}（--help 查看用法）。")
+    if complaints:
+        raise UserError(summarise("命令行", complaints))
+    return values
+
+
+def _conflicts(values: dict[str, Any]) -> list[str]:
+    problems = []
     if values["dev_ratio"] is not None and not values["dev"]:
-        raise UserError("--dev_ratio 要与 --dev 一起用：请写明验证集的文件名，例如 --dev dev.jsonl。")
+        problems.append("--dev_ratio 要与 --dev 一起用：请写明验证集的文件名，例如 --dev dev.jsonl。")
     if values["dev_ratio"] in (0.0, 1.0):
-        raise UserError("--dev_ratio 应当在 0 和 1 之间，不含两端。")
+        problems.append("--dev_ratio 应当在 0 和 1 之间，不含两端。")
     if values["negatives_count"] is not None and not values["negatives"]:
-        raise UserError("--negatives_count 要与 --negatives 一起用。")
+        problems.append("--negatives_count 要与 --negatives 一起用。")
+    if not values["instruction"].strip() or "\n\n" in values["instruction"]:
+        problems.append("指令不能是空的，也不能含有空行（空行之后是句子）。")
+    return problems
+
+
+def build_conversion(values: dict[str, Any]) -> Conversion:
+    """Return the conversion that a command line asks for.
+
+    Args:
+        values: what `read_command_line` returned.
+    """
     dev, types, negatives, report = (
         Path(values[name]) if values[name] else None for name in ("dev", "types", "negatives", "report")
     )
@@ -108,17 +133,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="DuIE 复杂关系的附加项：drop 不要（默认），triplets 各成一个三元组，关系名如“上映时间_inArea”",
     )
     parser.add_argument("--template", metavar="XLSX", help="只写一份填好例子的标注表，不转换")
-    options = parser.parse_args(arguments)
-    if options.template:
-        if options.inputs or options.output:
-            raise UserError("--template 只写标注表，不能同时转换：请去掉输入文件和 -o。")
-        write_template(Path(options.template), options.overwrite)
+    values = read_command_line(parser, arguments)
+    if template := values["template"]:
+        write_template(Path(template), values["overwrite"])
         log(
-            f"已写入 {options.template}：请在“标注”表里填写，再运行 "
-            f"python -m data_handle.convert {options.template} -o train.jsonl --dev dev.jsonl"
+            f"已写入 {template}：请在“标注”表里填写，再运行 "
+            f"python -m data_handle.convert {template} -o train.jsonl --dev dev.jsonl"
         )
         return 0
-    convert(build_conversion(options))
+    convert(build_conversion(values))
     return 0
 
 

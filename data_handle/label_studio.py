@@ -9,8 +9,8 @@ from pathlib import Path
 from data_handle.annotation.results import read_results
 from data_handle.annotation.selection import select
 from data_handle.annotation.tasks import build_config, build_tasks, combinations_of
-from data_handle.conversion.pipeline import convert, log_problems, write_whole
-from data_handle.convert import add_options, build_conversion
+from data_handle.conversion.pipeline import check_outputs, convert, log_problems, write_whole
+from data_handle.convert import add_options, build_conversion, read_command_line
 from data_handle.converters import DOCCANO, LABEL_STUDIO
 from data_handle.converters.plain_sentences import read_sentences
 from task.schema import Schema
@@ -27,7 +27,7 @@ def import_labels(arguments: Sequence[str]) -> int:
         description="把 Label Studio 导出的 JSON（或 doccano 的 JSONL）转换成训练文件。",
     )
     add_options(parser)
-    conversion = build_conversion(parser.parse_args(arguments))
+    conversion = build_conversion(read_command_line(parser, arguments))
     conversion.converters = (LABEL_STUDIO, DOCCANO)
     convert(conversion)
     return 0
@@ -54,12 +54,13 @@ def export_tasks(arguments: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="覆盖已有的输出文件")
     options = parser.parse_args(arguments)
     output, config = Path(options.output), Path(options.config) if options.config else None
-    check_outputs([output, config], [options.results, options.schema], options.overwrite)
+    schema = Path(options.schema) if options.schema else None
+    check_outputs([output, config], [Path(options.results), schema], options.overwrite)
 
     results, unusable = read_results(Path(options.results))
     combinations = combinations_of(results)
-    if options.schema:
-        combinations |= Schema.load(options.schema).combinations
+    if schema is not None:
+        combinations |= Schema.load(schema).combinations
     tasks, problems = build_tasks(results, options.model_version, options.min_score)
     log_problems(unusable + problems)
     texts = {output: to_json(tasks, indent=1) + "\n"}
@@ -97,7 +98,8 @@ def select_sentences(arguments: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="覆盖已有的输出文件")
     options = parser.parse_args(arguments)
     output = Path(options.output)
-    check_outputs([output], [options.results, *options.exclude], options.overwrite)
+    inputs = [Path(name) for name in (options.results, *options.exclude)]
+    check_outputs([output], inputs, options.overwrite)
 
     results, problems = read_results(Path(options.results))
     log_problems(problems)
@@ -117,22 +119,6 @@ def select_sentences(arguments: Sequence[str]) -> int:
         )
     )
     return 0
-
-
-def check_outputs(outputs: Sequence[Path | None], inputs: Sequence[str | None], overwrite: bool) -> None:
-    """Refuse to write over an input, or unasked over anything.
-
-    Raises:
-        UserError: that would happen.
-    """
-    paths = [path for path in outputs if path is not None]
-    if len({path.absolute() for path in paths}) < len(paths):
-        raise UserError("几个输出写的是同一个文件，请给出不同的文件名。")
-    for path in paths:
-        if any(name and path.exists() and Path(name).exists() and path.samefile(name) for name in inputs):
-            raise UserError(f"输入和输出是同一个文件 {path}，请换一个输出文件名。")
-        if path.exists() and not overwrite:
-            raise UserError(f"输出文件 {path} 已经存在，要覆盖请加 --overwrite。")
 
 
 _COMMANDS = {"import": import_labels, "export": export_tasks, "select": select_sentences}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from data_handle.converters.table import read_types_file
 from data_handle.sentences import sentence_key
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import format_target
+from utils.command_line import summarise
 from utils.common_utils import UserError, log, to_json
 from utils.directories import temporary_beside
 
@@ -114,25 +115,33 @@ def convert(conversion: Conversion) -> Outcome:
 
 def _check_paths(conversion: Conversion) -> None:
     """Refuse, before anything is read, what can't be written or would be lost by it."""
-    if not conversion.instruction.strip() or "\n\n" in conversion.instruction:
-        raise UserError("指令不能是空的，也不能含有空行（空行之后是句子）。")
-    outputs = [path for path in (conversion.output, conversion.dev, conversion.report) if path is not None]
-    if len({path.absolute() for path in outputs}) < len(outputs):
-        raise UserError("几个输出写的是同一个文件，请给出不同的文件名。")
-    sources = [
-        *conversion.inputs,
-        *conversion.exclude,
-        *(path for path in (conversion.types, conversion.negatives) if path),
-    ]
-    for path in outputs:
+    outputs = [conversion.output, conversion.dev, conversion.report]
+    others = [conversion.types, conversion.negatives]
+    check_outputs(outputs, [*conversion.inputs, *conversion.exclude, *others], conversion.overwrite)
+
+
+def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None], overwrite: bool) -> None:
+    """Refuse to write where nothing can be written, over an input, or unasked over anything.
+
+    Raises:
+        UserError: that would happen; all of it.
+    """
+    paths = [path for path in outputs if path is not None]
+    sources = [path for path in inputs if path is not None and path.exists()]
+    problems = []
+    if len({path.absolute() for path in paths}) < len(paths):
+        problems.append("几个输出写的是同一个文件，请给出不同的文件名。")
+    for path in paths:
         if path.is_dir():
-            raise UserError(f"输出 {path} 是目录，请给出文件名。")
-        if not path.parent.is_dir():
-            raise UserError(f"写不了 {path}：目录 {path.parent} 不存在，请先建好。")
-        if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
-            raise UserError(f"输入和输出是同一个文件 {path}，请换一个输出文件名。")
-        if path.exists() and not conversion.overwrite:
-            raise UserError(f"输出文件 {path} 已经存在，要覆盖请加 --overwrite。")
+            problems.append(f"输出 {path} 是目录，请给出文件名。")
+        elif not path.parent.is_dir():
+            problems.append(f"写不了 {path}：目录 {path.parent} 不存在，请先建好。")
+        elif path.exists() and any(path.samefile(source) for source in sources):
+            problems.append(f"输入和输出是同一个文件 {path}，请换一个输出文件名。")
+        elif path.exists() and not overwrite:
+            problems.append(f"输出文件 {path} 已经存在，要覆盖请加 --overwrite。")
+    if problems:
+        raise UserError(summarise("输出", problems))
 
 
 def _leave_out(samples: list[Sample], paths: Sequence[Path]) -> tuple[list[Sample], list[Problem]]:

@@ -93,6 +93,24 @@ def test_mistakes_in_the_command(arguments: list[str], message: str) -> None:
         main(arguments)
 
 
+def test_all_mistakes_are_told_at_once(runner: Runner) -> None:
+    words = ["in.csv", "--dev_ratio", "1", "--negatives-count", "many", "--overwirte", "--instruction", " "]
+    with pytest.raises(UserError, match="命令行有 5 处错误") as refused:
+        main(words)
+    for part in (
+        "是不是想写 --overwrite",
+        "negatives_count 应为正整数",
+        "要与 --dev 一起用",
+        "不含两端",
+        "指令不能",
+    ):
+        assert part in str(refused.value)
+    runner.write("dev.jsonl", "mine")
+    missing = str(runner.folder / "none" / "train.jsonl")
+    with pytest.raises(UserError, match=r"输出有 2 处错误：\n.*none 不存在.*\n.*已经存在"):
+        main(["in.csv", "-o", missing, "--dev", str(runner.folder / "dev.jsonl")])
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_leaves_what_was_there(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     source, dev = runner.write("in.json", jsonl(RECORD)), runner.write("report.jsonl", "mine")
