@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from utils import device
+from utils.common_utils import UserError
+from utils.device import check_device, make_accelerator, weight_dtype
 
 AVX2_ONLY = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
 # A training step of a real 4-bit base and its LoRA, in the type chosen and in fp32, in turn.
@@ -71,3 +73,37 @@ def test_without_onednn_a_product_is_timed(
 
 def test_the_product_is_really_timed() -> None:
     assert 0 < device._seconds_of_product(torch.float32) < 1
+
+
+@pytest.mark.parametrize(
+    ("native", "fp16", "bf16", "dtype", "said"),
+    [
+        (True, True, False, torch.bfloat16, "已自动改用 BF16"),
+        (True, False, True, torch.bfloat16, "BF16"),
+        (True, False, False, torch.float32, "FP32"),
+        (False, True, False, torch.float32, "FP32（这个 CPU 没有 BF16 乘法指令"),
+        (False, False, True, torch.float32, "FP32（这个 CPU 没有 BF16 乘法指令"),
+        (False, False, False, torch.float32, "FP32"),
+    ],
+)
+def test_precision_on_the_cpu(
+    native: bool, fp16: bool, bf16: bool, dtype: torch.dtype, said: str, capsys, monkeypatch
+) -> None:
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: native)
+    try:
+        assert weight_dtype(make_accelerator("cpu", fp16=fp16, bf16=bf16)) == dtype
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert said in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there() -> None:
+    check_device(None)
+    check_device("cpu")
+    with pytest.raises(UserError, match="--device cuda:99"):
+        check_device("cuda:99")
+    for name in ("gpu", "cuda:", "cuda0"):
+        with pytest.raises(UserError, match="--device 应当写成 cpu、cuda 或 cuda:1 这样"):
+            check_device(name)
