@@ -174,9 +174,9 @@ def _read_triplet(item: Any) -> Found:
             value = UNKNOWN_TYPE
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"字段 {name} {'缺失' if value is None else '不是非空的字符串'}")
-        if not is_encodable(value):
-            raise ValueError(f"字段 {name} 含有不成对的代理字符（\\ud800–\\udfff）")
         values[name] = value
+    if not is_encodable("".join(values.values())):
+        raise ValueError("含有不成对的代理字符（\\ud800–\\udfff）")
     score = item.get("score")
     if score is not None and (
         isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score)

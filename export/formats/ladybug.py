@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -42,8 +43,7 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
         UserError: the library is missing, or refuses a name or a row.
     """
     ladybug = require("ladybug", "--format ladybug")
-    work = path.with_name(path.name + ".csv")
-    work.mkdir()
+    work = _make_work_folder(path)
     try:
         with (
             contextlib.closing(ladybug.Database(str(path), buffer_pool_size=BUFFER_BYTES)) as database,
@@ -55,6 +55,15 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return notes
+
+
+def _make_work_folder(path: Path) -> Path:
+    """Make a folder for the CSV files: beside the database, unless COPY would take its name for a pattern."""
+    folder = path.with_name(path.name + ".csv").absolute()
+    if any(sign in str(folder) for sign in "*?[]"):
+        return Path(tempfile.mkdtemp())
+    folder.mkdir()
+    return folder
 
 
 def _fill(connection: Any, store: GraphStore, options: WriteOptions, work: Path) -> list[str]:

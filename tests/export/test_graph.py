@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -355,9 +355,14 @@ def test_a_query_that_cannot_be_answered_is_told(results: Path, tmp_path: Path) 
 
 
 def test_names_of_files_may_hold_any_sign_and_leave_nothing_behind(results: Path, tmp_path: Path) -> None:
-    output = tmp_path / "图[1] *?.csv"
+    output = tmp_path / "图[1] *?'.csv"
     run(results, "--format", "csv", "-o", output)
     run(results, "--format", "csv", "-o", output, "--force")
+    if importlib.util.find_spec("ladybug"):
+        database = tmp_path / "图[1] *?'.lbug"
+        run(results, "--format", "ladybug", "-o", database)
+        assert list(query.query(database, "MATCH ()-[r]->() RETURN count(r) AS n")) == [{"n": 2}]
+        database.unlink()
     (tmp_path / "names.csv").write_text("别名,正名\na,b\nb,a\n", encoding="utf-8")
     with pytest.raises(UserError, match="绕成了圈"):
         run(results, "--format", "csv", "-o", output, "--force", "--aliases", tmp_path / "names.csv")

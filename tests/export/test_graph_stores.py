@@ -147,6 +147,18 @@ def test_typed_cypher_has_labels_and_relation_types(server: GraphServer, tmp_pat
     assert rows == [["《活着》", "[活着]", '作者 of\\\', "x"']]
 
 
+def test_values_go_into_parameters_only(tmp_path: Path) -> None:
+    lines = sample_lines()
+    with open_store(tmp_path, lines) as store:
+        found = list(cypher.statements(store, WriteOptions(with_text=True), 1000))
+    entities, edges = (statement.rows for statement in found)
+    assert {(row["name"], row["type"]) for row in entities} == entities_of(lines)
+    assert {row["predicate"] for row in edges} == {fact.predicate for fact in facts_of(lines)}
+    with open_store(tmp_path, [{"text": "", "triplets": [item("a", "b", "c")]}]) as store:
+        other = [statement.text for statement in cypher.statements(store, WriteOptions(with_text=True), 1000)]
+    assert other == [statement.text for statement in found]  # whatever the values are
+
+
 def test_names_and_literals_as_neo4j_reads_them() -> None:
     # Neo4j makes a character of \uXXXX before it reads anything else; backslashes in pairs are safe.
     assert cypher.literal("\\u0027'") == r"'\\u0027\''"
