@@ -19,14 +19,12 @@ from extraction.console import read_sentences
 from extraction.display import FOR_PEOPLE, Display, print_json
 from extraction.evaluation.evaluate import evaluate
 from extraction.evaluation.report import Report, check_report, write_report
-from extraction.files import FileJob, ResultFile, ResultStream, check_output
+from extraction.files import FileJob, ResultFile, ResultStream, check_files
 from extraction.records import STANDARD, count_records, read_records, typed_problem
 from extraction.result import Extractor
-from extraction.shards import Shards
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log, quiet_libraries, run_main, to_json
 from utils.jsonl import describe_bad_lines
-from utils.launcher import read_launcher
 from utils.progress import Progress
 
 DEMO_SENTENCES = (
@@ -159,13 +157,18 @@ def extract_file(command: Command, source: Path, target: Path, results: TextIO) 
     Under `accelerate launch`, each process works on a share of the lines; the first one joins the results.
     """
     check_files(source, target)
+    from extraction.shards import Shards  # accelerate
+
     shards = Shards(target) if target == STANDARD else Shards.of_this_process(target)
     prepared = prepare(command, command.scores, shards.device())
     try:
         output = ResultStream(results.buffer) if target == STANDARD else ResultFile(shards.path)
         records = shards.mine(read_records(source, command.text_field))
         job = FileJob(records, output, prepared.batch_size, command.scores, command.spans)
-        seconds = run_job(job, prepared, command, shards)
+        count = count_records(source, command.text_field)
+        share = count and -(-count // shards.count)
+        file = None if target == STANDARD else shards.path
+        seconds = run_job(job, prepared, share, file, talks=shards.rank == 0)
         summary = shards.join(job.summary)
     except BrokenPipeError:  # of the standard output
         raise
@@ -181,26 +184,9 @@ def extract_file(command: Command, source: Path, target: Path, results: TextIO) 
     return 1 if summary.failed and shards.rank == 0 else 0  # one is enough, and stops no other process
 
 
-def check_files(source: Path, target: Path) -> None:
-    """Refuse files that don't go together.
-
-    Raises:
-        UserError: with what to do instead.
-    """
-    several = read_launcher().world_size > 1
-    if several and (source == STANDARD or source.is_fifo()):
-        raise UserError(f"--input {source} 是管道，只能读一次：多进程抽取请先存成文件。")
-    if several and target == STANDARD:
-        raise UserError("--output - 是标准输出，多进程抽取请写到文件。")
-    if target != STANDARD:
-        if target.exists() and source.exists() and target.samefile(source):
-            raise UserError("--output 与 --input 是同一个文件，请换一个 --output。")
-        check_output(target)
-        if target.suffix.lower() == ".json":
-            log(f"注意：{target} 里会是 JSONL（每行一个 JSON 对象），不是一整个 JSON。")
-
-
-def run_job(job: FileJob, prepared: Prepared, command: Command, shards: Shards) -> tuple[float, float]:
+def run_job(
+    job: FileJob, prepared: Prepared, total: int | None, file: Path | None, talks: bool
+) -> tuple[float, float]:
     """Extract what an earlier run has not; return the seconds of loading and of extracting."""
     loading = extracting = 0.0
     with contextlib.closing(job):
@@ -209,15 +195,13 @@ def run_job(job: FileJob, prepared: Prepared, command: Command, shards: Shards) 
                 start = time.perf_counter()
                 extractor = prepared.load()
                 loading = time.perf_counter() - start
-                total = count_records(command.input, command.text_field) if command.input else None
-                share = total and -(-total // shards.count)
-                with Progress(share) as progress:
+                with Progress(total, enabled=talks) as progress:
                     job.finish(extractor, progress)
                 extracting = time.perf_counter() - start - loading
         except KeyboardInterrupt:
-            if shards.output != STANDARD:
+            if file is not None:
                 done = job.summary.resumed + job.summary.written
-                log(f"\n{shards.path} 已有 {done} 行结果，重新运行同一命令即可继续。")
+                log(f"\n{file} 已有 {done} 行结果，重新运行同一命令即可继续。")
             raise
     return loading, extracting
 

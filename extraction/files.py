@@ -18,9 +18,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from extraction.parsing import AnswerStatus
-from extraction.records import Record
+from extraction.records import STANDARD, Record
 from extraction.result import Extraction, Extractor
-from utils.common_utils import UserError, to_json
+from utils.common_utils import UserError, log, to_json
+from utils.launcher import read_launcher
 from utils.progress import Progress
 
 # Fields that an output line adds to those of its input; fields of these names in the input are replaced.
@@ -92,6 +93,25 @@ def check_output(path: Path, what: str = "输出文件", option: str = "--output
         raise UserError(f"写不了{what} {path}：它不是普通文件，请换一个 {option}。")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"写不了{what} {path}：没有写权限，请检查权限或换一个 {option}。")
+
+
+def check_files(source: Path, target: Path) -> None:
+    """Make sure, before anything is read, that an input can be extracted into an output.
+
+    Raises:
+        UserError: with what to do instead.
+    """
+    several = read_launcher().world_size > 1
+    if several and (source == STANDARD or source.is_fifo()):
+        raise UserError(f"--input {source} 是管道，只能读一次：多进程抽取请先存成文件。")
+    if several and target == STANDARD:
+        raise UserError("--output - 是标准输出，多进程抽取请写到文件。")
+    if target != STANDARD:
+        if target.exists() and source.exists() and target.samefile(source):
+            raise UserError("--output 与 --input 是同一个文件，请换一个 --output。")
+        check_output(target)
+        if target.suffix.lower() == ".json":
+            log(f"注意：{target} 里会是 JSONL（每行一个 JSON 对象），不是一整个 JSON。")
 
 
 def output_name_problem(path: Path) -> str | None:

@@ -11,15 +11,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
 from extraction.files import FileSummary
 from utils.common_utils import UserError
 from utils.device import PATIENCE
 from utils.launcher import read_launcher
 
 T = TypeVar("T")
-SHARE = (
-    16  # lines that go to the same process together; whatever the batch size, so that a restart may change it
-)
+# Lines that go to the same process together; whatever the batch size, so that a restart may change it.
+SHARE = 16
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,6 @@ class Shards:
         shards = cls(output, rank, count)
         shards._refuse_others()
         if count > 1:
-            from accelerate import PartialState
-
             PartialState(cpu=True, timeout=PATIENCE)  # they meet here, and again when they are done
             if output.exists() and not any(shards._path(rank).exists() for rank in range(count)):
                 return cls(output, rank, 1)
@@ -77,11 +78,7 @@ class Shards:
 
     def device(self) -> str | None:
         """Return the GPU of this process, if there are several processes; None without GPUs."""
-        if self.count == 1:
-            return None
-        import torch
-
-        if not torch.cuda.is_available():
+        if self.count == 1 or not torch.cuda.is_available():
             return None
         return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
@@ -102,8 +99,6 @@ class Shards:
         """
         if self.count == 1:
             return summary
-        from accelerate.utils import gather_object
-
         summaries: list[FileSummary] = gather_object([summary])  # waits for all
         if self.rank == 0:
             self._join_files()
@@ -123,7 +118,8 @@ class Shards:
         whole = self.output.with_name(f"{self.output.name}.joining")
         files = [path.open("rb") for path in paths]
         try:
-            with whole.open("wb") as target:
+            whole.unlink(missing_ok=True)  # of a run that was killed, or a link that somebody has put there
+            with whole.open("xb") as target:
                 waiting = deque(files)
                 while waiting:
                     file = waiting.popleft()

@@ -151,7 +151,7 @@ def _answer_dev(run: Run, samples: int | None) -> Evaluation | None:
             extractions[index] = extraction
             run.log.doing = f"评估：已生成 {len(extractions)}/{len(contexts)} 句的答案"
         else:
-            return score(contexts, targets, extractions, run.tokenizer)
+            return score(contexts, targets, extractions, run.tokenizer, run.schema)
     return None
 
 
