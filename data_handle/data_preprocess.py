@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 
 from bases.interface import IGNORE_INDEX
 from data_handle.reader import Example
-from task.answers import CHANGES, read_answer
+from task.answers import CHANGES, NO_JSON, read_answer
 from task.prompt import PromptTokenizer, encode_prompt, split_context
-from task.triplets import parse_target
+from task.triplets import Triplet, parse_target
 from utils.common_utils import UserError
 
 _LIST_START = re.compile(r"\s*(?:```(?:json)?\s*)?\[\s*")
@@ -246,9 +246,17 @@ def encode_example(
     Raises:
         UserError: the instruction alone doesn't fit into `max_source_seq_len`.
     """
-    prompt = encode_prompt(tokenizer, context, max_source_seq_len)
+    encoded = _encode(tokenizer, context, target, max_source_seq_len, max_target_seq_len)
     if _is_broken_json(target):
-        return EncodedExample(None, prompt.truncated, left_out="答案不是合法的 JSON")
+        return EncodedExample(None, encoded.source_truncated, left_out=NO_JSON)
+    return encoded
+
+
+def _encode(
+    tokenizer: Tokenizer, context: str, target: str, max_source_seq_len: int, max_target_seq_len: int
+) -> EncodedExample:
+    """Do what `encode_example` does with an answer whose JSON is whole."""
+    prompt = encode_prompt(tokenizer, context, max_source_seq_len)
     answer = fit_target(tokenizer, target, max_target_seq_len)
     if answer.input_ids is None:
         reason = (
@@ -299,19 +307,28 @@ def encode_examples(
     """
     summary = EncodingSummary(max_source_seq_len, max_target_seq_len)
     encoded = encode_each(tokenizer, examples, summary)
-    features = [sample for _, sample in encoded if sample is not None]
+    features = [item.features for item in encoded if item.features is not None]
     summary.check(source)
     return features, summary
 
 
+class Learnt(NamedTuple):
+    """An example in the product's notation, its triplets (None: of another kind), its features, if any."""
+
+    example: Example
+    triplets: tuple[Triplet, ...] | None
+    features: Features | None
+
+
 def encode_each(
     tokenizer: Tokenizer, examples: Iterable[Example], summary: EncodingSummary
-) -> Iterator[tuple[Example, Features | None]]:
-    """Yield examples in the product's notation with their features, within the limits of `summary`.
+) -> Iterator[Learnt]:
+    """Yield what is to be learnt of examples, within the limits of `summary`.
 
     Features are None where the limits leave nothing to learn. An example whose answer can't be used is not
     yielded, see `read_answer`. `summary` counts what becomes of each.
     """
+    limits = summary.max_source_seq_len, summary.max_target_seq_len
     for example in examples:
         head, sentence, _ = split_context(example.context)
         answer = read_answer(example.target, head, sentence)
@@ -319,19 +336,12 @@ def encode_each(
             summary.add(EncodedExample(None, left_out=answer.problem), example.line_number)
             continue
         summary.add_notes((*answer.changes, *(["other"] if answer.is_other else [])), example.line_number)
-        example = example._replace(target=answer.target)
         try:
-            encoded = encode_example(
-                tokenizer,
-                example.context,
-                example.target,
-                summary.max_source_seq_len,
-                summary.max_target_seq_len,
-            )
+            encoded = _encode(tokenizer, example.context, answer.target, *limits)
         except UserError as error:
             encoded = EncodedExample(None, left_out=str(error).rstrip("。"))
         summary.add(encoded, example.line_number)
-        yield example, encoded.features
+        yield Learnt(example._replace(target=answer.target), answer.triplets, encoded.features)
 
 
 def _is_broken_json(target: str) -> bool:

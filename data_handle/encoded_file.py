@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +30,7 @@ from data_handle.data_preprocess import EncodingSummary, Features, Tokenizer, en
 from data_handle.parallel import map_in_workers, worker_count
 from data_handle.reader import Example, check_lines, iter_examples
 from data_handle.stored_items import EncodedExamples, EncodedFeatures, Items
-from task.triplets import Combination, combinations_in
+from task.triplets import Combination, combination_of
 from utils.common_utils import log
 from utils.jsonl import BadLine, describe_bad_lines
 
@@ -141,15 +142,15 @@ def _encode_chunk(
     path: str, tokenizer: Tokenizer, limits: tuple[int, int], chunk: list[Example | BadLine]
 ) -> EncodedFile:
     summary = EncodingSummary(*limits)
-    encoded = list(encode_each(tokenizer, (item for item in chunk if isinstance(item, Example)), summary))
-    examples = [example for example, _ in encoded]
+    learnt = list(encode_each(tokenizer, (item for item in chunk if isinstance(item, Example)), summary))
+    triplets = itertools.chain.from_iterable(item.triplets or () for item in learnt)
     return EncodedFile(
         path,
-        EncodedFeatures.pack([features for _, features in encoded if features is not None]),
-        EncodedExamples.pack(examples),
+        EncodedFeatures.pack([item.features for item in learnt if item.features is not None]),
+        EncodedExamples.pack([item.example for item in learnt]),
         [item for item in chunk if isinstance(item, BadLine)],
         summary,
-        combinations_in(example.target for example in examples),
+        frozenset(map(combination_of, triplets)),
     )
 
 

@@ -213,13 +213,13 @@ def _triplet(item: _Object) -> Triplet:
 
 
 def _value_problem(name: str, value: Any) -> str | None:
-    if name in ("subject", "object"):
-        if not isinstance(value, str):
-            return "应当是字符串"
-        if not is_encodable(value):
-            return "含有不成对的代理字符（\\ud800–\\udfff）"
-        return None if any(character.isalnum() for character in value) else "没有一个字"
-    return name_problem(value)
+    if name not in ("subject", "object"):
+        return name_problem(value)
+    if not isinstance(value, str):
+        return "应当是字符串"
+    if not is_encodable(value):
+        return "含有不成对的代理字符（\\ud800–\\udfff）"
+    return None if value[:1].isalnum() or any(map(str.isalnum, value)) else "没有一个字"
 
 
 def _is_written_out(target: str, sentence: str) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ def describe_counts(counts: Counter[Combination], limit: int = 5) -> str:
 
 def name_problem(name: Any) -> str | None:
     """Say in Chinese why a predicate or type can't stand in a schema; None if it can."""
-    if not isinstance(name, str):
-        return "应当是字符串"
+    return _text_problem(name) if isinstance(name, str) else "应当是字符串"
+
+
+@lru_cache(maxsize=4096)  # the names of a schema come again and again in its data
+def _text_problem(name: str) -> str | None:
     if not name.strip():
         return "是空的"
     if not is_encodable(name):
