@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 
 from bases import find_family
 from bases.adapter import attach_lora, load_adapter_meta, load_adapter_weights
@@ -60,7 +60,7 @@ def assemble(config: ProjectConfig, lock: RunLock | None, run_log: RunLog) -> Ru
     """
     refuse_failures(config, BEFORE_LOADING)
     accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
-    _check_agreement(config, accelerator)
+    _agree(config)
     config.load_in_4bit = choose_4bit(config.load_in_4bit, accelerator.device)
     run_log.begin("读取数据")
     model_dir = resolve_model_dir(config.pre_model)
@@ -85,19 +85,13 @@ def assemble(config: ProjectConfig, lock: RunLock | None, run_log: RunLog) -> Ru
     return run
 
 
-def _check_agreement(config: ProjectConfig, accelerator: Accelerator) -> None:
-    """Make sure that all processes start with the same knobs and from the same checkpoint.
+def _agree(config: ProjectConfig) -> None:
+    """Let all processes have the knobs of the main one, and so the checkpoint that it has found.
 
-    Raises:
-        UserError: they don't.
+    (While it puts right what a kill has left, others may find another one.)
     """
-    if accelerator.num_processes > 1:
-        knobs = gather_object([config.to_dict() | {"device": None}])
-        if different := sorted({name for name in knobs[0] for each in knobs if each[name] != knobs[0][name]}):
-            raise UserError(
-                f"各个进程的设置不一样：{'、'.join(different)}；"
-                "请用相同的命令启动，并让各台机器看到同样的文件。"
-            )
+    (knobs,) = broadcast_object_list([config.to_dict()])
+    vars(config).update(knobs | {"device": config.device})
 
 
 def _with_schema_of_adapter(data: RunData, directory: Path) -> RunData:
@@ -296,7 +290,9 @@ def _begin_writing(run: Run, samples: int, samples_per_step: int) -> None:
         try:
             write_marker(save_dir, finished=False)
         except OSError as error:
-            raise UserError(f"写不了 {error.filename}（{error.strerror}），请检查权限。") from error
+            raise UserError(
+                f"写不了 {error.filename or save_dir}（{error.strerror}），请检查权限和磁盘空间。"
+            ) from error
     run.log.open(run.config, run.state, run.total_steps, run.batches.steps_per_epoch)
     run.log.say(
         f"开始训练：{samples} 条样本，{run.config.epochs} 轮，共 {run.total_steps} 步，"

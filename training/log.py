@@ -245,7 +245,8 @@ class RunLog:
         try:
             self._metrics = MetricsLog(directory, config.tensorboard, state.global_step)
         except OSError as error:
-            raise UserError(f"写不了 {error.filename}（{error.strerror}），请检查权限。") from error
+            place = error.filename or directory
+            raise UserError(f"写不了 {place}（{error.strerror}），请检查权限和磁盘空间。") from error
         self._meter, self._tokens_seen = Meter(total_steps), state.tokens_seen
         self._progress = Progress(
             total_steps, unit="步", done=state.global_step, enabled=self.is_main, leave=sys.stderr.isatty()

@@ -1,0 +1,53 @@
+"""File operations that fail, one after the other: through Python's audit events, so none is forgotten."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "os.listdir"}
+EVENTS |= {"os.scandir", "shutil.rmtree", "shutil.copyfile"}
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
+
+
+class Injector:
+    """Lets the `fail_at`-th file operation below a directory fail (0: none), and counts them."""
+
+    def __init__(self) -> None:
+        self.directory: str | None = None
+        self.fail_at = self.count = 0
+        self.failed = ""
+        sys.addaudithook(self._hook)  # for the life of the process; it does nothing without a directory
+
+    @contextmanager
+    def below(self, directory: Path, fail_at: int) -> Iterator[None]:
+        """Inject into operations on what is below a directory."""
+        self.fail_at, self.count, self.failed = fail_at, 0, ""
+        self.directory = str(directory)
+        fsync = os.fsync
+        os.fsync = lambda descriptor: (self._meet("fsync", ""), fsync(descriptor))[1]
+        try:
+            yield
+        finally:
+            os.fsync, self.directory = fsync, None
+
+    def _hook(self, event: str, args: tuple[Any, ...]) -> None:
+        if self.directory is None or event not in EVENTS:
+            return
+        path = args[0] if args else None
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(self.directory):
+            self._meet(event, os.fspath(path))
+
+    def _meet(self, event: str, path: str) -> None:
+        if self.directory is None:
+            return
+        self.count += 1
+        if self.count == self.fail_at:
+            number = ERRORS[self.fail_at % len(ERRORS)]
+            self.failed = f"{event} {path} {errno.errorcode[number]}"
+            raise OSError(number, os.strerror(number), path)
