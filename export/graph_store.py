@@ -113,6 +113,7 @@ class GraphStore:
         self._database.executescript(_TABLES)
         self._database.execute("BEGIN")
         self._rows: dict[str, list[tuple[object, ...]]] = {"entity": [], "fact": [], "mention": []}
+        self._said = 0  # mentions, repeated ones too
         self._entity_id = lru_cache(_KNOWN)(self._make_entity)
 
     def close(self) -> None:
@@ -142,9 +143,12 @@ class GraphStore:
         self._flush()
         self._database.execute("CREATE INDEX mention_fact ON mention(fact)")
         self._database.execute("COMMIT")
-        for name in ("entities", "facts", "mentions"):
-            table = {"entities": "entity", "facts": "fact", "mentions": "mention"}[name]
-            setattr(self.counts, name, self._database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+        counts = self.counts
+        counts.entities, counts.facts, counts.mentions = map(self._count, ("entity", "fact", "mention"))
+        counts.repeated_mentions = self._said - counts.mentions
+
+    def _count(self, table: str) -> int:
+        return int(self._database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
     def _add_sentence(self, sentence: Sentence) -> tuple[int, str]:
         """Return the number and id of a sentence; an id that another sentence has is made to differ."""
@@ -186,15 +190,15 @@ class GraphStore:
         statements = {
             "entity": "INSERT OR IGNORE INTO entity(id, name, type) VALUES (?, ?, ?)",
             "fact": "INSERT OR IGNORE INTO fact(id, subject, predicate, object) VALUES (?, ?, ?, ?)",
-            "mention": "INSERT OR IGNORE INTO mention(id, fact, sentence, score, subject_start, subject_end,"
-            " object_start, object_end) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            # said again with another score (by another adapter, say): the better one holds
+            "mention": "INSERT INTO mention(id, fact, sentence, score, subject_start, subject_end,"
+            " object_start, object_end) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(id) DO UPDATE"
+            " SET score = excluded.score WHERE excluded.score > coalesce(score, -1)",
         }
+        self._said += len(self._rows["mention"])
         for table, statement in statements.items():
-            rows = self._rows[table]
-            written = self._database.executemany(statement, rows).rowcount if rows else 0
-            if table == "mention":
-                self.counts.repeated_mentions += len(rows) - written
-            rows.clear()
+            self._database.executemany(statement, self._rows[table])
+            self._rows[table].clear()
 
     # --- giving
 

@@ -219,6 +219,24 @@ def test_an_empty_or_foreign_file_is_refused(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "out.csv") == []
 
 
+def test_what_two_runs_found_counts_once_with_the_better_score(tmp_path: Path) -> None:
+    spans = ([0, 2], [4, 6])
+    files = [
+        write_lines(
+            tmp_path / f"{number}.jsonl",
+            {
+                "id": "a",
+                "text": "余华生于海盐。",
+                "triplets": [item("余华", "出生地", "海盐", score=score, spans=spans)],
+            },
+        )
+        for number, score in enumerate((0.3, 0.9, 0.6, None))
+    ]
+    for order in (files, files[::-1]):
+        run(*order, "--format", "csv", "-o", tmp_path / "out.csv", "--force")
+        assert [row["得分"] for row in rows_of(tmp_path / "out.csv")] == ["0.9"]
+
+
 # --- names
 
 
