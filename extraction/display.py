@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -11,7 +10,7 @@ from extraction.files import result_fields
 from extraction.parsing import AnswerStatus
 from extraction.result import Extraction
 from task.triplets import Triplet
-from utils.common_utils import log, to_json, visible
+from utils.common_utils import log, to_json, visible, visible_json
 from utils.table import format_table
 
 FORMATS = ("json", "jsonl", "line", "table")
@@ -102,12 +101,7 @@ class Display:
 
 def print_json(text: str, out: TextIO) -> None:
     """Print JSON; on a terminal, what would act on it (C1 controls, bidirectional marks) is escaped."""
-    if out.isatty():
-        text = "".join(
-            character if character == "\n" or visible(character) == character else json.dumps(character)[1:-1]
-            for character in text
-        )
-    print(text, file=out, flush=True)
+    print(visible_json(text) if out.isatty() else text, file=out, flush=True)
 
 
 def _as_line(triplet: Triplet, score: float | None) -> str:

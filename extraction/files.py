@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ except ImportError:  # Windows
 from extraction.parsing import AnswerStatus
 from extraction.records import STANDARD, Record
 from extraction.result import Extraction, Extractor
-from utils.common_utils import UserError, log, to_json
+from utils.common_utils import UserError, log, to_json, visible_json
 from utils.launcher import read_launcher
 from utils.progress import Progress
 
@@ -106,6 +107,8 @@ def check_files(source: Path, target: Path) -> None:
         raise UserError(f"--input {source} 是管道，只能读一次：多进程抽取请先存成文件。")
     if several and target == STANDARD:
         raise UserError("--output - 是标准输出，多进程抽取请写到文件。")
+    if source == STANDARD and sys.stdin.isatty():
+        log("从标准输入读句子，每行一个；Ctrl-D 结束。")
     if target != STANDARD:
         if target.exists() and source.exists() and target.samefile(source):
             raise UserError("--output 与 --input 是同一个文件，请换一个 --output。")
@@ -243,7 +246,7 @@ class ResultStream:
 
     def write(self, line: bytes) -> None:
         """Write a line."""
-        self._stream.write(line)
+        self._stream.write(visible_json(line.decode()).encode() if self._stream.isatty() else line)
         self._stream.flush()
 
     def close(self) -> None:

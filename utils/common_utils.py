@@ -45,6 +45,11 @@ _stamped = False
 _last_line = time.monotonic()
 
 
+def visible_json(text: str) -> str:
+    """Escape the same characters in JSON in its own way, so that it means what it did before."""
+    return _INVISIBLE.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)
+
+
 def log(message: str) -> None:
     """Write one line of talk to stderr (stdout is for results only).
 

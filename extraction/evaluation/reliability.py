@@ -83,7 +83,11 @@ class Reliability:
                     "precision_above": sum(item.correct for item in above) / count if count else 0.0,
                 }
             )
-        return {"expected_calibration_error": self.calibration_error, "bins": rows}
+        return {
+            "expected_calibration_error": self.calibration_error,
+            "half_right_score": self.half_right_score(),
+            "bins": rows,
+        }
 
     def to_table(self) -> str:
         """Return the bins that hold triplets as Chinese lines."""
@@ -94,4 +98,9 @@ class Reliability:
                 lines.append(
                     f"{label}   {place.triplets:>6}  {place.mean_score:>10.3f}  {place.precision:>6.3f}"
                 )
-        return "\n".join([*lines, f"置信度与正确率平均相差 {self.calibration_error:.3f}"])
+        lines.append(f"置信度与正确率平均相差 {self.calibration_error:.3f}")
+        if (level := self.half_right_score()) is not None:
+            lines.append(
+                f"置信度低于 {level:g} 的三元组多半是错的（抽取时 --min_score {level:g} 可以略去它们）"
+            )
+        return "\n".join(lines)

@@ -72,6 +72,17 @@ def test_an_interrupt_of_piped_input_is_not_swallowed(monkeypatch: pytest.Monkey
         list(read_sentences())
 
 
+def test_lines_pasted_into_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input import create_pipe_input
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with create_pipe_input() as keys, create_app_session(input=keys):
+        keys.send_text("\x1b[200~甲。\n乙。\x1b[201~\r丙。\r\x04")
+        assert list(read_sentences()) == ["甲。", "乙。", "丙。"]
+
+
 def test_terminal_line_editing_and_history(monkeypatch: pytest.MonkeyPatch) -> None:
     from prompt_toolkit.application import create_app_session
     from prompt_toolkit.input import create_pipe_input

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from extraction.files import FileJob, FileSummary, ResultFile
+from extraction.files import FileJob, FileSummary, ResultFile, ResultStream
 from extraction.parsing import AnswerStatus
 from extraction.records import Record
 from extraction.result import Extraction
@@ -284,3 +287,64 @@ def test_a_long_sentence_shows_its_pieces(
         f"长句分段抽取 {answered}/3" for answered in range(4)
     ]
     assert lines[-1].startswith("已完成 2/2 句") and " | " not in lines[-1]
+
+
+class Failing:
+    """A file that fails at its n-th operation; a short write leaves half of what it was given."""
+
+    def __init__(self, file: Any, operation: int, error: OSError) -> None:
+        self._file, self._left, self._error = file, operation, error
+
+    def write(self, data: bytes) -> int:
+        if self._fails():
+            self._file.write(data[: len(data) // 2])
+            self._file.flush()
+            raise self._error
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        if self._fails():
+            raise self._error
+        self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def _fails(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_a_failure_of_any_write_costs_nothing_that_was_written(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    output = tmp_path / "out"
+    error = OSError(code, os.strerror(code))
+    opened = ResultFile._continue_writing
+    for operation in range(14):  # a write and a flush for each of seven lines
+        output.unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                ResultFile, "_continue_writing", lambda self, at=operation: Failing(opened(self), at, error)
+            )
+            with pytest.raises(OSError, match=os.strerror(code)):
+                run(output)
+        kept = output.read_bytes()
+        assert whole.read_bytes().startswith(kept)
+        summary, _ = run(output)
+        assert output.read_bytes() == whole.read_bytes()
+        assert summary.resumed == kept.count(b"\n") >= operation // 2
+
+
+def test_a_terminal_as_output_is_not_acted_on() -> None:
+    class Screen(io.BytesIO):
+        def isatty(self) -> bool:
+            return True
+
+    fields = {"text": "甲\x9b31m\u202e\x1b[2J"}
+    for stream in (Screen(), io.BytesIO()):
+        finish(FileJob([Record(fields, "坏了")], ResultStream(stream), 1), Extractor())
+        written = stream.getvalue().decode()
+        assert json.loads(written) == {**fields, "triplets": [], "error": "坏了"}
+        assert ("\u202e" in written) is not stream.isatty()

@@ -19,6 +19,8 @@ def test_reliability() -> None:
     assert (result["bins"][8]["triplets_above"], result["bins"][8]["precision_above"]) == (4, 0.75)
     assert result["expected_calibration_error"] == pytest.approx((0.05 + 0.05 + 0.0 + 0.85) / 5)
     assert "0.9–1.0" in reliability.to_table()
+    assert result["half_right_score"] == 0.5
+    assert "置信度低于 0.5 的三元组多半是错的" in reliability.to_table()
 
 
 def counted(*groups: tuple[float, int, int]) -> Reliability:
