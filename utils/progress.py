@@ -123,9 +123,11 @@ class Progress:
             share = min(self._done / self._total, 1.0) if self._total else 1.0
             parts = [f"{int(share * 100):3d}%", f"{self._done}/{self._total}"]
             room = columns - sum(map(display_width, parts)) - len("|| ") - MIN_BAR
-        speed = self._speed()
-        extras = [speed] if self._total is None else [f"剩 {self._time_left() or '?'}", speed]
+        speed, left = self._speed(), self._time_left() or "?"
         wanted = min(display_width(self._status), MIN_STATUS * 4) + 1 if self._status else 0
+        if room - len(left) - 4 >= wanted:
+            left = f"剩 {left}"
+        extras = [speed] if self._total is None else [left, speed]
         for extra in extras:
             width = display_width(extra) + 1
             if width <= (room - wanted if extra is speed else room):

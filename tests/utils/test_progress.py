@@ -121,7 +121,7 @@ def test_a_narrow_terminal_keeps_bar_and_figures_and_shortens_the_status(clock: 
     progress = Progress(total=240, unit="步", enabled=False)
     clock[0] = 60.0
     progress.advance(60, STATUS)
-    assert progress.render(39) == " 25%|█     | 60/240 剩 0:03:00 loss 0.…"
+    assert progress.render(39) == " 25%|█     | 60/240 0:03:00 loss 0.123…"
     assert progress.render(23) == " 25%|██        | 60/240"
     wide = progress.render(119)
     assert STATUS in wide and "剩 0:03:00" in wide and "1.00 步/秒" in wide
