@@ -16,7 +16,7 @@ from bases.hub_cache import resolve_model_dir
 from data_handle.lint import KINDS, Finding, LintReport, lint_files
 from task.schema import Schema
 from utils.command_line import ChineseArgumentParser
-from utils.common_utils import UserError, run_main
+from utils.common_utils import UserError, run_main, visible
 from utils.table import format_table
 
 
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(to_dict(report), ensure_ascii=False, indent=2))
     else:
-        print(to_text(report, options.details))
+        print(visible(to_text(report, options.details)))
     return 0 if report.clean else 1
 
 

@@ -14,7 +14,7 @@ from extraction.options import ExtractorOptions
 from extraction.records import STANDARD, input_name_problem, typed_problem
 from utils.command_line import ChineseArgumentParser, positive_int, probability, summarise
 from utils.common_utils import UserError
-from utils.device import check_device_name
+from utils.startup import check_device_name
 
 PROJECT = Path(__file__).resolve().parent.parent
 # Options that make no sense together, and why, where it isn't plain.

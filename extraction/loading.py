@@ -16,7 +16,8 @@ from extraction.extractor import TripletExtractor
 from extraction.options import ExtractorOptions
 from extraction.settings import Settings, read_settings
 from utils.common_utils import log
-from utils.device import check_device, compute_dtype, limit_primitive_cache
+from utils.device import check_device, compute_dtype
+from utils.startup import limit_primitive_cache
 
 __all__ = ["ExtractorOptions", "Settings", "load_extractor", "read_settings"]
 

@@ -17,8 +17,7 @@ from accelerate.utils import gather_object
 
 from extraction.files import FileSummary
 from utils.common_utils import UserError
-from utils.device import PATIENCE
-from utils.launcher import read_launcher
+from utils.launcher import PATIENCE, read_launcher
 
 T = TypeVar("T")
 # Lines that go to the same process together; whatever the batch size, so that a restart may change it.

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import time
-from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
 
 from utils.common_utils import UserError, log
+from utils.launcher import PATIENCE
+from utils.startup import check_device_name
 
-if TYPE_CHECKING:
-    import torch
-    from accelerate import Accelerator
-
-# That a process waits for the slowest, such as the first one while it answers the whole of dev: the default
-# of NCCL is 10 minutes.
-PATIENCE = timedelta(days=30)
 _PRECISION_NAMES = {"fp16": "FP16 混合精度", "bf16": "BF16 混合精度", "no": "FP32"}
 
 
@@ -35,8 +31,6 @@ class Precision(NamedTuple):
     @property
     def dtype(self) -> torch.dtype:
         """The type of weights and activations."""
-        import torch
-
         return {"fp16": torch.float16, "bf16": torch.bfloat16, "no": torch.float32}[self.name]
 
     def describe(self) -> str:
@@ -52,8 +46,6 @@ def multiplies_bf16() -> bool:
     every CPU). oneDNN knows, and follows `ONEDNN_MAX_CPU_ISA`; where torch is built without it, a product of
     each type is timed.
     """
-    import torch
-
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):
@@ -62,8 +54,6 @@ def multiplies_bf16() -> bool:
 
 def _seconds_of_product(dtype: torch.dtype) -> float:
     """Time a product of the size that training has; the best of three."""
-    import torch
-
     left, right = torch.ones(128, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
     times = []
     for _ in range(4):  # the first one sets things up
@@ -83,8 +73,6 @@ def choose_precision(device: str | torch.device, *, fp16: bool, bf16: bool) -> P
         device: where to.
         fp16, bf16: the knobs; with neither it is fp32.
     """
-    import torch
-
     if not (fp16 or bf16):
         return Precision("no")
     if torch.device(device).type == "cuda":
@@ -99,33 +87,12 @@ def compute_dtype(device: str | torch.device, *, fp16: bool = True, bf16: bool =
     return choose_precision(device, fp16=fp16, bf16=bf16).dtype
 
 
-def limit_primitive_cache() -> None:
-    """Keep the CPU's memory from growing with every new batch shape; call it before the first computation.
-
-    oneDNN keeps a compiled product, with its scratch memory, for each of the last 1,024 shapes that it met.
-    Batches padded to their longest sample have a new shape nearly every time.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-
-
-def check_device_name(device: str | None) -> None:
-    """Make sure, without torch, that a device is written as torch wants it.
-
-    Raises:
-        UserError: it is no CPU and no CUDA card.
-    """
-    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise UserError(f"--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 {device!r}。")
-
-
 def check_device(device: str | None) -> None:
     """Make sure that a device asked for by name is there.
 
     Raises:
         UserError: it is no CPU and no CUDA card, or a card that torch can't see.
     """
-    import torch
-
     check_device_name(device)
     if device is None or device == "cpu":
         return
@@ -143,9 +110,6 @@ def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerat
         fp16: fp16 autocast with loss scaling; on the CPU see `choose_precision`.
         bf16: bf16 autocast. With neither, everything is fp32.
     """
-    import torch
-    from accelerate import Accelerator, AutocastKwargs, InitProcessGroupKwargs
-
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if device and not on_cpu and "LOCAL_RANK" not in os.environ:
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
@@ -170,6 +134,4 @@ def quant_storage(accelerator: Accelerator) -> torch.dtype:
 
     FSDP splits floating types only, and leaves alone only what already has the type it computes in.
     """
-    import torch
-
     return weight_dtype(accelerator) if accelerator.distributed_type == "FSDP" else torch.uint8

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import NamedTuple
 
 from utils.common_utils import UserError
+
+# That a process waits for the slowest, such as the first one while it answers the whole of dev: the default
+# of NCCL is 10 minutes.
+PATIENCE = timedelta(days=30)
 
 
 class Launcher(NamedTuple):
