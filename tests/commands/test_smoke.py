@@ -128,7 +128,7 @@ def test_an_unreadable_command_line_ends_with_exit_code_2(root: Path) -> None:
     assert result.stderr == "错误：认不出命令行参数 --batchsize，是不是想写 --batch_size？\n"
 
 
-@pytest.mark.parametrize("package", ["torch", "packaging", "bitsandbytes"])
+@pytest.mark.parametrize("package", ["torch", "packaging"])
 def test_a_missing_package_is_a_row_and_no_traceback(root: Path, tmp_path: Path, package: str) -> None:
     argv = ("--pre_model", "models/chatglm-tiny", "--save_dir", str(tmp_path / "run"))
     result = run_script(root, *argv, blocked=(package,))
@@ -136,6 +136,13 @@ def test_a_missing_package_is_a_row_and_no_traceback(root: Path, tmp_path: Path,
     assert f"缺少软件包 {package}" in result.stdout
     assert "→ pip install -r requirements.txt" in result.stdout
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_without_bitsandbytes_there_is_no_4bit_but_a_row_about_it(root: Path, tmp_path: Path) -> None:
+    argv = ("--pre_model", "models/chatglm-tiny", "--save_dir", str(tmp_path / "run"), "--device", "cpu")
+    result = run_script(root, *argv, blocked=("bitsandbytes",))
+    assert result.returncode == 0, result.stderr
+    assert "改为不量化加载" in result.stdout and "可以训练" in result.stdout
 
 
 def test_help_needs_nothing_but_python(root: Path) -> None:
