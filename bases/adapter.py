@@ -19,6 +19,7 @@ from bases.adapter_files import (
     AdapterMeta,
     find_adapter_damage,
     find_base,
+    find_difference,
     load_adapter_meta,
     read_adapter_json,
     read_lora_shape,
@@ -122,6 +123,12 @@ def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
         raise UserError(
             f"适配器 {directory} 是在另一个基座模型（{meta.pre_model}）上训练的，与现在加载的权重不同，"
             "请用 --pre_model 指定当时的基座。"
+        )
+    base = getattr(model.config, "name_or_path", "")
+    if base and Path(base).is_dir() and (name := find_difference(meta, Path(base))):
+        raise UserError(
+            f"基座模型 {base} 的 {name} 与训练适配器 {directory} 时的不同（逐字节核对），"
+            "文件可能已损坏或被换过；请恢复当时的基座，或重新训练。"
         )
     if damage := find_adapter_damage(directory):
         raise UserError(f"适配器 {directory} 已损坏（{damage}），请重新拷贝或重新训练。")

@@ -14,10 +14,12 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bases import find_family
 from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError
 from task.prompt import PROMPT_TEMPLATE
 from utils.common_utils import UserError
+from utils.digest_cache import remembered_digest
 from utils.directories import MANIFEST_FILE, find_damage
 from utils.small_json import read_json_object
 
@@ -55,6 +57,8 @@ class AdapterMeta:
         base_path: the base's directory, absolute; "" if unknown, as for the next two.
         base_from_adapter: the same, relative to the adapter's directory.
         base_from_project: the same, relative to the project, if it lies in there.
+        base_files: size and SHA-256 of its weight files by name, every byte of them; empty if unknown.
+        tokenizer_digest: SHA-256 of its tokenizer's file; "" if unknown.
     """
 
     base_fingerprint: str
@@ -69,6 +73,8 @@ class AdapterMeta:
     base_path: str = ""
     base_from_adapter: str = ""
     base_from_project: str = ""
+    base_files: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tokenizer_digest: str = ""
 
     @property
     def is_foreign(self) -> bool:
@@ -127,7 +133,7 @@ def load_adapter_meta(directory: str | Path) -> AdapterMeta:
 def _has_right_types(meta: AdapterMeta) -> bool:
     texts = (
         *(meta.base_fingerprint, meta.pre_model, meta.prompt_template),
-        *(meta.base_path, meta.base_from_adapter, meta.base_from_project),
+        *(meta.base_path, meta.base_from_adapter, meta.base_from_project, meta.tokenizer_digest),
     )
     lengths = (meta.max_source_seq_len, meta.max_target_seq_len)
     return (
@@ -135,6 +141,7 @@ def _has_right_types(meta: AdapterMeta) -> bool:
         and all(type(length) is int and 0 < length < 2**24 for length in lengths)
         and isinstance(meta.metrics, dict)
         and isinstance(meta.versions, dict)
+        and isinstance(meta.base_files, dict)
     )
 
 
@@ -145,7 +152,7 @@ def find_adapter_damage(directory: Path) -> str | None:
 
 
 def with_base(meta: AdapterMeta, base: str, directory: Path) -> AdapterMeta:
-    """Note where the base model is, in every way that it may be looked for later.
+    """Note where the base model is, in every way that it may be looked for later, and what its files are.
 
     Args:
         meta: of the adapter.
@@ -160,8 +167,42 @@ def with_base(meta: AdapterMeta, base: str, directory: Path) -> AdapterMeta:
     with contextlib.suppress(ValueError):  # on another drive (Windows)
         from_adapter = Path(os.path.relpath(path, directory.resolve())).as_posix()
     return dataclasses.replace(
-        meta, base_path=str(path), base_from_adapter=from_adapter, base_from_project=in_project
+        meta,
+        base_path=str(path),
+        base_from_adapter=from_adapter,
+        base_from_project=in_project,
+        base_files=describe_files(find_family(path).weight_files(path)),
+        tokenizer_digest=remembered_digest(find_family(path).tokenizer_file(path)),
     )
+
+
+def describe_files(paths: list[Path]) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of files by their names."""
+    return {path.name: {"size": path.stat().st_size, "sha256": remembered_digest(path)} for path in paths}
+
+
+def find_difference(meta: AdapterMeta, base: Path) -> str | None:
+    """Say in Chinese which file of a base is another than when an adapter was trained; None if none is.
+
+    Weights may have been saved in another format since, or as a 4-bit copy; so of weight files only those of
+    the same name and size are compared. (The quick fingerprint, which is independent of formats, is compared
+    for all of them, in `load_adapter`.)
+
+    Args:
+        meta: of the adapter.
+        base: the base's directory.
+    """
+    family = find_family(base)
+    tokenizer = family.tokenizer_file(base)
+    if meta.tokenizer_digest and remembered_digest(tokenizer) != meta.tokenizer_digest:
+        return tokenizer.name
+    for path in family.weight_files(base):
+        entry = meta.base_files.get(path.name)
+        if not isinstance(entry, dict) or entry.get("size") != path.stat().st_size:
+            continue
+        if entry.get("sha256") != remembered_digest(path):
+            return path.name
+    return None
 
 
 def find_base(meta: AdapterMeta, directory: Path) -> Path:

@@ -168,6 +168,18 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def tokenizer_file(self, model_dir: Path) -> Path:
+        """Return the file of a directory that decides how text becomes ids."""
+
+    @abstractmethod
+    def weight_files(self, model_dir: Path) -> list[Path]:
+        """Return the files of a directory that hold its weights.
+
+        Raises:
+            CheckpointError: there are none, or one is missing.
+        """
+
+    @abstractmethod
     def load(
         self,
         pre_model: str | os.PathLike[str],

@@ -11,11 +11,12 @@ import torch
 
 from bases.hub_cache import resolve_model_dir
 from bases.interface import Family, ModelShape, Sample
+from bases.model_dir import checked_file
 from utils.device import compute_dtype
 
 from . import anatomy, layout
 from .configuration import ChatGLMConfig
-from .files import load_config, load_config_and_tokenizer, load_tokenizer
+from .files import checkpoint_shards, load_config, load_config_and_tokenizer, load_tokenizer
 from .loading import check_weights, load_pretrained
 from .modeling import ChatGLMForConditionalGeneration, checkpoint_layers
 from .tokenization import ChatGLMTokenizer
@@ -35,6 +36,12 @@ class ChatGLMFamily(Family):
 
     def load_tokenizer(self, model_dir: Path) -> ChatGLMTokenizer:
         return load_tokenizer(model_dir)
+
+    def tokenizer_file(self, model_dir: Path) -> Path:
+        return checked_file(model_dir, ChatGLMTokenizer.vocab_files_names["vocab_file"])
+
+    def weight_files(self, model_dir: Path) -> list[Path]:
+        return checkpoint_shards(model_dir)
 
     def load(
         self,

@@ -207,11 +207,45 @@ def test_a_base_that_is_nowhere(tmp_path: Path) -> None:
 
 def test_old_metas_are_read(copy: Path, random_base: Path) -> None:
     content = json.loads((copy / adapter.META_FILE).read_text(encoding="utf-8"))
-    new = ("half_right_score", "base_path", "base_from_adapter", "base_from_project")
+    new = ("half_right_score", "base_path", "base_from_adapter", "base_from_project", "base_files")
+    new += ("tokenizer_digest",)
     old = {name: value for name, value in content.items() if name not in new}
     (copy / adapter.META_FILE).write_text(json.dumps(old), encoding="utf-8")
     assert adapter.load_adapter_meta(copy).half_right_score is None
     assert load(random_base, copy) is not None
+
+
+def test_every_byte_of_the_base_counts(random_base: Path, saved: Path, tmp_path: Path) -> None:
+    """The quick fingerprint sees both ends of a tensor only."""
+    other = Path(shutil.copytree(random_base, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    for tensor in weights.values():
+        tensor.view(-1)[300:-300] = 0.5
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    model, _ = load_base_model(other, device="cpu")
+    assert model.base_fingerprint == adapter.load_adapter_meta(saved).base_fingerprint
+    with pytest.raises(UserError, match=r"model\.safetensors 与训练适配器 .* 时的不同（逐字节核对）"):
+        adapter.load_adapter(model, saved)
+
+
+def test_every_byte_of_the_tokenizer_counts(random_base: Path, saved: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(random_base, tmp_path / "other"))
+    content = (other / "ice_text.model").read_bytes()
+    first, second = "的".encode(), "是".encode()
+    assert content.count(first) and content.count(second)
+    swapped = content.replace(first, b"\0\0\0", 1).replace(second, first, 1).replace(b"\0\0\0", second, 1)
+    (other / "ice_text.model").write_bytes(swapped)
+    with pytest.raises(UserError, match=r"ice_text\.model 与训练适配器"):
+        adapter.load_adapter(load_base_model(other, device="cpu")[0], saved)
+
+
+def test_the_same_weights_in_another_format_are_the_same_base(
+    random_base: Path, saved: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(random_base, tmp_path / "other"))
+    torch.save(load_file(other / "model.safetensors"), other / "pytorch_model.bin")
+    (other / "model.safetensors").unlink()
+    assert adapter.load_adapter(load_base_model(other, device="cpu")[0], saved) is not None
 
 
 @pytest.mark.parametrize(
