@@ -10,6 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
+import train
+from tests.helpers.runs import process_as_before
+from training.run_directory import list_checkpoints
+from utils.common_utils import UserError
+from utils.directories import find_damage
+
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "os.listdir"}
 EVENTS |= {"os.scandir", "shutil.rmtree", "shutil.copyfile"}
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
@@ -51,3 +59,29 @@ class Injector:
             number = ERRORS[self.fail_at % len(ERRORS)]
             self.failed = f"{event} {path} {errno.errorcode[number]}"
             raise OSError(number, os.strerror(number), path)
+
+
+def last_weights(save_dir: Path) -> dict[str, bytes]:
+    """Return the weights of the newest checkpoint."""
+    tensors = load_file(list_checkpoints(save_dir)[-1] / "adapter_model.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def run(words: list[str]) -> int:
+    """Train in this process; return the exit code."""
+    with process_as_before():
+        try:
+            return train.main(words)
+        except UserError:
+            return 2
+
+
+def survive(injector: Injector, words: list[str], save_dir: Path, fail_at: int) -> None:
+    """Run with one operation that fails, then once more: the second run ends as one without faults does."""
+    words = [*words, "--save_dir", str(save_dir), "--resume_from_checkpoint", "auto"]
+    with injector.below(save_dir, fail_at):
+        code = run(words)
+    assert code in (0, 1, 2), injector.failed
+    for path in (*list_checkpoints(save_dir), save_dir / "model_best"):
+        assert not path.exists() or find_damage(path) is None, (injector.failed, path)
+    assert run(words) == 0, injector.failed

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.runs import process_as_before
 
 SHORT = {"--max_source_seq_len": "96", "--max_target_seq_len": "80", "--eval_samples": "2", "--device": "cpu"}
 
@@ -24,16 +25,8 @@ def data(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
 @pytest.fixture(autouse=True)
 def a_process_of_its_own() -> Iterator[None]:
     """Undo what a run leaves in its process: signal handlers, and accelerate's choice of precision."""
-    from accelerate.state import AcceleratorState
-
-    from training.stop import STOP_SIGNALS
-
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS]
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
+    with process_as_before():
+        yield
 
 
 @pytest.fixture
