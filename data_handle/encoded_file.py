@@ -37,6 +37,9 @@ from utils.jsonl import BadLine, describe_bad_lines
 CHUNK_CHARACTERS = 1 << 18
 SERIAL_BYTES = 8 << 20  # encoding less than this takes no longer than starting workers
 SUMMARY_FILE = "summary.json"
+_KINDS: list[type[Items[Any]]] = [EncodedFeatures, EncodedExamples]
+_DATA_FILES = tuple(name for kind in _KINDS for name in (kind.index_file, kind.data_file))
+FILES = (*_DATA_FILES, SUMMARY_FILE)  # that a directory holds
 
 
 class TripletDataset:
@@ -219,11 +222,9 @@ def encode_into(directory: Path, path: Path, tokenizer: Tokenizer, limits: tuple
 
 def _write(directory: Path, limits: tuple[int, int], parts: Iterable[EncodedFile]) -> None:
     totals = _Totals(limits)
-    kinds: list[type[Items[Any]]] = [EncodedFeatures, EncodedExamples]
-    names = [name for kind in kinds for name in (kind.index_file, kind.data_file)]
-    written = dict.fromkeys(names, 0)  # numbers or bytes in each data file
+    written = dict.fromkeys(_DATA_FILES, 0)  # numbers or bytes in each
     with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context((directory / name).open("wb")) for name in names}
+        files = {name: stack.enter_context((directory / name).open("wb")) for name in _DATA_FILES}
         for part in parts:
             totals.add(part)
             both: list[Items[Any]] = [part.features, part.examples]

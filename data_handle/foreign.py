@@ -12,14 +12,11 @@ _CONVERT = "请先转换：python -m data_handle.convert {path} -o train.jsonl"
 _EXPECTED = '要的是每行一个 {"context": 提示词, "target": 答案}，写法见 README 的“数据格式”'
 # What a file begins with that is no text.
 _BINARY = {
-    b"PK\x03\x04": "压缩包，或 xlsx、docx 一类的文档，请先解压；xlsx 表格可以用 data_handle.convert 转换",
     b"\x1f\x8b": "gzip 压缩文件，请先解压",
     b"PAR1": "Parquet 文件，请先转成 JSONL",
     b"%PDF": "PDF 文档，请先取出文字",
     b"\xd0\xcf\x11\xe0": "旧版 Office 文档，请另存为文本",
 }
-
-
 _SENTENCE_FIELDS = ("text", "sentence", "content")
 
 
@@ -71,6 +68,8 @@ def name_foreign_file(path: str | Path) -> str | None:
             head = file.read(4096)
     except OSError:
         return None
+    if head.startswith(b"PK\x03\x04"):
+        return f"它是 Excel 表格（xlsx）、别的文档或压缩包；若是表格，{_CONVERT.format(path=path)}"
     for magic, name in _BINARY.items():
         if head.startswith(magic):
             return f"它是{name}；{_EXPECTED}"

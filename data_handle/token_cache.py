@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from data_handle.data_preprocess import Tokenizer
-from data_handle.encoded_file import EncodedFile, encode_into, open_encoded
+from data_handle.encoded_file import FILES, EncodedFile, encode_into, open_encoded
 from utils.common_utils import log
 from utils.directories import file_digest, find_damage, write_directory
 
@@ -29,7 +29,6 @@ LOCK_SECONDS = 1800.0  # encoding a gigabyte takes less
 _SILENT_SECONDS = 3.0
 _PREFIX = "tokens-"
 _MARKER = "token_cache.txt"
-_UNMARKED = ("samples.bin", "input_ids.bin", "examples.bin", "text.bin")
 _MARK = "训练数据的分词缓存，可以删除。\n"
 # Encoded differently by tokenizers that have one SentencePiece model but other settings.
 _PROBE = "Ａb  C\t1\n 导演 "
@@ -99,7 +98,7 @@ def _look_up(directory: Path, path: Path, tokenizer: Tokenizer) -> EncodedFile |
         return None
     if not directory.is_dir():
         return "不是目录"
-    if damage := find_damage(directory):
+    if damage := find_damage(directory, FILES):
         return damage
     try:
         encoded = open_encoded(directory, path)
@@ -161,4 +160,4 @@ def _is_cache(path: Path) -> bool:
     """Tell whether a directory has been made here: marked (or as the first release made them), no link."""
     if path.is_symlink() or not path.is_dir():
         return False
-    return (path / _MARKER).is_file() or all((path / name).is_file() for name in _UNMARKED)
+    return (path / _MARKER).is_file() or all((path / name).is_file() for name in FILES)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common_utils import UserError, is_encodable, log
-from utils.text_lines import LineSource, TextLines
+from utils.text_lines import LineSource, TextLines, looks_like_gbk
 
 MAX_LINE_BYTES = 1 << 20
 MAX_ARRAY_BYTES = 1 << 28  # a JSON array can only be parsed as a whole
@@ -87,9 +87,9 @@ def read_all(file: LineSource, path: str | Path) -> bytes:
 
 
 def parse_array(content: bytes) -> list[Any] | None:
-    """Return the items of a JSON array; None if it is none."""
+    """Return the items of a JSON array, in UTF-8 or GBK; None if it is none."""
     try:
-        items = json.loads(content.decode("utf-8-sig"))
+        items = json.loads(content.decode("gb18030" if looks_like_gbk(content) else "utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return items if isinstance(items, list) else None

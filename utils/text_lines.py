@@ -36,6 +36,7 @@ class TextLines:
         self._file, self._name, self._quiet = file, name, quiet
         self._source: LineSource = file
         self._ahead = b""
+        self._continues = False  # the line of which a part was read last
         self._encoding: str | None = None  # utf-8 or gb18030, as soon as a line has told
         head: bytes = file.peek(4)[:4096] if isinstance(file, io.BufferedReader) else b""
         if encoding := _utf16(head):
@@ -50,10 +51,11 @@ class TextLines:
             line, self._ahead = self._ahead, b""
             return line
         line = self._source.readline(size)
-        if self._encoding == "utf-8" or line.isascii():
+        continues, has_end = self._continues, line.endswith(b"\n") or not 0 <= size <= len(line)
+        self._continues = not has_end
+        if self._encoding == "utf-8" or line.isascii() or continues or not has_end:
             return line
-        is_whole = line.endswith(b"\n") or not 0 <= size <= len(line)
-        return self._converted(line) if is_whole else line
+        return self._converted(line)
 
     def peek_line(self, size: int) -> bytes:
         """Return what `readline` will return next (with whatever size)."""
@@ -80,7 +82,7 @@ class TextLines:
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
-            if self._encoding is None and _looks_like_gbk(line):
+            if self._encoding is None and looks_like_gbk(line):
                 self._encoding = "gb18030"
                 self._say("GBK")
         else:
@@ -120,11 +122,18 @@ def _utf16(head: bytes) -> str | None:
     return None
 
 
-def _looks_like_gbk(line: bytes) -> bool:
+def looks_like_gbk(text: bytes) -> bool:
+    """Tell whether bytes are no UTF-8 (nor ASCII), and in GBK a text that people write."""
     try:
-        text = line.decode("gb18030")
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    else:
+        return False
+    try:
+        decoded = text.decode("gb18030")
     except UnicodeDecodeError:
         return False
-    characters = "".join(character for character in text if not character.isascii())
+    characters = "".join(character for character in decoded if not character.isascii())
     common = len(characters.encode("gb2312", "ignore")) / 2
     return common >= _MIN_COMMON_SHARE * len(characters)

@@ -303,7 +303,7 @@ def test_foreign_directories_of_such_a_name_stay(data_file: Path, tmp_path: Path
 
 def make_old_cache(path: Path, year: int) -> Path:
     path.mkdir()
-    for name in ("samples.bin", "input_ids.bin", "examples.bin", "text.bin"):
+    for name in ("samples.bin", "input_ids.bin", "examples.bin", "text.bin", "summary.json"):
         (path / name).write_bytes(b"")
     os.utime(path, (year, year))
     return path
@@ -381,6 +381,19 @@ def test_a_cache_that_lies_is_made_again(
     assert list(again.features) == expected and len(encoded_files) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "已损坏" in line and "重新生成" in line
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_in_a_cache_is_not_waited_for(data_file: Path, tmp_path: Path) -> None:
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    (cache,) = caches(tmp_path / "c")
+    manifest = json.loads((cache / "manifest.json").read_text("utf-8"))
+    del manifest["files"]["summary.json"]  # so that nothing looks at it before it is read
+    (cache / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    (cache / "summary.json").unlink()
+    os.mkfifo(cache / "summary.json")
+    load_data(data_file, CharacterTokenizer(), **LIMITS, cache_dir=tmp_path / "c")
+    assert (cache / "summary.json").is_file()
 
 
 @pytest.mark.parametrize("leftover", ["file", "dangling link", "link to a directory"])

@@ -24,6 +24,14 @@ def test_an_array_is_read_item_by_item(
     assert capsys.readouterr().err == f"{path} 是一个 JSON 数组，逐项读取，下面说的第几行是指第几项。\n"
 
 
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_an_array_in_one_line_longer_than_a_line_may_be(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    items = [{"句": "甲乙丙丁" * 100, "号": number} for number in range(1_500)]
+    path.write_text(json.dumps(items, ensure_ascii=False), encoding=encoding)
+    assert list(iter_objects(path)) == list(enumerate(items, start=1))
+
+
 def test_items_that_are_no_objects_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1}, 3, [{}]]')
