@@ -36,6 +36,7 @@ COMMANDS = [
     "tiny_base.pretrain",
     "tiny_base.train_tokenizer",
     "tools.architecture",
+    "tools.sbom",
 ]
 
 

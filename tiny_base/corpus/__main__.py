@@ -26,7 +26,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if not args.held_out.is_file():
-        raise UserError(f"找不到 {args.held_out}，请用 --held-out 指定要避开的验证集文件。")
+        raise UserError(f"找不到 {args.held_out}，请用 --held_out 指定要避开的验证集文件。")
     writer = TaskWriter(args.seed, HeldOut.from_file(args.held_out))
     for _ in range(args.lines):
         sample = writer.sample()
