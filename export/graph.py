@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work = _work_file(parsed, stack)
         store = GraphStore(work, parsed.aliases and Aliases.load(parsed.aliases))
         stack.callback(store.close)
+        if parsed.bolt:
+            bolt.check_server(_server(parsed))
         try:
             _read(parsed, store, summary)
             notes = list(_write(parsed, store, options, work))
@@ -163,6 +165,8 @@ def _check(parsed: argparse.Namespace) -> WriteOptions:
         )
     if parsed.format and parsed.output is None:
         problems.append(f"--format {parsed.format} 需要 --output 说明写到哪里。")
+    if parsed.output is not None and parsed.output == parsed.suggest_aliases:
+        problems.append("--output 和 --suggest_aliases 是同一个文件，请换一个。")
     if parsed.output is not None and not parsed.format:
         problems.append("给了 --output，还要用 --format 说明写成哪种格式。")
     options = WriteOptions(**{name: getattr(parsed, name) for name in WriteOptions.__dataclass_fields__})
@@ -239,9 +243,7 @@ def _write(parsed: argparse.Namespace, store: GraphStore, options: WriteOptions,
         yield f"已写入 {parsed.output}（{parsed.format}）。"
         yield from notes
     if parsed.bolt:
-        user = parsed.user or os.environ.get("NEO4J_USERNAME") or "neo4j"
-        password = parsed.password or os.environ.get("NEO4J_PASSWORD") or ""
-        yield from bolt.write(store, bolt.Server(parsed.bolt, user, password, parsed.database), options)
+        yield from bolt.write(store, _server(parsed), options)
     if parsed.suggest_aliases:
         keys = work.with_name(f"{work.name}.keys")
         try:
@@ -253,6 +255,12 @@ def _write(parsed: argparse.Namespace, store: GraphStore, options: WriteOptions,
             f"相近的名字 {count} 对，已写入 {parsed.suggest_aliases}：请逐行审阅，删去不是同一实体的，"
             f"再用 --aliases {parsed.suggest_aliases}。"
         )
+
+
+def _server(parsed: argparse.Namespace) -> bolt.Server:
+    user = parsed.user or os.environ.get("NEO4J_USERNAME") or "neo4j"
+    password = parsed.password or os.environ.get("NEO4J_PASSWORD") or ""
+    return bolt.Server(parsed.bolt, user, password, parsed.database)
 
 
 def _report(store: GraphStore, summary: ReadSummary, min_score: float) -> Iterator[str]:

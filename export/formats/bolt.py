@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -45,6 +47,16 @@ def check_url(url: str) -> None:
         raise UserError(f"--bolt 的地址应当像 bolt://127.0.0.1:7687，现在是 {url!r}。")
 
 
+def check_server(server: Server) -> None:
+    """Make sure, before the work, that the server is there and lets the user in.
+
+    Raises:
+        UserError: it isn't, or doesn't.
+    """
+    with _session(server):
+        pass
+
+
 def write(store: GraphStore, server: Server, options: WriteOptions) -> list[str]:
     """Add the graph to what the server has, a transaction for each batch.
 
@@ -54,32 +66,42 @@ def write(store: GraphStore, server: Server, options: WriteOptions) -> list[str]
     Raises:
         UserError: the server can't be reached, refuses the user, or a statement.
     """
-    neo4j = require("neo4j", "--bolt")
     created: Counter[str] = Counter()
+    with _session(server) as session:
+        _make_index(session)
+        edges = store.counts.mentions if options.each_mention else store.counts.facts
+        with Progress(store.counts.entities + edges, unit="个") as progress:
+            for statement in statements(store, options, options.batch_size):
+                created.update(session.execute_write(_run, statement))
+                progress.advance(len(statement.rows))
+    return [f"服务器新建 {created['nodes_created']} 个节点、{created['relationships_created']} 条边。"]
+
+
+@contextlib.contextmanager
+def _session(server: Server) -> Iterator[Any]:
+    """Give a session with the server; what goes wrong in it is told in one sentence.
+
+    Raises:
+        UserError: see `write`.
+    """
+    neo4j = require("neo4j", "--bolt")
+    errors = neo4j.exceptions
     try:
-        driver = neo4j.GraphDatabase.driver(server.url, auth=(server.user, server.password))
-        with driver, driver.session(database=server.database) as session:
+        with neo4j.GraphDatabase.driver(server.url, auth=(server.user, server.password)) as driver:
             driver.verify_connectivity()
-            _make_index(neo4j, session)
-            total = store.counts.entities + (
-                store.counts.mentions if options.each_mention else store.counts.facts
-            )
-            with Progress(total, unit="个") as progress:
-                for statement in statements(store, options, options.batch_size):
-                    created.update(session.execute_write(_run, statement))
-                    progress.advance(len(statement.rows))
-    except neo4j.exceptions.AuthError as error:
+            with driver.session(database=server.database) as session:
+                yield session
+    except errors.AuthError as error:
         raise UserError(
             f"{server.url} 不接受用户 {server.user} 或其密码：请检查 NEO4J_USERNAME、NEO4J_PASSWORD。"
         ) from error
-    except (neo4j.exceptions.ServiceUnavailable, neo4j.exceptions.SessionExpired) as error:
+    except (errors.ServiceUnavailable, errors.SessionExpired) as error:
         raise UserError(f"连不上 {server.url}：请检查地址，以及服务是否在运行。") from error
-    except (neo4j.exceptions.Neo4jError, neo4j.exceptions.DriverError) as error:
+    except (errors.Neo4jError, errors.DriverError) as error:
         message = getattr(error, "message", None) or str(error)
         raise UserError(
             f"{server.url} 没有接受写入：{message}。已写入的批次留在库中，改正后重跑即可补全，不会重复。"
         ) from error
-    return [f"服务器新建 {created['nodes_created']} 个节点、{created['relationships_created']} 条边。"]
 
 
 def _run(transaction: Any, statement: Statement) -> dict[str, int]:
@@ -87,8 +109,9 @@ def _run(transaction: Any, statement: Statement) -> dict[str, int]:
     return {name: getattr(counters, name) for name in ("nodes_created", "relationships_created")}
 
 
-def _make_index(neo4j: Any, session: Any) -> None:
+def _make_index(session: Any) -> None:
     """See to it that entities are found by their id: without, every batch reads all of them."""
+    neo4j = require("neo4j", "--bolt")
     for statement in (CONSTRAINT, INDEX):
         try:
             session.run(statement).consume()

@@ -160,6 +160,8 @@ def test_all_mistakes_of_a_command_line_are_told_at_once(results: Path, tmp_path
         run(results)
     with pytest.raises(UserError, match="--format csv 需要 --output"):
         run(results, "--format", "csv")
+    with pytest.raises(UserError, match="是同一个文件"):
+        run(results, "--format", "csv", "-o", tmp_path / "a", "--suggest_aliases", tmp_path / "a")
     with pytest.raises(UserError, match="还要用 --format"):
         run(results, "-o", tmp_path / "a", "--suggest_aliases", tmp_path / "b")
     with pytest.raises(UserError, match="--format 应为 csv"):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export import graph
 from export.aliases import Aliases
 from export.formats import WriteOptions, bolt, cypher, ladybug
 from export.graph_store import GraphStore
@@ -25,6 +26,7 @@ from tests.helpers.graph_samples import (
     nasty_texts,
     open_store,
     sample_lines,
+    write_lines,
 )
 from tests.helpers.graph_server import GraphServer, run_server
 from utils.common_utils import UserError
@@ -193,6 +195,26 @@ def test_bolt_writes_in_batches_and_again_without_change(
         second = bolt_write(store, server, WriteOptions(batch_size=5))
     assert first == ["服务器新建 24 个节点、23 条边。"] and second == ["服务器新建 0 个节点、0 条边。"]
     assert set(facts_in(server, "falkordb")) == facts_of(lines)  # it knows no other database over Bolt
+
+
+def test_bolt_from_the_command_line(
+    server: GraphServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    neo4j = pytest.importorskip("neo4j", reason="requirements-graph.txt is not installed")
+    monkeypatch.setattr(neo4j.Driver, "close", lambda driver: None)  # as above
+    monkeypatch.setenv("NEO4J_USERNAME", "falkordb")
+    monkeypatch.delenv("NEO4J_PASSWORD", raising=False)
+    line = {"text": "句", "triplets": [item("命令行", "写入", "图", score=0.5)]}
+    source = write_lines(tmp_path / "results.jsonl", line)
+    assert graph.main([str(source), "--bolt", server.bolt_url, "--typed"]) == 0
+    printed = capsys.readouterr()
+    assert "服务器新建 2 个节点、1 条边。" in printed.err and printed.out == ""
+    rows = server.query(
+        "MATCH (a:`人物`)-[r:`写入`]->(b:`地点`) RETURN a.name, b.name, r.sentence_id", "falkordb"
+    )
+    assert rows == [["命令行", "图", "results.jsonl:1"]]
+    with pytest.raises(UserError, match="连不上 bolt"):  # before a file is read
+        graph.main([str(tmp_path / "none.jsonl"), "--bolt", "bolt://127.0.0.1:1"])
 
 
 def test_bolt_mistakes_are_told_without_the_password(tmp_path: Path) -> None:
