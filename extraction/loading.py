@@ -6,20 +6,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bases.adapter import load_adapter
 from bases.chatglm import load_base_model
 from bases.four_bit import choose_4bit
+from extraction.decoding.grammar import Constraint
 from extraction.extractor import TripletExtractor
 from extraction.options import ExtractorOptions
 from extraction.settings import Settings, read_settings
+from glm_config import ProjectConfig
 from utils.common_utils import log
 from utils.device import check_device, compute_dtype
 from utils.startup import limit_primitive_cache
 
-__all__ = ["ExtractorOptions", "Settings", "load_extractor", "read_settings"]
+__all__ = ["ExtractorOptions", "Settings", "load_extractor", "make_extractor", "read_settings"]
 
 
 def load_extractor(options: ExtractorOptions | Settings | str | Path) -> TripletExtractor:
@@ -32,7 +35,7 @@ def load_extractor(options: ExtractorOptions | Settings | str | Path) -> Triplet
         UserError: a file is missing or damaged, they do not belong together, or the device is not there.
     """
     if isinstance(options, str | Path):
-        options = ExtractorOptions(adapter=Path(options))
+        options = ExtractorOptions(adapter=options)
     settings = read_settings(options) if isinstance(options, ExtractorOptions) else options
     config = settings.config
     check_device(config.device)
@@ -44,14 +47,12 @@ def load_extractor(options: ExtractorOptions | Settings | str | Path) -> Triplet
     model, tokenizer = load_base_model(
         config.pre_model, load_in_4bit=load_in_4bit, dtype=dtype, device=device
     )
-    extractor = TripletExtractor(
+    extractor = make_extractor(
         model if settings.adapter is None else load_adapter(model, settings.adapter),
         tokenizer,
-        max_source_seq_len=config.max_source_seq_len,
-        max_new_tokens=config.max_target_seq_len,
-        batch_size=config.eval_batch_size,
+        config,
+        settings.constraint,
         autocast_dtype=dtype if dtype.itemsize == 2 else None,
-        constraint=settings.constraint,
         with_scores=settings.with_scores,
         min_score=settings.min_score,
         half_right_score=settings.half_right_score,
@@ -59,3 +60,26 @@ def load_extractor(options: ExtractorOptions | Settings | str | Path) -> Triplet
     if settings.adapter is not None and not extractor.adapter_changes_logits():
         log(f"警告：适配器 {settings.adapter} 没有改变模型的输出（LoRA 权重为零？），结果与基座模型相同。")
     return extractor
+
+
+def make_extractor(
+    model: Any, tokenizer: Any, config: ProjectConfig, constraint: Constraint | None, **options: Any
+) -> TripletExtractor:
+    """Put an extractor around a model that is loaded, as training has it, with a configuration's lengths.
+
+    Args:
+        model, tokenizer, constraint, options: see `TripletExtractor`.
+        config: max_source_seq_len, max_target_seq_len and eval_batch_size are followed.
+
+    Raises:
+        UserError: prompt and answer together are longer than the model's context.
+    """
+    return TripletExtractor(
+        model,
+        tokenizer,
+        max_source_seq_len=config.max_source_seq_len,
+        max_new_tokens=config.max_target_seq_len,
+        batch_size=config.eval_batch_size,
+        constraint=constraint,
+        **options,
+    )

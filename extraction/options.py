@@ -24,12 +24,12 @@ class ExtractorOptions:
         min_score: leave out triplets below this probability.
     """
 
-    adapter: Path | None = None
+    adapter: str | Path | None = None
     pre_model: str | None = None
     device: str | None = None
     batch_size: int | None = None
     max_new_tokens: int | None = None
-    schema: Path | None = None
+    schema: str | Path | None = None
     open_schema: bool = False
     free_values: bool = False
     free_decoding: bool = False

@@ -49,7 +49,7 @@ def read_settings(options: ExtractorOptions) -> Settings:
     """
     config, adapter, half_right_score = ProjectConfig(), None, None
     if options.adapter is not None:
-        adapter = resolve_adapter(options.adapter)
+        adapter = resolve_adapter(Path(options.adapter))
         meta = load_adapter_meta(adapter)
         half_right_score = _level(meta.half_right_score)
         config = _config_of(meta, adapter)

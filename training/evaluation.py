@@ -16,7 +16,7 @@ from bases.interface import IGNORE_INDEX
 from data_handle.data_loader import length_sorted_batches
 from extraction.decoding.grammar import Constraint
 from extraction.evaluation.evaluate import Evaluation, score
-from extraction.extractor import TripletExtractor
+from extraction.loading import make_extractor
 from glm_config import ProjectConfig
 from task.prompt import split_context
 from task.triplets import is_triplet_target
@@ -131,15 +131,9 @@ def _answer_dev(run: Run, samples: int | None) -> Evaluation | None:
     if samples is not None:
         examples = [example for example in examples if is_triplet_target(example.target)]
         random.Random(config.seed).shuffle(examples)
-    extractor = TripletExtractor(
-        run.accelerator.unwrap_model(run.model),
-        run.tokenizer,
-        max_source_seq_len=config.max_source_seq_len,
-        max_new_tokens=config.max_target_seq_len,
-        batch_size=config.eval_batch_size,
-        constraint=Constraint(run.schema),
-        with_scores=samples is None,
-    )
+    model = run.accelerator.unwrap_model(run.model)
+    constraint = Constraint(run.schema)
+    extractor = make_extractor(model, run.tokenizer, config, constraint, with_scores=samples is None)
     contexts = [example.context for example in examples[:samples]]
     targets = [example.target for example in examples[:samples]]
     extractions = {}

@@ -32,7 +32,7 @@ def test_options(tiny_run: TinyRun) -> None:
     assert (extractor.batch_size, extractor.generation_config.max_new_tokens) == (7, 20)
     assert (extractor.with_scores, extractor.min_score, extractor.max_source_seq_len) == (True, 0.25, 64)
     assert extractor.extract_one(NOVEL).triplets == NOVEL_TRIPLETS
-    free = read_settings(ExtractorOptions(tiny_run.adapter, free_decoding=True, with_scores=True))
+    free = read_settings(ExtractorOptions(str(tiny_run.adapter), free_decoding=True, with_scores=True))
     assert (free.constraint, free.with_scores) == (None, False)
     bare = read_settings(ExtractorOptions(pre_model=str(tiny_run.base), free_values=True))
     assert (bare.adapter, bare.constraint) == (None, Constraint(None, True))
