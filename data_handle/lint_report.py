@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from bases.hub_cache import resolve_model_dir
 from data_handle.lint import KINDS, Finding, LintReport, lint_files
 from task.schema import Schema
 from utils.command_line import ChineseArgumentParser
-from utils.common_utils import UserError, run_main, visible
+from utils.common_utils import UserError, run_main, to_json, visible, visible_json
 from utils.table import format_table
 
 
@@ -143,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         declared=declared,
     )
     if options.json:
-        print(json.dumps(to_dict(report), ensure_ascii=False, indent=2))
+        print(visible_json(to_json(to_dict(report), indent=2)))
     else:
         print(visible(to_text(report, options.details)))
     return 0 if report.clean else 1

@@ -287,6 +287,19 @@ def test_limits_that_cut_more_than_a_few_lines(tmp_path: Path) -> None:
     assert not report.clean
 
 
+def test_what_would_act_on_a_terminal_is_shown_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    odd = Triplet("导\x1b[31m演", "人\u202e物", "影视作品", "李\x9b四", "乙片")
+    path = str(write_jsonl(tmp_path / "a.jsonl", [make_line("《乙片》。", odd), EMPTY]))
+    for options in ([], ["--json"]):
+        assert main([path, *options]) == 1
+        out = capsys.readouterr().out
+        assert not {"\x1b", "\u202e", "\x9b"} & set(out)
+    assert json.loads(out)["types"][0]["predicate"] == odd.predicate
+
+
 def test_the_bundled_data_passes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert main(["data/mixed_train_dataset.jsonl", "data/mixed_dev_dataset.jsonl"]) == 0
