@@ -13,7 +13,7 @@ python=${PYTHON:-python3}
 pip=("$venv/bin/python" -m pip)
 lock=${LOCK:-}
 stamp="$venv/.installed-$requirements"
-wanted="$(cat requirements*.txt requirements*.lock | cksum)$lock"
+wanted=$(cat requirements*.txt ${lock:+requirements*.lock} | cksum)
 
 fail() {
     echo "错误：$1" >&2

@@ -153,3 +153,24 @@ def test_a_lock_that_is_not_there_is_refused(root: Path, tmp_path: Path) -> None
     result = make(root, "env", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'env'}", "LOCK=gpu")
     assert result.returncode != 0
     assert "LOCK 应为 cpu 或 cuda，现在是 gpu" in result.stderr
+
+
+@needs_make
+def test_what_is_installed_is_not_installed_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)  # it makes pip quiet
+    environment = tmp_path / "env"
+    (environment / "bin").mkdir(parents=True)
+    called = tmp_path / "called"
+    python = environment / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >>"{called}"\n', "utf-8")
+    python.chmod(0o755)
+    for _ in range(2):
+        assert make(root, "env", f"VENV={environment}", "PIP_ARGS=--one --two").returncode == 0
+    lines = called.read_text("utf-8").splitlines()
+    assert [line for line in lines if " install " in line] == [
+        "-m pip install --disable-pip-version-check --one --two -r requirements.txt"
+    ]
+    assert make(root, "env", f"VENV={environment}", "LOCK=cpu").returncode == 0
+    assert called.read_text("utf-8").splitlines()[-1].endswith("--require-hashes -r requirements-cpu.lock")
