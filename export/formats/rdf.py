@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote as percent_encode
@@ -34,6 +35,7 @@ TERMS = {
     "objectEnd": ("宾语结束", "integer"),
     "text": ("句子", "string"),
 }
+_AT_HAND = 16_384  # names and IRIs whose form is remembered
 _BASE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20<>\"{}|^`\\]+[/#:]")
 _ESCAPED = re.compile('["\\\\\n\r\t\b\f\x00-\x1f\x7f]')
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
@@ -52,6 +54,10 @@ class Literal(NamedTuple):
 
 
 Term = Iri | Literal
+_TYPE, _LABEL, _OTHER_NAME = Iri(f"{RDF}type"), Iri(f"{RDFS}label"), Iri(f"{SCHEMA}alternateName")
+_STATEMENT, _SUBJECT, _PREDICATE, _OBJECT = (
+    Iri(f"{RDF}{name}") for name in ("Statement", "subject", "predicate", "object")
+)
 Properties = list[tuple[Iri, Term]]
 
 
@@ -118,17 +124,17 @@ def resources(store: GraphStore, options: WriteOptions) -> Iterator[tuple[Iri, P
     names = Names(options.base_iri)
     yield from _schema(store, names)
     for entity in store.entities():
-        labels: Properties = [(Iri(f"{RDFS}label"), Literal(entity.name, "zh"))]
-        other = [(Iri(f"{SCHEMA}alternateName"), Literal(name, "zh")) for name in entity.aliases]
-        yield names.entity(entity), [(Iri(f"{RDF}type"), names.type(entity.type)), *labels, *other]
+        labels: Properties = [(_TYPE, names.type(entity.type)), (_LABEL, Literal(entity.name, "zh"))]
+        labels += [(_OTHER_NAME, Literal(name, "zh")) for name in entity.aliases]
+        yield names.entity(entity), labels
     for edge in store.edges(each_mention=options.each_mention, with_text=options.with_text):
-        subject, relation = names.entity(edge.subject), names.relation(edge.predicate)
-        yield subject, [(relation, names.entity(edge.object))]
-        yield names.evidence(edge), list(_evidence(edge, names))
+        fact = names.entity(edge.subject), names.relation(edge.predicate), names.entity(edge.object)
+        yield fact[0], [fact[1:]]
+        yield names.evidence(edge), list(_evidence(edge, fact, names))
 
 
 def _schema(store: GraphStore, names: Names) -> Iterator[tuple[Iri, Properties]]:
-    is_a, label = Iri(f"{RDF}type"), Iri(f"{RDFS}label")
+    is_a, label = _TYPE, _LABEL
     for name, (words, kind) in TERMS.items():
         yield (
             names.terms[name],
@@ -152,11 +158,9 @@ def _schema(store: GraphStore, names: Names) -> Iterator[tuple[Iri, Properties]]
         yield names.relation(predicate), properties
 
 
-def _evidence(edge: Edge, names: Names) -> Iterator[tuple[Iri, Term]]:
-    yield Iri(f"{RDF}type"), Iri(f"{RDF}Statement")
-    yield Iri(f"{RDF}subject"), names.entity(edge.subject)
-    yield Iri(f"{RDF}predicate"), names.relation(edge.predicate)
-    yield Iri(f"{RDF}object"), names.entity(edge.object)
+def _evidence(edge: Edge, fact: tuple[Iri, Iri, Iri], names: Names) -> Iterator[tuple[Iri, Term]]:
+    yield _TYPE, _STATEMENT
+    yield from zip((_SUBJECT, _PREDICATE, _OBJECT), fact, strict=True)
     for sentence_id in edge.sentence_ids:
         yield names.terms["sentenceId"], Literal(sentence_id)
     yield names.terms["bestSentenceId"], Literal(edge.sentence_id)
@@ -174,6 +178,7 @@ def _evidence(edge: Edge, names: Names) -> Iterator[tuple[Iri, Term]]:
         yield names.terms["text"], Literal(edge.text)
 
 
+@lru_cache(_AT_HAND)
 def _segment(name: str) -> str:
     """Return a name as a part of an IRI: letters and digits of every script stay (RFC 3987, ucschar)."""
     return "".join(
@@ -206,9 +211,14 @@ def _turtle(items: Iterable[tuple[Iri, Properties]]) -> Iterator[str]:
 
 def _short(term: Term) -> str:
     """Return a term in Turtle: the vocabularies' names with their prefixes."""
-    if isinstance(term, Literal):
-        text = _show(term._replace(datatype=""))
-        return f"{text}^^xsd:{term.datatype.removeprefix(XSD)}" if term.datatype else text
+    if isinstance(term, Iri):
+        return _short_iri(term)
+    text = _show(term._replace(datatype=""))
+    return f"{text}^^xsd:{term.datatype.removeprefix(XSD)}" if term.datatype else text
+
+
+@lru_cache(_AT_HAND)
+def _short_iri(term: Iri) -> str:
     for prefix, iri in (("rdf", RDF), ("rdfs", RDFS), ("xsd", XSD), ("schema", SCHEMA)):
         if term.startswith(iri):
             return "a" if term == f"{RDF}type" else f"{prefix}:{term.removeprefix(iri)}"
