@@ -37,6 +37,7 @@ __all__ = [
     "SCHEMA_FILE",
     "AdapterMeta",
     "attach_lora",
+    "check_adapter",
     "find_base",
     "load_adapter",
     "load_adapter_meta",
@@ -111,6 +112,31 @@ def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
             or is no plain LoRA.
     """
     directory = Path(directory)
+    check_adapter(model, directory)
+    shape = read_lora_shape(directory)
+    targets = _find_targets(model, shape.target_modules, f"适配器 {directory} 的 target_modules 里的")
+    expected: dict[str, tuple[int, ...]] = {}
+    for path, layer in targets.items():
+        if shape.rank > min(layer.in_features, layer.out_features):
+            raise UserError(f"适配器 {directory} 的秩 r 写的是 {shape.rank}，比模型的线性层 {path} 还大。")
+        expected[f"base_model.model.{path}.lora_A.weight"] = (shape.rank, layer.in_features)
+        expected[f"base_model.model.{path}.lora_B.weight"] = (layer.out_features, shape.rank)
+    weights = _read_weights(directory, expected)
+    peft_model = attach_lora(model, dropout=0.0, **shape._asdict())
+    _set_weights(peft_model, weights)
+    return peft_model.eval()
+
+
+def check_adapter(model: torch.nn.Module, directory: Path) -> None:
+    """Make sure, as far as its small files tell, that an adapter is whole and belongs to a base model.
+
+    Args:
+        model: the base.
+        directory: of an adapter, of this project or of plain peft (which is said, for little is known then).
+
+    Raises:
+        UserError: it belongs to another base model or to another prompt, or is damaged.
+    """
     meta = load_adapter_meta(directory)
     if meta.prompt_template != PROMPT_TEMPLATE:
         raise UserError(f"适配器 {directory} 是用另一种提示词模板训练的，与当前版本不一致，请重新训练。")
@@ -132,18 +158,6 @@ def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
         )
     if damage := find_adapter_damage(directory):
         raise UserError(f"适配器 {directory} 已损坏（{damage}），请重新拷贝或重新训练。")
-    shape = read_lora_shape(directory)
-    targets = _find_targets(model, shape.target_modules, f"适配器 {directory} 的 target_modules 里的")
-    expected: dict[str, tuple[int, ...]] = {}
-    for path, layer in targets.items():
-        if shape.rank > min(layer.in_features, layer.out_features):
-            raise UserError(f"适配器 {directory} 的秩 r 写的是 {shape.rank}，比模型的线性层 {path} 还大。")
-        expected[f"base_model.model.{path}.lora_A.weight"] = (shape.rank, layer.in_features)
-        expected[f"base_model.model.{path}.lora_B.weight"] = (layer.out_features, shape.rank)
-    weights = _read_weights(directory, expected)
-    peft_model = attach_lora(model, dropout=0.0, **shape._asdict())
-    _set_weights(peft_model, weights)
-    return peft_model.eval()
 
 
 def load_adapter_weights(model: PeftModel, directory: Path) -> None:

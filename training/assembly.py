@@ -10,13 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from bases import find_family
-from bases.adapter import attach_lora, load_adapter_meta, load_adapter_weights
+from bases.adapter import SCHEMA_FILE, attach_lora, check_adapter, load_adapter_weights
 from bases.chatglm.files import largest_shard_bytes
 from bases.four_bit import choose_4bit
 from bases.hub_cache import resolve_model_dir
 from data_handle.data_loader import build_dataloader
 from glm_config import ProjectConfig
-from task.prompt import PROMPT_TEMPLATE
 from task.schema import Schema
 from training import state as run_state
 from training.checks import refuse_failures
@@ -95,15 +94,14 @@ def _agree(config: ProjectConfig) -> None:
 
 
 def _with_schema_of_adapter(data: RunData, directory: Path) -> RunData:
-    """Check the adapter that training starts from, as far as its files tell, and keep its relations.
+    """Let the schema keep the relations of the adapter that training starts from, if it tells them.
 
     Raises:
-        UserError: it was trained with another prompt, or is damaged.
+        UserError: its schema is damaged.
     """
-    meta = load_adapter_meta(directory)
-    if meta.prompt_template != PROMPT_TEMPLATE:
-        raise UserError(f"适配器 {directory} 是用另一种提示词模板训练的，与当前版本不一致，请重新训练。")
-    earlier = Schema.load(directory / "schema.json")
+    if not (directory / SCHEMA_FILE).exists():  # saved by plain peft
+        return data
+    earlier = Schema.load(directory / SCHEMA_FILE)
     return data._replace(schema=Schema(data.schema.combinations | earlier.combinations))
 
 
@@ -176,14 +174,9 @@ def _start_from_adapter(peft_model: Any, directory: Path, run_log: RunLog) -> No
     """Take over the weights of an adapter.
 
     Raises:
-        UserError: it belongs to another base model, or does not fit.
+        UserError: it belongs to another base model or prompt, is damaged, or does not fit.
     """
-    meta = load_adapter_meta(directory)
-    if meta.base_fingerprint != peft_model.get_base_model().base_fingerprint:
-        raise UserError(
-            f"适配器 {directory} 是在另一个基座模型（{meta.pre_model}）上训练的，与现在加载的权重不同，"
-            "请用 --pre_model 指定当时的基座。"
-        )
+    check_adapter(peft_model.get_base_model(), directory)
     load_adapter_weights(peft_model, directory)
     run_log.say(
         f"以适配器 {directory} 的权重为起点，用新的数据开始一次新的训练（步数、学习率和优化器都从头开始；"

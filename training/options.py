@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from bases.adapter_files import LORA_FILE, read_lora_shape
 from glm_config import ProjectConfig
 from training.run_directory import find_checkpoint, is_unfinished, read_knobs_of
 from utils.common_utils import UserError
@@ -13,7 +14,6 @@ from utils.common_utils import UserError
 BUNDLED_TRAIN, BUNDLED_DEV = "data/mixed_train_dataset.jsonl", "data/mixed_dev_dataset.jsonl"
 # How a run starts: never taken from a checkpoint.
 _OF_THE_START = ("save_dir", "resume_from_checkpoint", "overwrite_output_dir", "init_adapter")
-_OF_THE_ADAPTER = ("lora_rank", "lora_alpha", "lora_target_modules")
 
 
 def settle(config: ProjectConfig, given: Collection[str], say: Callable[[str], None]) -> None:
@@ -102,25 +102,31 @@ def take_shape_of_adapter(config: ProjectConfig, given: Collection[str]) -> None
         UserError: there is no such adapter, or another shape was given.
     """
     directory = Path(config.init_adapter or "")
-    if not (directory / "adapter_config.json").is_file() and (directory / "model_best").is_dir():
+    if not (directory / LORA_FILE).is_file() and (directory / "model_best").is_dir():
         directory = directory / "model_best"
         config.init_adapter = str(directory)
     if not directory.is_dir():
         raise UserError(f"找不到 --init_adapter 指定的适配器目录 {directory}。")
-    knobs = read_knobs_of(directory)
+    shape = read_lora_shape(directory)
+    if shape.alpha != int(shape.alpha):
+        raise UserError(f"适配器 {directory} 的 lora_alpha 是 {shape.alpha}，不是整数，不能接着训练。")
+    values = {
+        "lora_rank": shape.rank,
+        "lora_alpha": int(shape.alpha),
+        "lora_target_modules": shape.target_modules,
+    }
     differences = [
-        f"{name} 给的是 {getattr(config, name)}，适配器是 {knobs[name]}"
-        for name in _OF_THE_ADAPTER
-        if name in given and name in knobs and getattr(config, name) != knobs[name]
+        f"{name} 给的是 {getattr(config, name)}，适配器是 {value}"
+        for name, value in values.items()
+        if name in given and getattr(config, name) != value
     ]
     if differences:
         raise UserError(
             f"--init_adapter 要沿用适配器 {directory} 的 LoRA 形状，但 {'；'.join(differences)}。"
             "请去掉这些参数，或去掉 --init_adapter 从头训练。"
         )
-    for name in _OF_THE_ADAPTER:
-        if name in knobs:
-            setattr(config, name, knobs[name])
+    for name, value in values.items():
+        setattr(config, name, value)
 
 
 def _take(config: ProjectConfig, saved: Mapping[str, Any], given: Collection[str]) -> list[str]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bases.adapter_files import CONFIG_FILE
 from utils.common_utils import UserError, log
 from utils.directories import MANIFEST_FILE, find_damage, recover_directory, remove, write_file
 from utils.small_json import read_json_object
 
 STATE_FILE = "training_state.pt"
-KNOBS_FILE = "project_config.json"  # of a checkpoint or adapter, see bases.adapter (which needs torch)
 MARKER_FILE = ".training_run.json"  # says that a directory is a run's own, and whether the run has ended
 _LOGS = ("tensorboard", "metrics.jsonl", "eval_report.json")  # beside model_best and the checkpoints
 _CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
@@ -279,6 +279,6 @@ def read_knobs_of(directory: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        return read_json_object(directory / KNOBS_FILE)
+        return read_json_object(directory / CONFIG_FILE)
     except (OSError, ValueError) as error:
-        raise UserError(f"{directory} 的 {KNOBS_FILE} 读不出来，文件缺失或已损坏，请换一个目录。") from error
+        raise UserError(f"{directory} 的 {CONFIG_FILE} 读不出来，文件缺失或已损坏，请换一个目录。") from error

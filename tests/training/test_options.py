@@ -104,16 +104,22 @@ def test_auto_without_a_checkpoint_begins(tmp_path: Path) -> None:
 
 
 def test_the_shape_of_an_adapter(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path, 7, lora_rank=4, lora_alpha=16, lora_target_modules=["dense"])
-    (tmp_path / "checkpoint-7").rename(tmp_path / "model_best")
+    best = tmp_path / "model_best"
+    best.mkdir()
+    shape = {"peft_type": "LORA", "r": 4, "lora_alpha": 16.0, "target_modules": ["dense"]}
+    (best / "adapter_config.json").write_text(json.dumps(shape), encoding="utf-8")
     config = ProjectConfig()
     config.init_adapter = str(tmp_path)
     options.take_shape_of_adapter(config, {"init_adapter"})
-    assert config.init_adapter == str(tmp_path / "model_best")
+    assert config.init_adapter == str(best)
     assert (config.lora_rank, config.lora_alpha, config.lora_target_modules) == (4, 16, ["dense"])
+    config.validate()
     config.lora_rank = 8
     with pytest.raises(UserError, match=r"lora_rank 给的是 8，适配器是 4"):
         options.take_shape_of_adapter(config, {"init_adapter", "lora_rank"})
+    (best / "adapter_config.json").write_text(json.dumps(shape | {"lora_alpha": 0.5}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"lora_alpha 是 0.5，不是整数"):
+        options.take_shape_of_adapter(config, set())
     config.init_adapter = str(tmp_path / "absent")
     with pytest.raises(UserError, match=r"找不到 --init_adapter 指定的适配器目录"):
         options.take_shape_of_adapter(config, set())
