@@ -34,7 +34,7 @@ from export.formats import (
 from export.graph_store import GraphStore
 from export.near_names import write_suggestions
 from export.triples import ReadSummary, read_sentences
-from export.unfinished import check_target, remove, unfinished, work_path
+from export.unfinished import check_target, remove, remove_leftovers, unfinished, work_path
 from utils.command_line import ChineseArgumentParser, positive_int, probability, summarise
 from utils.common_utils import UserError, log, run_main
 from utils.progress import Progress
@@ -209,6 +209,8 @@ def _work_file(parsed: argparse.Namespace, stack: contextlib.ExitStack) -> Path:
     target = parsed.output or parsed.suggest_aliases
     if target is None:
         return Path(stack.enter_context(tempfile.TemporaryDirectory())) / "graph"
+    for output in filter(None, (parsed.output, parsed.suggest_aliases)):
+        remove_leftovers(output)
     work = work_path(target)
     remove(work)
     stack.callback(remove, work)

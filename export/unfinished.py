@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from utils.common_utils import UserError
 
@@ -63,6 +66,15 @@ def unfinished(target: Path) -> Iterator[Path]:
 def work_path(target: Path) -> Path:
     """Return where a work file for an output may stand: on the same disk."""
     return _beside(target, "work")
+
+
+def remove_leftovers(target: Path) -> None:
+    """Delete what killed exports to the same place left beside it; those that still run keep theirs."""
+    pattern = re.compile(re.escape(f".{target.name}.") + r"(\d+)\.(new|work)(\..*)?")
+    for path in target.parent.iterdir():
+        match = pattern.fullmatch(path.name)
+        if match and not psutil.pid_exists(int(match[1])):
+            remove(path)
 
 
 def remove(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -387,6 +388,16 @@ def test_names_of_files_may_hold_any_sign_and_leave_nothing_behind(results: Path
     with pytest.raises(UserError, match="绕成了圈"):
         run(results, "--format", "csv", "-o", output, "--force", "--aliases", tmp_path / "names.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["names.csv", "results.jsonl", output.name]
+
+
+def test_what_a_killed_export_left_is_cleared_away(results: Path, tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = {f".out.csv.{os.getppid()}.work", ".out.csv.bak"}
+    for name in (f".out.csv.{dead.pid}.work", f".out.csv.{dead.pid}.new.wal", *kept):
+        (tmp_path / name).write_text("x")
+    run(results, "--format", "csv", "-o", tmp_path / "out.csv")
+    assert {path.name for path in tmp_path.glob(".*")} == kept
 
 
 def test_a_full_disk_ends_with_one_line_and_keeps_the_old_output(
