@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,14 @@ def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
     new.mkdir()
     try:
         fill(new)
-        files = {
-            file.relative_to(new).as_posix(): _describe(file) for file in new.rglob("*") if file.is_file()
-        }
+        written = list(_files_in(new))
+        files = {file.relative_to(new).as_posix(): _describe(file) for file in written}
         manifest = new / MANIFEST_FILE
         manifest.write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
         mode = manifest.stat().st_mode & 0o777
-        for file in new.rglob("*"):
-            if file.is_file():
-                file.chmod(mode)  # safetensors' own files are for their owner only
-                _sync(file)
+        for file in [*written, manifest]:
+            file.chmod(mode)  # safetensors' own files are for their owner only
+            _sync(file)
         _sync(new)
         if os.path.lexists(path):
             path.rename(old)
@@ -120,6 +118,19 @@ def recover_directory(path: Path) -> None:
         old.rename(path)
     for leftover in (new, old):
         remove(leftover)
+
+
+def _files_in(directory: Path) -> Iterator[Path]:
+    """Yield all files below a directory. (`rglob` leaves out, without a word, what it may not list.)
+
+    Raises:
+        OSError: a directory can't be listed.
+    """
+    for entry in os.scandir(directory):
+        if entry.is_dir():
+            yield from _files_in(Path(entry.path))
+        else:
+            yield Path(entry.path)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

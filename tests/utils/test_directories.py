@@ -52,20 +52,20 @@ def test_a_failure_between_the_two_renames(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "old"]
 
 
-@pytest.mark.parametrize("call", ["mkdir", "rename", "write_text", "chmod", "fsync"])
+@pytest.mark.parametrize("call", ["mkdir", "rename", "write_text", "chmod", "fsync", "scandir"])
 def test_any_call_that_fails_leaves_the_old_or_the_new(
     tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Systematically: the first such call fails, then the second alone, and so on."""
     target = tmp_path / "model_best"
-    owner = os if call == "fsync" else Path
+    owner = os if call in ("fsync", "scandir") else Path
     original, calls = getattr(owner, call), []
 
     def fail_at(number: int) -> Callable[..., object]:
         def wrapped(*args: object, **options: object) -> object:
             calls.append(args)
             if len(calls) == number:
-                raise OSError(5, "Input/output error")
+                raise PermissionError(13, "Permission denied")  # which pathlib keeps to itself in places
             return original(*args, **options)
 
         return wrapped
