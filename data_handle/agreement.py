@@ -22,6 +22,7 @@ def check_triplets(train: EncodedFile) -> None:
             f"{train.path} 的答案里没有一个可用的三元组，这样训练出的适配器什么也抽不出来："
             f"{train.summary.report()}请检查 target 的写法："
             f"python -m data_handle.data_preprocess {train.path} 会逐行指出。"
+            f"{train.summary.hint(train.path) or ''}"
         )
     if len(train.combinations) > MAX_COMBINATIONS:
         raise UserError(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from bases.interface import IGNORE_INDEX
 from data_handle.reader import Example
-from task.answers import CHANGES, NO_JSON, read_answer
+from task.answers import CHANGES, EMPTY_TYPE, MISSING_TYPE, NO_JSON, read_answer
 from task.prompt import PromptTokenizer, encode_prompt, split_context
 from task.triplets import Triplet, parse_target
 from utils.common_utils import UserError
@@ -186,7 +186,21 @@ class EncodingSummary:
             UserError: not one example could be learnt from.
         """
         if not self.examples:
-            raise UserError(f"{source} 里没有一条样本可用于训练：{self.report()}")
+            hint = self.hint(source) or ""
+            raise UserError(f"{source} 里没有一条样本可用于训练：{self.report()}{hint}")
+
+    def hint(self, source: str) -> str | None:
+        """Say what helps where triplets were left out for want of types; None if none were.
+
+        Args:
+            source: the file.
+        """
+        if not any(MISSING_TYPE in reason or EMPTY_TYPE.search(reason) for _, reason in self.left_out):
+            return None
+        return (
+            f"缺少的类型可以补上：python -m data_handle.convert {source} -o 新文件.jsonl"
+            "（--types 给出各个关系的类型，没有给的记作“实体”）。"
+        )
 
     def report(self) -> str:
         """Return one paragraph in Chinese for the log."""

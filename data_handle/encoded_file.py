@@ -90,7 +90,9 @@ class EncodedFile:
 
     def report(self) -> list[str]:
         """Return the lines for the log, in Chinese: bad lines first, then what became of the others."""
-        return [*describe_bad_lines(self.bad_lines), f"{self.path}：{self.summary.report()}"]
+        hint = self.summary.hint(self.path)
+        lines = [*describe_bad_lines(self.bad_lines), f"{self.path}：{self.summary.report()}"]
+        return [*lines, hint] if hint else lines
 
     def check(self, strict: bool) -> None:
         """Refuse a file that holds nothing to learn from or, if `strict`, any bad line.

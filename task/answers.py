@@ -25,6 +25,8 @@ CHANGES = {
     "notation": "字段的顺序或 JSON 的排版不同",
 }
 NO_JSON = "答案不是合法的 JSON"
+MISSING_TYPE = "三元组没有类型"
+EMPTY_TYPE = re.compile("字段 (subject|object)_type 是空的")  # in a problem
 _TYPES = {"subject_type", "object_type"}
 _LIST_NAMES = {
     *("triplets", "triples", "spo_list", "spos", "relations", "relation_list", "results", "result", "data"),
@@ -201,7 +203,7 @@ def _triplet(item: _Object) -> Triplet:
         raise _ProblemError(f"三元组里字段 {item.repeated} 写了不止一次")
     missing = [name for name in KEYS if name not in item]
     if missing and set(missing) <= _TYPES:
-        raise _ProblemError(f"三元组没有类型（缺少字段 {'、'.join(missing)}）")
+        raise _ProblemError(f"{MISSING_TYPE}（缺少字段 {'、'.join(missing)}）")
     if missing:
         others = "、".join(name for name in item if name not in KEYS)
         hint = f"（现有 {others[:60]}）" if others else ""

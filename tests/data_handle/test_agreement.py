@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_handle.agreement import check_triplets, describe_unknown, triplets_of
+from data_handle.convert import main as convert
 from data_handle.data_loader import load_data
 from data_handle.encoded_file import EncodedFile
 from task.prompt import build_prompt
@@ -58,6 +59,26 @@ def test_the_refusal_names_why_answers_are_not_usable(load: Load) -> None:
     train = load(with_target(untyped), with_target("甲传_导演_张一"), EMPTY)
     with pytest.raises(UserError, match=r"没有采用：第 1 行（三元组没有类型.*第 2 行（答案是用文字写的"):
         check_triplets(train)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"subject_type": None, "object_type": None}, {"object_type": None}, {"subject_type": ""}]
+)
+def test_what_supplies_missing_types_is_named_and_does(
+    changes: dict[str, str | None], load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = {**director("甲传", "张一")._asdict(), **changes}
+    item = {name: value for name, value in item.items() if value is not None}
+    answer = with_target(json.dumps([item], ensure_ascii=False))
+    path = tmp_path / "train.jsonl"
+    command = f"python -m data_handle.convert {path} -o 新文件.jsonl"
+    assert command in load(FILM, answer).report()[-1]
+    assert command not in "".join(load(FILM, with_target("甲传_导演_张一")).report())
+    with pytest.raises(UserError, match=r"没有一条样本可用于训练.*data_handle\.convert"):
+        load(answer)
+    assert convert([str(path), "-o", str(tmp_path / "new.jsonl")]) == 0
+    limits = {"max_source_seq_len": 256, "max_target_seq_len": 256}
+    check_triplets(load_data(tmp_path / "new.jsonl", CharacterTokenizer(), **limits))
 
 
 def test_relations_that_dev_alone_has_are_counted(load: Load) -> None:
