@@ -46,6 +46,6 @@ def check_model_dir(model_dir: Path) -> None:
 def _family(model_type: Any, where: str) -> Family:
     module = _FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if module is None:
-        known = "、".join(_FAMILIES)
-        raise CheckpointError(f"无法使用 {where}：model_type 是 {model_type!r}，支持的是 {known}。")
+        shown, known = repr(model_type)[:60], "、".join(_FAMILIES)
+        raise CheckpointError(f"无法使用 {where}：model_type 是 {shown}，支持的是 {known}。")
     return importlib.import_module(module).FAMILY

@@ -85,7 +85,7 @@ def _find_targets(model: torch.nn.Module, names: list[str], where: str) -> dict[
             unknown.append(name)
         found |= own
     if unknown:
-        shown = "、".join(unknown[:10])
+        shown = "、".join(name[:60] for name in unknown[:10])
         raise UserError(f"{where} {shown} 不是模型各层的线性层，可用的是 {'、'.join(layers)}。")
     return found
 

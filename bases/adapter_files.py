@@ -28,6 +28,7 @@ LORA_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 FORMAT_VERSION = 1
 MAX_ALPHA = 1e6
+MAX_TEXT = 5000  # characters of a path or a prompt's wording
 # Fields of peft's config: what gives LoRA its shape; what is a note only, of no effect here.
 _LORA_SHAPE = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
 _LORA_NOTES = ("base_model_name_or_path", "revision", "peft_version", "task_type", "inference_mode")
@@ -117,7 +118,8 @@ def load_adapter_meta(directory: str | Path) -> AdapterMeta:
     directory = Path(directory)
     if (directory / LORA_FILE).is_file() and not os.path.lexists(directory / META_FILE):
         base = read_adapter_json(directory, LORA_FILE).get("base_model_name_or_path")
-        return AdapterMeta("", base if isinstance(base, str) else "", 256, 128)
+        base = base if isinstance(base, str) and len(base) <= MAX_TEXT else ""
+        return AdapterMeta("", base, 256, 128)
     values = read_adapter_json(directory, META_FILE)
     if values.get("format_version") != FORMAT_VERSION:
         raise UserError(f"适配器 {directory} 的格式版本不是 {FORMAT_VERSION}，请用当前版本重新训练。")
@@ -139,6 +141,7 @@ def _has_right_types(meta: AdapterMeta) -> bool:
     return (
         all(isinstance(text, str) for text in texts)
         and all(type(length) is int and 0 < length < 2**24 for length in lengths)
+        and all(len(text) <= MAX_TEXT for text in texts)
         and isinstance(meta.metrics, dict)
         and isinstance(meta.versions, dict)
         and isinstance(meta.base_files, dict)
@@ -272,7 +275,7 @@ def read_lora_shape(directory: Path) -> LoraShape:
         if name not in _LORA_SHAPE and name not in _LORA_NOTES and value and value != _LORA_DEFAULTS.get(name)
     ]
     if changed:
-        shown = "、".join(sorted(changed)[:10])
+        shown = "、".join(name[:60] for name in sorted(changed)[:10])
         raise UserError(f"适配器 {directory} 的 {LORA_FILE} 用了本项目不支持的设置：{shown}。")
     return LoraShape(rank, alpha, names)
 

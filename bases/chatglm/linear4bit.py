@@ -154,7 +154,7 @@ def join_weight(
     raw = parts[STATE_SUFFIX]
     try:
         state = json.loads(bytes(raw[:_STATE_LIMIT].tolist()))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("量化参数不是 JSON") from error
     expected = {
         "quant_type": "nf4",

@@ -9,6 +9,9 @@ that are known, and pieces few and short.
 from __future__ import annotations
 
 import hashlib
+import math
+import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +30,9 @@ KNOWN_TABLES = {
 }
 _PIECE, _NORMALIZER, _DENORMALIZER = 1, 3, 5  # field numbers of ModelProto
 _TABLE = 2  # of NormalizerSpec
+# A piece: its text's key, then behind the text score and type, each with its key, as far as they are there.
+_PIECE_TEXT = 0x0A
+_PIECE_REST = re.compile(rb"(?:\x15(.{4}))?(?:\x18[\x01-\x06])?", re.DOTALL)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -43,8 +49,7 @@ def check_tokenizer_file(path: Path) -> None:
             continue
         if number == _PIECE:
             pieces += 1
-            if len(value) > MAX_PIECE_BYTES:
-                raise ValueError(f"有一个词片长 {len(value):,} 字节，超过了 {MAX_PIECE_BYTES} 字节的上限")
+            _check_piece(value)
         elif number in (_NORMALIZER, _DENORMALIZER):
             _check_normalizer(value)
         elif len(value) > MAX_SPEC_BYTES:
@@ -53,6 +58,32 @@ def check_tokenizer_file(path: Path) -> None:
             raise ValueError(f"词片超过 {MAX_PIECES:,} 个")
     if not pieces:
         raise ValueError("里面没有词片")
+
+
+def _check_piece(content: memoryview) -> None:
+    """Make sure that a piece is written as SentencePiece writes it: text, score, type, each at most once.
+
+    (An empty text or one with a NUL makes the library abort the process.)
+    """
+    if len(content) > MAX_PIECE_BYTES:
+        raise ValueError(f"有一个词片长 {len(content):,} 字节，超过了 {MAX_PIECE_BYTES} 字节的上限")
+    length, start = _varint(content, 1)
+    text, rest = bytes(content[start : start + length]), bytes(content[start + length :])
+    written = _PIECE_REST.fullmatch(rest)
+    if content[0] != _PIECE_TEXT or len(text) != length or written is None:
+        raise ValueError("有一个词片的写法不对")
+    if not text or b"\0" in text or not _is_utf8(text):
+        raise ValueError("有一个词片是空的，或不是文字")
+    if written[1] and not math.isfinite(struct.unpack("<f", written[1])[0]):
+        raise ValueError("有一个词片的分数不是有限的数")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_normalizer(content: memoryview) -> None:

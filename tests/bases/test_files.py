@@ -223,7 +223,13 @@ def field(number: int, content: bytes) -> bytes:
         (lambda model: model + field(3, field(2, b"\xff" * 1024)), "归一化表不是已知的任何一种"),
         (lambda model: model + field(5, field(2, b"\xff" * 1024)), "归一化表不是已知的任何一种"),
         (lambda model: model + field(1, field(1, b"x" * 20_000)), r"词片长 20,\d+ 字节"),
-        (lambda model: model + field(1, b"") * 300_000, "词片超过 300,000 个"),
+        (lambda model: model + field(1, field(1, b"x")) * 300_000, "词片超过 300,000 个"),
+        (lambda model: model + field(1, field(1, b"a\0b")), "词片是空的，或不是文字"),
+        (lambda model: model + field(1, field(1, b"")), "词片是空的，或不是文字"),
+        (lambda model: model + field(1, field(1, b"\xff\xfe")), "词片是空的，或不是文字"),
+        (lambda model: model + field(1, b""), "没有下载完整"),
+        (lambda model: model + field(1, field(1, b"x") + field(1, b"")), "词片的写法不对"),
+        (lambda model: model + field(1, field(1, b"x") + b"\x15\x00\x00\xc0\x7f"), "分数不是有限的数"),
         (lambda model: model + field(2, b"x" * 2**21), "字段 2 有 2,097,152 字节"),
         (lambda model: model[:-3], "没有下载完整"),
         (lambda model: model[:100_000] + b"\xff" * 20, "不是 SentencePiece 模型"),
@@ -232,7 +238,7 @@ def field(number: int, content: bytes) -> bytes:
     ],
 )
 def test_forged_tokenizer_models(model_dir: Path, change: Callable[[bytes], bytes], message: str) -> None:
-    """Each of the first three would end the interpreter in sentencepiece 0.2.1 (or fill the memory)."""
+    """Several of these end the interpreter in sentencepiece 0.2.1, or fill the memory."""
     path = model_dir / "ice_text.model"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(CheckpointError, match=f"分词器无法加载：.*{message}"):
