@@ -17,7 +17,7 @@ from bases.chatglm.tokenization import ChatGLMTokenizer
 from bases.chatglm.weights import digest, fingerprint
 from utils.common_utils import UserError, log
 from utils.device import check_device
-from utils.directories import write_directory
+from utils.directories import file_digest, write_directory
 
 MAX_SHARD_BYTES = 2_000_000_000
 _RESERVE = 50_000_000  # of free space that is left over, and holds config and tokenizer
@@ -32,7 +32,8 @@ def save_quantized(
 
     The weights go to safetensors, in shards of 2 GB at most, under their published names; the parts of a
     4-bit weight's quantisation state follow it under bitsandbytes' names. `config.json` keeps the fingerprint
-    of the weights that were quantised, so adapters move freely between the original and its 4-bit copy.
+    of the weights that were quantised, so adapters move freely between the original and its 4-bit copy, and
+    the SHA-256 of the copy's own files.
 
     Args:
         model: as `load_base_model(…, load_in_4bit=True)` returns it, without an adapter.
@@ -69,10 +70,9 @@ def save_quantized(
         "bnb_4bit_compute_dtype": str(model.dtype).removeprefix("torch."),
         "base_fingerprint": model.base_fingerprint,
         "content_fingerprint": fingerprint({name: digest(tensor) for name, tensor in tensors.items()}),
+        "files": {path.name: file_digest(path) for path in sorted(directory.glob("*.safetensors"))},
     }
     config.save_pretrained(directory)
-    for path in directory.glob("*.safetensors"):  # which the library makes readable for its owner alone
-        shutil.copymode(directory / "config.json", path)
 
 
 def quantise(pre_model: str, output: Path, dtype: str, device: str | None) -> None:

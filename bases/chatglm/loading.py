@@ -16,6 +16,7 @@ from torch import nn
 
 from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError
+from utils.digest_cache import remembered_digest
 
 from .anatomy import EMBEDDING, HEAD
 from .blueprint import Blueprint
@@ -88,7 +89,11 @@ def load_pretrained(
         check_quantization(model)
     model.base_fingerprint = fingerprint(filling.digests)
     if note:
-        if fingerprint(filling.digests | filling.not_needed) != note["content_fingerprint"]:
+        same = fingerprint(filling.digests | filling.not_needed) == note["content_fingerprint"]
+        written = note.get("files")  # every byte of them; older copies lack it
+        if isinstance(written, dict):
+            same = same and {shard.name: remembered_digest(shard) for shard in shards} == written
+        if not same:
             raise CheckpointError(
                 f"{model_dir} 的权重与量化时写下的不同，文件可能已损坏或被换过；"
                 "请重新运行 python -m export.quantized。"

@@ -234,6 +234,26 @@ def test_a_state_that_describes_another_weight(copy: Path, change: dict | None, 
         load(copy)
 
 
+def test_every_byte_of_a_copy_counts(copy: Path, tmp_path: Path) -> None:
+    def change(state: dict[str, torch.Tensor]) -> None:
+        state[LAYER][2000] ^= 1  # far from both ends, where the quick fingerprint looks
+
+    old = shutil.copytree(copy, tmp_path / "old")
+    change_file(copy, change)
+    with pytest.raises(CheckpointError, match="与量化时写下的不同"):
+        load(copy)
+    content = json.loads((old / "config.json").read_text())
+    del content["quantization_config"]["files"]  # as copies had it before
+    (old / "config.json").write_text(json.dumps(content))
+    assert load(old)[0].is_loaded_in_4bit
+
+
+def test_a_copy_with_nan(copy: Path) -> None:
+    change_file(copy, lambda state: state[LAYER + ".quant_map"].fill_(float("nan")))
+    with pytest.raises(CheckpointError, match=r"query_key_value.weight 已损坏：量化参数里有 NaN"):
+        load(copy)
+
+
 def test_half_precision_of_a_copy_is_refused(copy: Path) -> None:
     with pytest.raises(CheckpointError, match="4-bit 量化副本，不能按半精度加载；请打开 load_in_4bit"):
         load(copy, load_in_4bit=False)
