@@ -15,7 +15,6 @@ from typing import NamedTuple, NoReturn, TextIO
 from data_handle.reader import read_jsonl
 from extraction.adapters import find_default_adapter
 from extraction.arguments import Command, read_command
-from extraction.console import read_sentences
 from extraction.display import FOR_PEOPLE, Display, print_json
 from extraction.evaluation.evaluate import evaluate
 from extraction.evaluation.report import Report, check_report, write_report
@@ -132,6 +131,8 @@ def extract_texts(command: Command, sentences: Sequence[str], results: TextIO) -
 
 def converse(command: Command, results: TextIO) -> int:
     """Answer sentences as they are typed; Ctrl-C stops the current generation only."""
+    from extraction.console import read_sentences  # prompt_toolkit
+
     typed = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no text are refused sentence by sentence
         sys.stdin.reconfigure(errors="surrogateescape")

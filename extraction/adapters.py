@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bases.adapter_files import LORA_FILE
 from utils.common_utils import UserError
 
+LORA_FILE = "adapter_config.json"  # PEFT's, by which every adapter is known; nothing of ours is loaded for it
 BEST = "model_best"  # what training calls its best adapter, in the directory of a run
 PROJECT = Path(__file__).resolve().parent.parent
 SHOWN = 10  # adapters in a message
