@@ -23,7 +23,7 @@ from data_handle.encoded_file import FILES, EncodedFile, encode_into, open_encod
 from utils.common_utils import log
 from utils.directories import file_digest, find_damage, write_directory
 
-FORMAT_VERSION = 3  # to be raised when the files change, or what is made of a line
+FORMAT_VERSION = 4  # to be raised when the files change, or what is made of a line
 CACHES_KEPT = 8
 LOCK_SECONDS = 1800.0  # encoding a gigabyte takes less
 _SILENT_SECONDS = 3.0

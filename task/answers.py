@@ -85,6 +85,8 @@ def read_answer(target: str, head: str = "", sentence: str = "") -> Answer:
     except _ProblemError as error:
         return Answer(target, problem=str(error))
     if found is None:
+        if '"predicate"' in target and '"subject"' in target:
+            return Answer(target, problem="认不出三元组的写法")
         asked = _ASKS_FOR_TRIPLETS.search(head) is not None
         if asked and _is_written_out(target, sentence):
             return Answer(target, problem="答案是用文字写的三元组，不是 JSON")
@@ -115,9 +117,10 @@ def _find_items(target: str) -> tuple[list[_Object], list[str]] | None:
         if _JSON_ANSWER.match(target) or (_VALUE_START.search(body) and '"predicate"' in body):
             raise _ProblemError(NO_JSON)
         return None
-    content, has_prose = values
-    if fence and (target[: fence.start()].strip() or target[fence.end() :].strip()):
-        has_prose = True
+    content, around = values
+    if fence:
+        around += target[: fence.start()] + target[fence.end() :]
+    has_prose = bool(around.strip())
     changes = ["prose"] if has_prose else []
     if fence is None or not (fence[0].startswith("```json\n") and fence[0].endswith("\n```")):
         changes.append("fence")
@@ -125,16 +128,19 @@ def _find_items(target: str) -> tuple[list[_Object], list[str]] | None:
     if isinstance(only, list):
         items = only
         if not items and (fence or not has_prose):
+            _refuse_more(around)
             return [], changes
     elif (inner := _unwrap(only)) is not None:
         items = inner
         changes.append("wrapped")
         if not items:
+            _refuse_more(around)
             return [], changes
     else:
         items = content
         changes.append("object")
     if any(_is_like_triplet(item) for item in items):
+        _refuse_more(around)
         if not all(isinstance(item, dict) for item in items):
             raise _ProblemError("三元组的列表里有不是对象的项")
         return items, changes
@@ -144,8 +150,14 @@ def _find_items(target: str) -> tuple[list[_Object], list[str]] | None:
     return None
 
 
-def _parse_body(body: str) -> tuple[list[Any], bool] | None:
-    """Return the JSON values of a text, and whether other words stand around them; None if there are none.
+def _refuse_more(around: str) -> None:
+    """Refuse an answer that may hold further triplets in the words around those that were read."""
+    if '"predicate"' in around or _FENCE.search(around):
+        raise _ProblemError("答案里有不止一段 JSON")
+
+
+def _parse_body(body: str) -> tuple[list[Any], str] | None:
+    """Return the JSON values of a text, and the other words around them; None if there are none.
 
     A value is looked for from the first bracket on; what is broken there is broken.
     """
@@ -154,7 +166,7 @@ def _parse_body(body: str) -> tuple[list[Any], bool] | None:
         return None
     decoder = json.JSONDecoder(object_pairs_hook=_object)
     values, position = [], start.start()
-    has_prose = bool(body[:position].strip())
+    before = body[:position]
     try:
         while position < len(body) and body[position] in "[{":
             value, position = decoder.raw_decode(body, position)
@@ -163,7 +175,7 @@ def _parse_body(body: str) -> tuple[list[Any], bool] | None:
             position = between.end() if between else position
     except (ValueError, RecursionError):
         return None
-    return values, has_prose or bool(body[position:].strip())
+    return values, before + body[position:]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
