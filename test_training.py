@@ -69,6 +69,7 @@ def main() -> int:
     quiet_libraries()
     print_row("状态", "检查项", "结果与怎么办")
     failed = []
+    options.prefer_resuming(config, given)
     if not config.problems():
         try:
             options.settle_save_dir(config, given)

@@ -82,8 +82,7 @@ def read_options(arguments: list[str], is_main: bool) -> ProjectConfig:
     """
     config = ProjectConfig()
     given = parse_overrides(config, arguments, "用 QLoRA 微调 ChatGLM-6B 做三元组抽取。")
-    if config.resume_from_checkpoint is not None and "overwrite_output_dir" not in given:
-        config.overwrite_output_dir = False
+    options.prefer_resuming(config, given)
     config.validate()
     options.settle_save_dir(config, given)
     if is_main:

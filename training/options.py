@@ -16,6 +16,20 @@ BUNDLED_TRAIN, BUNDLED_DEV = "data/mixed_train_dataset.jsonl", "data/mixed_dev_d
 _OF_THE_START = ("save_dir", "resume_from_checkpoint", "overwrite_output_dir", "init_adapter")
 
 
+def prefer_resuming(config: ProjectConfig, given: Collection[str]) -> None:
+    """Where resuming is asked for, what the file says of how runs begin does not stand against it.
+
+    Args:
+        config: changed in place.
+        given: knobs that were set on the command line.
+    """
+    if config.resume_from_checkpoint is not None:
+        if "overwrite_output_dir" not in given:
+            config.overwrite_output_dir = False
+        if "init_adapter" not in given:
+            config.init_adapter = None
+
+
 def settle(config: ProjectConfig, given: Collection[str], say: Callable[[str], None]) -> None:
     """Complete the knobs by what the checkpoint or adapter says that the run starts from.
 
@@ -66,8 +80,8 @@ def take_knobs_of_checkpoint(
     """Give every knob that was not given the value that it has in the checkpoint to resume from.
 
     Args:
-        config: changed in place; `resume_from_checkpoint` is set. Afterwards it is the directory of the
-            checkpoint, or None where "auto" finds none and the run begins.
+        config: changed in place, after `prefer_resuming`; `resume_from_checkpoint` is set. Afterwards it is
+            the directory of the checkpoint, or None where "auto" finds none and the run begins.
         given: knobs that were set on the command line.
         say: tells the user what was taken.
 
@@ -76,17 +90,15 @@ def take_knobs_of_checkpoint(
     """
     save_dir = Path(config.save_dir)
     checkpoint = find_checkpoint(save_dir, config.resume_from_checkpoint or "auto")
-    if "overwrite_output_dir" not in given:
-        config.overwrite_output_dir = False  # the file says how runs begin
     if checkpoint is None:
         config.resume_from_checkpoint = None
+        if "init_adapter" not in given:
+            config.init_adapter = ProjectConfig().init_adapter  # as the file says, for runs that begin
         # What a run of this directory left that was ended before its first checkpoint is made again.
         config.overwrite_output_dir |= is_unfinished(save_dir)
         say(f"{save_dir} 里没有检查点，从头开始训练。")
         return
     config.resume_from_checkpoint = str(checkpoint)
-    if "init_adapter" not in given:
-        config.init_adapter = None
     if changed := _take(config, read_knobs_of(checkpoint), given):
         say(f"沿用检查点的设置：{'，'.join(changed)}（要改请写在命令行上）。")
 

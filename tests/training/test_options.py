@@ -103,6 +103,35 @@ def test_auto_without_a_checkpoint_begins(tmp_path: Path) -> None:
     assert not resume()[0].overwrite_output_dir
 
 
+def test_what_the_file_says_of_beginning_does_not_stand_against_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is edited in glm_config.py, and the command that training prints is used."""
+    original = ProjectConfig.__init__
+
+    def edited(self: ProjectConfig) -> None:
+        original(self)
+        self.overwrite_output_dir, self.init_adapter = True, "some/adapter"
+
+    def resume(**knobs: object) -> ProjectConfig:
+        config = ProjectConfig()
+        vars(config).update({"save_dir": str(tmp_path), "resume_from_checkpoint": "auto", **knobs})
+        given = {"save_dir", "resume_from_checkpoint", *knobs}
+        options.prefer_resuming(config, given)
+        config.validate()
+        options.take_knobs_of_checkpoint(config, given, lambda line: None)
+        return config
+
+    monkeypatch.setattr(ProjectConfig, "__init__", edited)
+    begun = resume()  # there is no checkpoint yet
+    assert begun.init_adapter == "some/adapter" and not begun.overwrite_output_dir
+    make_checkpoint(tmp_path, 3)
+    resumed = resume()
+    assert resumed.init_adapter is None and not resumed.overwrite_output_dir
+    with pytest.raises(UserError, match="只能给一个"):
+        resume(init_adapter="other")
+
+
 def test_the_shape_of_an_adapter(tmp_path: Path) -> None:
     best = tmp_path / "model_best"
     best.mkdir()
