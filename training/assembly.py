@@ -40,10 +40,10 @@ from training.state import RunState
 from training.stop import StopRequest
 from utils.common_utils import UserError, log, set_seed
 from utils.device import make_accelerator, quant_storage, weight_dtype
-from utils.memory import map_large_allocations, memory_budget, read_memory
+from utils.memory import GB, map_large_allocations, memory_budget, read_memory
 
 STOP_PROMISE = "收到中断信号：完成当前这一步并保存检查点后退出（再按一次立即退出，不保存）。"
-MAP_ABOVE = 2 * 2**30  # bytes of a plan for the CPU, above which freed memory goes back to the system at once
+MAP_ABOVE = 2 * GB  # bytes of a plan for the CPU, above which freed memory goes back to the system at once
 
 
 def assemble(config: ProjectConfig, lock: RunLock | None, run_log: RunLog) -> Run:

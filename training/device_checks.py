@@ -8,20 +8,16 @@ from __future__ import annotations
 import math
 import shutil
 import time
-import zipfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from bases import CheckpointError, check_model_dir, find_family
+from bases import CheckpointError, find_family
 from bases.adapter import attach_lora
 from bases.chatglm import ChatGLMConfig, load_base_model
 from bases.chatglm.anatomy import LINEAR_LAYERS
 from bases.chatglm.family import FAMILY
-from bases.chatglm.files import checkpoint_shards, largest_shard_bytes, load_config_and_tokenizer
 from bases.chatglm.linear4bit import replace_linear_4bit
 from bases.four_bit import why_no_4bit
 from bases.hub_cache import resolve_model_dir
@@ -32,10 +28,10 @@ from data_handle.reader import read_jsonl
 from glm_config import ProjectConfig
 from training.checks import FAILED, INSTALL, NOTE, PASSED, SKIPPED, Check, Result, nearest_directory
 from training.data import read_data
-from training.memory_plan import GB, LORA_BYTES, TrainingSettings, lora_parameters, plan_memory, shape_of
+from training.memory_plan import LORA_BYTES, TrainingSettings, lora_parameters, plan_memory, shape_of
 from utils.common_utils import PROJECT, UserError
 from utils.device import check_device, choose_precision, compute_dtype, multiplies_bf16
-from utils.memory import memory_budget
+from utils.memory import GB, memory_budget
 
 EMBEDDED_BASE = PROJECT / "models" / "chatglm-tiny"
 # Above this many parameters a run on the CPU is more likely a missing driver than a wish.
@@ -92,7 +88,8 @@ def check_memory(config: ProjectConfig) -> Iterator[Result]:
         UserError: it doesn't.
     """
     try:
-        largest = largest_shard_bytes(resolve_model_dir(config.pre_model))
+        model_dir = resolve_model_dir(config.pre_model)
+        largest = max(file.stat().st_size for file in find_family(model_dir).weight_files(model_dir))
     except CheckpointError:  # of which another check tells
         largest = 0
     shape, device = model_shape(config), training_device(config)
@@ -155,35 +152,23 @@ def check_model(config: ProjectConfig) -> Iterator[Result]:
         CheckpointError: it hasn't, or the model can't take sequences so long.
     """
     model_dir = resolve_model_dir(config.pre_model)
-    sizes, tokenizer = load_config_and_tokenizer(model_dir)
-    shards = checkpoint_shards(model_dir)
-    damaged = [shard.name for shard in shards if not is_whole_weight_file(shard)]
-    size = sum(shard.stat().st_size for shard in shards)
-    # Half precision, one copy of the embedding. (The published index states the size of an older release.)
-    shape = shape_of(sizes)
-    expected = 2 * shape.parameters
-    if shape.quantized:  # half a byte for each weight of a linear layer
-        expected -= shape.linear_parameters * 3 // 2
-    if damaged:
-        raise CheckpointError(f"模型目录 {model_dir} 的 {'、'.join(damaged)} 不完整，请重新下载。")
-    if size < expected:
+    family = find_family(model_dir)
+    family.check_directory(model_dir)
+    sizes, tokenizer = family.load_config(model_dir), cast(Any, family.load_tokenizer(model_dir))
+    longest, limit = config.max_source_seq_len + config.max_target_seq_len, sizes.max_position_embeddings
+    if longest > limit:
         raise CheckpointError(
-            f"模型目录 {model_dir} 的权重文件共 {size / 1e6:,.0f} MB，"
-            f"比 config.json 要求的 {expected / 1e6:,.0f} MB 小，请重新下载不完整的权重文件。"
-        )
-    check_model_dir(model_dir)
-    longest = config.max_source_seq_len + config.max_target_seq_len
-    if longest > sizes.max_sequence_length:
-        raise CheckpointError(
-            f"模型 {model_dir} 只支持 {sizes.max_sequence_length} 个 token，而配置要 {longest} 个，"
+            f"模型 {model_dir} 只支持 {limit} 个 token，而配置要 {longest} 个，"
             "请减小 max_source_seq_len 或 max_target_seq_len。"
         )
     text = "林在培主演了电视剧。"
     ids = tokenizer.encode_plain(text)
     if tokenizer.decode(ids) != text or max(ids) >= sizes.vocab_size:
         raise CheckpointError(f"{model_dir} 的分词器与模型不配套，请重新下载模型目录。")
-    detail = f"{model_dir}，{sizes.num_layers} 层，{len(shards)} 个权重文件共 {size / 1e6:,.0f} MB"
-    yield Result(PASSED, "模型", detail)
+    shards = family.weight_files(model_dir)
+    megabytes = sum(shard.stat().st_size for shard in shards) / 1e6
+    layers = family.shape(sizes).num_layers
+    yield Result(PASSED, "模型", f"{model_dir}，{layers} 层，{len(shards)} 个权重文件共 {megabytes:,.0f} MB")
     yield Result(PASSED, "分词器", f"{len(tokenizer)} 个词片，“{text}”编码为 {len(ids)} 个 token")
 
 
@@ -303,22 +288,6 @@ def estimate_output_bytes(lora_weights: int, save_total_limit: int) -> int:
     """Estimate what a run writes: checkpoints with optimiser state, one more while rotating, best, logs."""
     checkpoint = (LORA_BYTES - 4) * lora_weights  # all but the gradients
     return checkpoint * (save_total_limit + 1) + 4 * lora_weights + 50_000_000
-
-
-def is_whole_weight_file(path: Path) -> bool:
-    """Tell whether a weight file has its end: the length its header gives, or a zip archive's directory.
-
-    (Pickles of torch < 1.6 tell no length; they are taken to be whole.)
-    """
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt"):
-                return True
-        except SafetensorError:
-            return False
-    with path.open("rb") as file:
-        is_old_pickle = file.read(1) == b"\x80"
-    return is_old_pickle or zipfile.is_zipfile(path)
 
 
 def _why_no_cuda() -> str:

@@ -15,9 +15,9 @@ from bases import family_of
 from bases.interface import ModelShape
 from utils.common_utils import UserError
 from utils.device import compute_dtype, multiplies_bf16
+from utils.memory import GB
 from utils.table import pad
 
-GB = 2**30
 NF4_BYTES = 0.516  # per weight: 4 bits, and the doubly quantised scale of each block of 64
 LORA_BYTES = 16  # per adapter weight in fp32: itself, its gradient, Adam's two moments
 CUDA_CONTEXT = GB  # CUDA context, kernels, and what the allocator can't use

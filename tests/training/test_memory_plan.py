@@ -14,7 +14,6 @@ from bases.chatglm import ChatGLMConfig, checkpoint_layers, load_base_model
 from data_handle.data_preprocess import Features
 from data_handle.packing import pack
 from training.memory_plan import (
-    GB,
     TrainingSettings,
     layer_bytes_per_token,
     lora_parameters,
@@ -23,6 +22,7 @@ from training.memory_plan import (
     shape_of,
 )
 from utils.common_utils import UserError
+from utils.memory import GB
 
 CHATGLM_6B = shape_of(ChatGLMConfig())
 README = TrainingSettings(
