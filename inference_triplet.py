@@ -123,7 +123,7 @@ def extract_texts(command: Command, sentences: Sequence[str], results: TextIO) -
     for sentence in sentences:
         if len(sentences) > 1:
             log(f"句子：{sentence}")
-        failed += not display.show(sentence, extractor.extract_one(sentence))
+        failed += not display.show(sentence, extractor.extract_one(sentence, display.tell_pieces))
     if failed and len(sentences) > 1:
         log(f"{len(sentences)} 句中有 {failed} 句没有得到结果。")
     return 1 if failed else 0
@@ -146,7 +146,7 @@ def converse(command: Command, results: TextIO) -> int:
             failed += 1
             continue
         try:
-            failed += not display.show(sentence, extractor.extract_one(sentence))
+            failed += not display.show(sentence, extractor.extract_one(sentence, display.tell_pieces))
         except KeyboardInterrupt:
             log("\n已停止这一句的生成。")
     return 1 if failed and not typed else 0

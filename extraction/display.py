@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -11,6 +12,7 @@ from extraction.parsing import AnswerStatus
 from extraction.result import Extraction
 from task.triplets import Triplet
 from utils.common_utils import log, to_json, visible, visible_json
+from utils.progress import Progress
 from utils.table import format_table
 
 FORMATS = ("json", "jsonl", "line", "table")
@@ -35,6 +37,13 @@ class Display:
     with_spans: bool = False
     doubt_below: float | None = None
     _explained: bool = field(default=False, init=False)
+    _last_note: float = field(default_factory=lambda: time.monotonic(), init=False)
+
+    def tell_pieces(self, answered: int, total: int) -> None:
+        """Say now and then how far a long sentence is, which is extracted in pieces."""
+        if time.monotonic() - self._last_note >= Progress.INTERVAL:
+            self._last_note = time.monotonic()
+            log(f"长句分段抽取 {answered}/{total} …")
 
     def show(self, sentence: str, extraction: Extraction) -> bool:
         """Print a result, or say why there is none; return whether there is one."""

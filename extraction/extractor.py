@@ -102,9 +102,9 @@ class TripletExtractor:
         """The combinations that answers are limited to; None if they are not."""
         return self.constraint.schema if self.constraint is not None else None
 
-    def extract_one(self, sentence: str) -> Extraction:
-        """Extract the triplets of one sentence."""
-        return self.extract([sentence])[0]
+    def extract_one(self, sentence: str, on_piece: Callable[[int, int], None] | None = None) -> Extraction:
+        """Extract the triplets of one sentence; see `stream`."""
+        return dict(self.stream([sentence], on_piece=on_piece))[0]
 
     def extract(self, sentences: Sequence[str], prompts: Sequence[str] | None = None) -> list[Extraction]:
         """Extract the triplets of sentences; see `stream`.

@@ -80,7 +80,9 @@ class Extractor(Protocol):
     @property
     def schema(self) -> Schema | None: ...
 
-    def extract_one(self, sentence: str) -> Extraction: ...
+    def extract_one(
+        self, sentence: str, on_piece: Callable[[int, int], None] | None = None
+    ) -> Extraction: ...
 
     def stream(
         self,

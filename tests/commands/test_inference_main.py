@@ -217,7 +217,7 @@ def test_interactive_goes_on_after_a_bad_line_and_an_interrupt(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe\n\xe7\x94\xb2\nexit"), "utf-8"))
 
-    def interrupt(self: TripletExtractor, sentence: str) -> None:
+    def interrupt(self: TripletExtractor, sentence: str, on_piece: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TripletExtractor, "extract_one", interrupt)
@@ -231,7 +231,7 @@ def test_out_of_memory_is_explained(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(error: type[RuntimeError]) -> Callable[..., None]:
-        def extract_one(self: TripletExtractor, sentence: str) -> None:
+        def extract_one(self: TripletExtractor, sentence: str, on_piece: Any) -> None:
             raise error("CUDA out of memory")
 
         return extract_one
@@ -249,7 +249,7 @@ def test_what_libraries_print_does_not_reach_stdout(
 ) -> None:
     original = TripletExtractor.extract_one
 
-    def noisy(self: TripletExtractor, sentence: str) -> Any:
+    def noisy(self: TripletExtractor, sentence: str, on_piece: Any) -> Any:
         print("chatter")
         return original(self, sentence)
 

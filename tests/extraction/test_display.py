@@ -108,3 +108,13 @@ def test_what_is_piped_stays_as_it_is() -> None:
     out = io.StringIO()
     print_json(json.dumps(HOSTILE, ensure_ascii=False), out)
     assert "\x9b" in out.getvalue() and "\u202e" in out.getvalue()
+
+
+def test_a_long_sentence_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    display = Display(io.StringIO(), "json")
+    for second in range(25):
+        clock[0] = float(second)
+        display.tell_pieces(second, 100)
+    assert capsys.readouterr().err.splitlines() == ["长句分段抽取 10/100 …", "长句分段抽取 20/100 …"]
