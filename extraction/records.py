@@ -208,7 +208,10 @@ def _check_field(fields: dict[str, Any], path: Path, name: str) -> None:
         raise UserError(
             f"{path} 里没有字段 {name}，句子像是在 {likely[0]} 里：请加上 --text_field {likely[0]}。"
         )
-    if kind := name_foreign_record(fields):
+    kind = name_foreign_record(fields)
+    if kind and kind.endswith("schema"):
+        raise UserError(f"{path} 是{kind}，不是句子文件：请用作 --schema。")
+    if kind:
         raise UserError(
             f"{path} 里没有字段 {name}，像是{kind}：句子在别的字段里的话，请用 --text_field 指定。"
         )

@@ -182,6 +182,9 @@ def test_data_of_other_tools_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"没有字段 text，像是Alpaca.*--text_field"):
         list(read_records(path))
     assert [r.fields["text"] for r in read_records(path, "input")] == ["甲的乙。"]
+    schema = {"predicate": "导演", "subject_type": "影视作品", "object_type": {"@value": "人物"}}
+    with pytest.raises(UserError, match=r"是关系的 schema，不是句子文件：请用作 --schema"):
+        list(read_records(write(tmp_path / "b.jsonl", json.dumps(schema))))
 
 
 def test_labelled_data_is_named(tmp_path: Path) -> None:
