@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from utils.command_line import Rule, closest_name, show_value
+from utils.command_line import closest_name
 from utils.common_utils import UserError, find_bundled
+from utils.knobs import Rule, show_value
 
 MAX_POSITIONS = 2048  # of the published model (config.json, max_sequence_length)
 

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from glm_config import ProjectConfig
 from training import options
 from training.checks import FAILED, INSTALL, SKIPPED, Check, Result
-from utils.command_line import parse_overrides
 from utils.common_utils import PROJECT, UserError, log, quiet_libraries, run_main, visible
+from utils.knobs import parse_overrides
 from utils.table import pad
 
 # The rows, in the order in which they are printed; those of `device_checks` need torch.

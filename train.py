@@ -17,8 +17,8 @@ from training import options, run_directory
 from training.checks import QUICK_CHECKS, refuse_failures
 from training.run_directory import RunLock
 from training.schedule import is_due, learning_rate_at
-from utils.command_line import parse_overrides
 from utils.common_utils import UserError, log, quiet_libraries, run_main, time_stamps
+from utils.knobs import parse_overrides
 from utils.launcher import read_launcher
 from utils.startup import limit_primitive_cache
 
