@@ -76,7 +76,14 @@ class RunLock:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
+        os.register_at_fork(after_in_child=self._close)  # a data worker may outlive a killed run for seconds
         return True
+
+    def _close(self) -> None:
+        """Close this process's hold on the directory; one that others share is theirs to the last."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def check(self) -> None:
         """Make sure, before something is saved, that what was locked is still in its place.
@@ -93,9 +100,7 @@ class RunLock:
 
     def release(self) -> None:
         """Let others have the directory."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._close()
         if self._file is not None:
             self._file.release()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,21 @@ def test_two_runs_in_one_directory(root: Path, tmp_path: Path) -> None:
         pass
     with lock_directory(tmp_path):
         pass
+
+
+def test_a_data_worker_that_outlives_a_killed_run_holds_no_lock(tmp_path: Path) -> None:
+    with lock_directory(tmp_path) as lock:
+        fork = multiprocessing.get_context("fork")
+        started = fork.Event()
+        worker = fork.Process(target=lambda: (started.set(), time.sleep(60)), daemon=True)
+        worker.start()
+        assert started.wait(30)
+        with pytest.raises(UserError, match="另一个训练正在使用"), lock_directory(tmp_path):
+            pass
+        lock._close()  # as a kill does
+        with lock_directory(tmp_path):
+            pass
+        worker.kill()
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
