@@ -185,7 +185,7 @@ class Family(ABC):
         pre_model: str | os.PathLike[str],
         *,
         load_in_4bit: bool = True,
-        quant_storage: torch.dtype = ...,  # torch.uint8
+        quant_storage: torch.dtype | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
     ) -> tuple[Any, BaseTokenizer]:
@@ -194,7 +194,8 @@ class Family(ABC):
         Args:
             pre_model: a directory of this family, or a hub name whose files are in the local cache.
             load_in_4bit: NF4 with double quantisation for the blocks' linear layers.
-            quant_storage: the type that their packed bytes are declared as (FSDP splits floating ones only).
+            quant_storage: the type that their packed bytes are declared as (FSDP splits floating ones only);
+                torch.uint8 when None.
             dtype: of everything else, and of products; what suits the device when None.
             device: where the model shall live; CUDA where there is one, else the CPU, when None.
 

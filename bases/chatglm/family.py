@@ -48,7 +48,7 @@ class ChatGLMFamily(Family):
         pre_model: str | os.PathLike[str],
         *,
         load_in_4bit: bool = True,
-        quant_storage: torch.dtype = torch.uint8,
+        quant_storage: torch.dtype | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
     ) -> tuple[ChatGLMForConditionalGeneration, ChatGLMTokenizer]:
@@ -61,7 +61,7 @@ class ChatGLMFamily(Family):
             model_dir,
             dtype=dtype or compute_dtype(device),
             load_in_4bit=load_in_4bit,
-            quant_storage=quant_storage,
+            quant_storage=quant_storage or torch.uint8,
             device=device,
             config=config,
         )
