@@ -31,6 +31,7 @@ _MAIN_CURVES = {
     "train": ("loss", "learning_rate", "tokens_per_second"),
     "eval": ("dev_loss", "triplet_f1"),
 }
+_METRICS_BYTES = 2**30  # a record has some hundred bytes
 _MAIN_HEADING = "1_主要"
 _HEADINGS = {"train": "2_训练", "eval": "3_评估", "final": "4_结束"}
 
@@ -46,7 +47,7 @@ class MetricsLog:
         after_step: records of later optimiser steps are dropped: the run goes on from here.
 
     Raises:
-        UserError: `metrics.jsonl` is there, but no plain file.
+        UserError: `metrics.jsonl` is there, but no plain file, or enormous.
         OSError: it can't be written.
     """
 
@@ -57,8 +58,14 @@ class MetricsLog:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
         if os.path.lexists(path):
-            if not stat.S_ISREG(path.lstat().st_mode):  # a link, or a pipe that would wait for a reader
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode):  # a link, or a pipe that would wait for a reader
                 raise UserError(f"{path} 不是普通文件，不会往里写；请移走，或用 --save_dir 换一个目录。")
+            if status.st_size > _METRICS_BYTES:
+                raise UserError(
+                    f"{path} 有 {status.st_size / 2**30:.1f} GB，不像是训练的记录；"
+                    "请移走，或用 --save_dir 换一个目录。"
+                )
             _keep_records(path, after_step)
         self._path = path
         self._file = path.open("ab", buffering=0)  # nothing stays behind for a later write to fail on

@@ -148,6 +148,13 @@ def test_metrics_go_to_a_plain_file_only(tmp_path: Path, kind: str) -> None:
         MetricsLog(tmp_path, tensorboard=False)
 
 
+def test_enormous_metrics_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    os.truncate(tmp_path / "metrics.jsonl", 60 * 2**30)
+    with pytest.raises(UserError, match=r"metrics.jsonl 有 60.0 GB，不像是训练的记录"):
+        MetricsLog(tmp_path, tensorboard=False)
+
+
 def test_what_belongs_to_others(tmp_path: Path) -> None:
     for name in ("metrics.jsonl", "eval_report.json"):
         (tmp_path / name).write_text("theirs")
