@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
+from accelerate.state import AcceleratorState
 
 from bases import CheckpointError, find_family
 from bases.adapter import attach_lora
@@ -22,15 +23,23 @@ from bases.chatglm.linear4bit import replace_linear_4bit
 from bases.four_bit import why_no_4bit
 from bases.hub_cache import resolve_model_dir
 from bases.interface import ModelShape
-from data_handle.data_loader import collate
 from data_handle.data_preprocess import Features, encode_examples
 from data_handle.reader import read_jsonl
 from glm_config import ProjectConfig
 from training.checks import FAILED, INSTALL, NOTE, PASSED, SKIPPED, Check, Result, nearest_directory
 from training.data import read_data
+from training.gradients import Gradients, take_step
+from training.lanes import Lanes, lane_count
 from training.memory_plan import LORA_BYTES, TrainingSettings, lora_parameters, plan_memory, shape_of
-from utils.common_utils import PROJECT, UserError
-from utils.device import check_device, choose_precision, compute_dtype, multiplies_bf16
+from utils.common_utils import PROJECT, UserError, log
+from utils.device import (
+    check_device,
+    choose_precision,
+    compute_dtype,
+    make_accelerator,
+    multiplies_bf16,
+    weight_dtype,
+)
 from utils.memory import GB, memory_budget
 
 EMBEDDED_BASE = PROJECT / "models" / "chatglm-tiny"
@@ -199,44 +208,55 @@ def check_data(config: ProjectConfig) -> Iterator[Result]:
 
 
 def check_training_step(config: ProjectConfig) -> Iterator[Result]:
-    """Two real steps on the embedded base, 4-bit (if configured) + LoRA: loss, gradient and speed."""
-    device = training_device(config)
-    dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
-    load_in_4bit = config.load_in_4bit and why_no_4bit(device.type) is None
-    base, tokenizer = load_base_model(EMBEDDED_BASE, load_in_4bit=load_in_4bit, dtype=dtype, device=device)
-    base.requires_grad_(False)
-    model = attach_lora(
+    """Real steps on the embedded base, by the parts that `train.py` steps with: loss, gradient and speed."""
+    try:
+        steps, tokens = _take_steps(config)
+    finally:  # what follows in this process may choose another precision
+        AcceleratorState._reset_state(reset_partial_state=True)
+    (before, _, _), (after, gradient, seconds) = steps[0], steps[-1]
+    detail = f"{training_device(config)} 上 loss {before:.3f} → {after:.3f}，LoRA 梯度范数 {gradient:.3g}"
+    if not (math.isfinite(before) and math.isfinite(after) and math.isfinite(gradient) and gradient > 0):
+        yield Result(FAILED, "训练一步", detail, f"先处理上面的失败项；再试 {INSTALL}")
+        return
+    yield Result(PASSED, "训练一步", detail)
+    minutes = DEMO_TOKENS / (tokens / seconds) * DEMO_OVERHEAD / 60
+    speed = f"内置小模型一步 {tokens} 个 token，{tokens / seconds:,.0f} token/秒"
+    yield Result(PASSED, "速度", f"{speed}；make demo 约需 {minutes:.1f} 分钟")
+
+
+def _take_steps(config: ProjectConfig) -> tuple[list[tuple[float, float, float]], int]:
+    """Train the embedded base, 4-bit (if configured) + LoRA, for two steps or until the loss scaler settles.
+
+    Returns:
+        Of each step: loss, norm of the gradient, seconds; and the tokens of a step.
+    """
+    accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
+    base, tokenizer = load_base_model(
+        EMBEDDED_BASE,
+        load_in_4bit=config.load_in_4bit and why_no_4bit(accelerator.device.type) is None,
+        dtype=weight_dtype(accelerator),
+        device=accelerator.device,
+    )
+    lora = attach_lora(
         base,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
         dropout=0.0,
         target_modules=config.lora_target_modules,
-    ).train()
+    )
+    trainable = [parameter for parameter in lora.parameters() if parameter.requires_grad]
+    model, optimizer = accelerator.prepare(lora.train(), torch.optim.AdamW(trainable, lr=1e-3))
     samples = _bundled_samples(tokenizer)
-    batch = {key: value.to(device) for key, value in collate(samples, tokenizer.pad_token_id).items()}
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-3)
-
-    def step() -> tuple[float, float, float]:
+    lanes = Lanes(lane_count(accelerator, model, base.config.hidden_size, checkpointing=False))
+    gradients = Gradients(accelerator, model, 2 * 8 * 512, log, lanes)
+    steps: list[tuple[float, float, float]] = []
+    while len(steps) < 2 or (accelerator.scaler and len(steps) < 8 and not math.isfinite(steps[-1][1])):
         started = time.perf_counter()
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype.itemsize == 2):
-            loss = model(**batch).loss
-        loss.backward()
-        gradient = torch.nn.utils.clip_grad_norm_(trainable, 1.0).item()  # waits for the device
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.item(), gradient, time.perf_counter() - started
-
-    (before, gradient, _), (after, _, seconds) = step(), step()  # the first one sets things up
-    detail = f"{device} 上 loss {before:.3f} → {after:.3f}，LoRA 梯度范数 {gradient:.3g}"
-    if not (math.isfinite(before) and math.isfinite(after) and math.isfinite(gradient) and gradient > 0):
-        yield Result(FAILED, "训练一步", detail, f"先处理上面的失败项；再试 {INSTALL}")
-        return
-    yield Result(PASSED, "训练一步", detail)
-    tokens = sum(len(sample.input_ids) for sample in samples)
-    minutes = DEMO_TOKENS / (tokens / seconds) * DEMO_OVERHEAD / 60
-    speed = f"内置小模型一步 {tokens} 个 token，{tokens / seconds:,.0f} token/秒"
-    yield Result(PASSED, "速度", f"{speed}；make demo 约需 {minutes:.1f} 分钟")
+        loss, tokens = gradients.accumulate(samples)
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), 1.0))  # waits for the device
+        take_step(accelerator, optimizer, loss, norm)
+        steps.append((loss, norm, time.perf_counter() - started))
+    return steps, tokens
 
 
 def _bundled_samples(tokenizer: Any) -> list[Features]:
