@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from bases import find_family
 from bases.adapter import load_adapter
-from bases.chatglm import load_base_model
 from bases.four_bit import choose_4bit
+from bases.hub_cache import resolve_model_dir
 from extraction.decoding.grammar import Constraint
 from extraction.extractor import TripletExtractor
 from extraction.options import ExtractorOptions
@@ -44,8 +45,9 @@ def load_extractor(options: ExtractorOptions | Settings | str | Path) -> Triplet
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
     load_in_4bit = choose_4bit(config.load_in_4bit, device)
-    model, tokenizer = load_base_model(
-        config.pre_model, load_in_4bit=load_in_4bit, dtype=dtype, device=device
+    model_dir = resolve_model_dir(config.pre_model)
+    model, tokenizer = find_family(model_dir).load(
+        model_dir, load_in_4bit=load_in_4bit, dtype=dtype, device=device
     )
     extractor = make_extractor(
         model if settings.adapter is None else load_adapter(model, settings.adapter),

@@ -11,7 +11,6 @@ from accelerate.utils import broadcast_object_list
 
 from bases import find_family
 from bases.adapter import SCHEMA_FILE, attach_lora, check_adapter, load_adapter_weights
-from bases.chatglm.files import largest_shard_bytes
 from bases.four_bit import choose_4bit
 from bases.hub_cache import resolve_model_dir
 from data_handle.data_loader import build_dataloader
@@ -113,10 +112,11 @@ def _make_plan(
     Raises:
         UserError: it does not fit.
     """
-    device = accelerator.device
+    device, family = accelerator.device, find_family(model_dir)
+    largest_file = max(file.stat().st_size for file in family.weight_files(model_dir))
     plan = plan_memory(
-        shape_of(find_family(model_dir).load_config(model_dir)),
-        TrainingSettings.of(config.to_dict(), device.type == "cuda", largest_shard_bytes(model_dir)),
+        shape_of(family.load_config(model_dir)),
+        TrainingSettings.of(config.to_dict(), device.type == "cuda", largest_file),
         config.gradient_checkpointing,
         memory_budget(device, config.vram_budget_gb),
     )
