@@ -34,32 +34,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def random_base(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model of two small layers with random weights and the embedded base's tokenizer."""
-    import torch
+    from tests.helpers.random_base import make_random_base
 
-    from bases.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer
-
-    directory = tmp_path_factory.mktemp("random_base")
-    tokenizer = ChatGLMTokenizer.from_pretrained(root / "models" / "chatglm-tiny")
-    config = ChatGLMConfig(
-        vocab_size=(len(tokenizer) + 63) // 64 * 64,
-        hidden_size=64,
-        num_layers=2,
-        num_attention_heads=4,
-        inner_hidden_size=128,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        mask_token_id=tokenizer.mask_token_id,
-        gmask_token_id=tokenizer.gmask_token_id,
-    )
-    torch.manual_seed(0)
-    model = ChatGLMForConditionalGeneration(config)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:  # larger than the default, so that the layers matter beside the residual
-            torch.nn.init.normal_(parameter, std=0.1)
-    model.half().save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+    return make_random_base(root, tmp_path_factory.mktemp("random_base"))
 
 
 @pytest.fixture(scope="session")
