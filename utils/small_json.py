@@ -26,10 +26,11 @@ def read_small_file(path: str | Path, limit: int = SMALL_JSON_BYTES) -> bytes:
         descriptor = os.open(path, flags)
     except ValueError as error:  # a NUL in the name
         raise OSError(errno.EINVAL, "文件名不合法", str(path)) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):  # before `fdopen`, which refuses directories by their number
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "不是普通文件", str(path))
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "不是普通文件", str(path))
         if status.st_size <= limit and len(content := file.read(limit + 1)) <= limit:  # it may grow meanwhile
             return content
     raise ValueError(f"文件有 {status.st_size:,} 字节，超过了 {limit:,} 字节的上限")

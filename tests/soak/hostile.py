@@ -313,7 +313,7 @@ def _in_child(kind: Kind, target: Path, pipe: int) -> int:
 
 
 def minimised(kind: Kind, name: str, seed: int, scratch: Path) -> Verdict:
-    """Run a bad case with each of its changes alone; return the first that is bad by itself, else the whole."""
+    """Run a bad case with each of its changes alone; return the first that is bad, else the whole."""
     for only in range(3):
         target, did = make(kind, name, seed, scratch, only)
         if did and (verdict := run(kind, target, did)).bad:

@@ -1,7 +1,7 @@
 """Hostile variants of the files that the product reads: by structure where a file has one, else by bytes.
 
-Each function changes one file of a directory in place, with the random generator that it is given, and returns
-what it did in a few words.
+Each function changes one file in place, with the random generator that it is given, and returns what it did
+in a few words.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ def deep(depth: int) -> str:
 
 
 HOSTILE_TEXT = (
-    '"\\u001b[2J\\u001b]0;owned\\u0007"', '"\\ud800"', '"\\u202e"', '"\\u0000"', '""', '" "', f'"{"长" * 5000}"',
+    '"\\u001b[2J\\u001b]0;owned\\u0007"', '"\\ud800"', '"\\u202e"', '"\\u0000"', '""', '" "',
+    f'"{"长" * 5000}"',
     '"../../etc/passwd"', '"/dev/zero"', '"kernels-community/x"', '"eager|a/b"',
 )  # fmt: skip
 HOSTILE_NUMBERS = (
-    "NaN", "Infinity", "-Infinity", "1e400", "-1", "0", "0.5", "30000000", "1000000000000", "9" * 400, "9" * 5000,
-    "true", "null", "-0.0", "1e-320",
+    "NaN", "Infinity", "-Infinity", "1e400", "-1", "0", "0.5", "30000000", "1000000000000", "9" * 400,
+    "9" * 5000, "true", "null", "-0.0", "1e-320",
 )  # fmt: skip
 HOSTILE_JSON = (*HOSTILE_TEXT, *HOSTILE_NUMBERS, "[]", "{}", '{"a": 1}', '[["x"]]', deep(990), deep(100_000))
 
@@ -56,7 +57,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def mutate_json(rng: random.Random, file: Path) -> str:
-    """Put something hostile in the place of a part of a JSON file, or take it away, double it or rename it."""
+    """Put something hostile in the place of a part of a JSON file; or remove, repeat or rename the part."""
     value = json.loads(file.read_text(encoding="utf-8"))
     path = rng.choice(places(value)[:2000])
     what, marker = rng.choice(["replace"] * 5 + ["remove", "repeat", "rename", "add"]), "\x00HERE\x00"
@@ -176,7 +177,8 @@ def mutate_pickle(rng: random.Random, file: Path) -> str:
     odd: dict[str, Any] = {
         "expanded": torch.zeros(1).expand(2**36), "nan": torch.full_like(tensor.float(), float("nan")),
         "bytearray": Made(bytearray, 2**30), "bytearrays": [Made(bytearray, 2**30) for _ in range(40)],
-        "meta": torch.empty(4, device="meta"), "sparse": torch.ones(4).to_sparse(), "int": torch.ones(4).int(),
+        "meta": torch.empty(4, device="meta"), "sparse": torch.ones(4).to_sparse(),
+        "int": torch.ones(4).int(),
         "complex": torch.ones(4).to(torch.complex64), "call": Made(os.getcwd), "list": [1, [2, {3: 4}]],
         "none": None, "text": "x\x1b[2J", "strided": torch.ones(4, 4).t()[::2], "empty": torch.ones(0),
     }  # fmt: skip

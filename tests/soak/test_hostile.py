@@ -23,7 +23,9 @@ def kinds(root: Path, random_base: Path, tmp_path_factory: pytest.TempPathFactor
     return Materials(root, random_base, tmp_path_factory.mktemp("hostile")).kinds()
 
 
-def bad_ones(kinds: dict[str, Kind], count: int, first_seed: int, scratch: Path, tally: Counter[str]) -> list[str]:
+def bad_ones(
+    kinds: dict[str, Kind], count: int, first_seed: int, scratch: Path, tally: Counter[str]
+) -> list[str]:
     """Run so many cases; return what is bad, each with what to run to see it again."""
     bad = []
     for name, seed in cases(kinds, count, first_seed):
@@ -53,7 +55,7 @@ def test_the_verdict_sees_what_is_bad(kinds: dict[str, Kind], tmp_path: Path) ->
         return run(kind, *make(kind, "schema", 0, tmp_path))
 
     def take_memory(path: Path) -> None:
-        bytearray(1500 * 2**20)[:: 4096] = b"x" * (1500 * 2**20 // 4096)
+        bytearray(1500 * 2**20)[::4096] = b"x" * (1500 * 2**20 // 4096)
 
     def lie(path: Path) -> None:
         raise AssertionError("a lie")
