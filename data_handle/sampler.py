@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-# Examples are sorted by length within a chunk of this many windows: short enough for a good shuffle.
-_WINDOWS_PER_CHUNK = 50
+# Examples are sorted by length within a chunk of this many steps: short enough for a good shuffle.
+_STEPS_PER_CHUNK = 50
 
 
 class LengthGroupedSampler(Sampler[list[int]]):
     """Batches of examples of similar length, in an order that is a function of (seed, epoch) alone.
 
-    The order is made in windows, the examples of one optimiser step: batch 8 x 1 and batch 1 x 8 see the
-    same windows in the same order, and so do two processes that take turns at the batches (which is how
-    accelerate shards a batch sampler). The window with the longest example comes first, so that a run that
-    can't fit into memory fails at once; what fills no window comes last.
+    The order is made of steps, the examples of one optimiser step each: batch 8 x 1 and batch 1 x 8 see the
+    same steps in the same order, and so do two processes that take turns at the batches (which is how
+    accelerate shards a batch sampler). The step with the longest example comes first, so that a run that
+    can't fit into memory fails at once; what fills no step comes last.
 
     The epoch is set with `start_epoch`. There is no `set_epoch` on purpose: accelerate calls it by itself
     with its own count of epochs, and only when there is a single process.
@@ -49,7 +49,7 @@ class LengthGroupedSampler(Sampler[list[int]]):
             raise ValueError("batch_size、gradient_accumulation_steps 和 num_processes 都应当至少是 1。")
         self.batch_size = batch_size
         self._lengths = torch.tensor(lengths, dtype=torch.int64)
-        self._window = batch_size * gradient_accumulation_steps * num_processes
+        self._step_size = batch_size * gradient_accumulation_steps * num_processes
         self._round = batch_size * num_processes if num_processes > 1 else 1
         self._seed = seed
         self._epoch = 0
@@ -84,13 +84,13 @@ class LengthGroupedSampler(Sampler[list[int]]):
         longest = int(torch.argmax(self._lengths[order]))
         order[[0, longest]] = order[[longest, 0]]
 
-        whole = len(order) - len(order) % self._window
-        chunks = order[:whole].split(self._window * _WINDOWS_PER_CHUNK)
-        windows = [window for chunk in chunks for window in self._longest_first(chunk).split(self._window)]
-        if windows:
-            later = torch.randperm(len(windows) - 1, generator=generator) + 1
-            windows = [windows[0], *(windows[i] for i in later.tolist())]
-        return torch.cat([*windows, self._longest_first(order[whole:])]).tolist()
+        whole = len(order) - len(order) % self._step_size
+        chunks = order[:whole].split(self._step_size * _STEPS_PER_CHUNK)
+        steps = [step for chunk in chunks for step in self._longest_first(chunk).split(self._step_size)]
+        if steps:
+            later = torch.randperm(len(steps) - 1, generator=generator) + 1
+            steps = [steps[0], *(steps[i] for i in later.tolist())]
+        return torch.cat([*steps, self._longest_first(order[whole:])]).tolist()
 
     def _longest_first(self, indices: torch.Tensor) -> torch.Tensor:
         return indices[torch.argsort(self._lengths[indices], descending=True, stable=True)]

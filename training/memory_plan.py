@@ -42,7 +42,7 @@ class TrainingSettings(NamedTuple):
         load_in_4bit: NF4 for the blocks' linear layers.
         half: weights and activations in half precision, else fp32.
         on_cuda: on the CPU some kernels keep other things.
-        samples_per_window: of one process in one optimiser step.
+        samples_per_step: of one process in one optimiser step.
         max_sample_tokens, max_target_tokens: length limits of a sample and of its answer.
         eval_batch_size: sentences that are answered together.
         shard_bytes: the largest weight file; on the CPU it is part of the process while it is read.
@@ -54,7 +54,7 @@ class TrainingSettings(NamedTuple):
     load_in_4bit: bool
     half: bool
     on_cuda: bool
-    samples_per_window: int
+    samples_per_step: int
     max_sample_tokens: int
     max_target_tokens: int
     eval_batch_size: int
@@ -71,7 +71,7 @@ class TrainingSettings(NamedTuple):
             load_in_4bit=knobs["load_in_4bit"],
             half=compute_dtype(device, fp16=knobs["fp16"], bf16=knobs["bf16"]).itemsize == 2,
             on_cuda=on_cuda,
-            samples_per_window=knobs["batch_size"] * knobs["gradient_accumulation_steps"],
+            samples_per_step=knobs["batch_size"] * knobs["gradient_accumulation_steps"],
             max_sample_tokens=knobs["max_source_seq_len"] + knobs["max_target_seq_len"],
             max_target_tokens=knobs["max_target_seq_len"],
             eval_batch_size=knobs["eval_batch_size"],
@@ -118,7 +118,7 @@ class MemoryPlan(NamedTuple):
         budget: bytes that may be used.
         checkpoint_every: every n-th layer is checkpointed; 0 for none, 1 for all.
         tokens_per_pass: the most tokens, padding included, of a training pass.
-        sample_tokens, window_tokens: the most that a sample and an optimiser step can have.
+        sample_tokens, step_tokens: the most that a sample and an optimiser step can have.
     """
 
     parts: dict[str, int]
@@ -126,7 +126,7 @@ class MemoryPlan(NamedTuple):
     checkpoint_every: int
     tokens_per_pass: int
     sample_tokens: int
-    window_tokens: int
+    step_tokens: int
 
     @property
     def peak(self) -> int:
@@ -142,10 +142,10 @@ class MemoryPlan(NamedTuple):
         rows += [("预计峰值", f"{self.peak / GB:8.2f} GB"), ("预算", f"{self.budget / GB:8.2f} GB")]
         lines = [f"  {pad(name, 20)}{size}" for name, size in rows]
         samples_per_pass = self.tokens_per_pass // self.sample_tokens  # if all are as long
-        passes = math.ceil(self.window_tokens / self.sample_tokens / samples_per_pass)
+        passes = math.ceil(self.step_tokens / self.sample_tokens / samples_per_pass)
         lines.append(
             f"  梯度检查点：{checkpointing}；每次前向至多 {self.tokens_per_pass} 个 token，"
-            f"一步（至多 {self.window_tokens} 个 token）至多分 {passes} 次"
+            f"一步（至多 {self.step_tokens} 个 token）至多分 {passes} 次"
         )
         return "显存（内存）计划：\n" + "\n".join(lines)
 
@@ -213,8 +213,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Choose the tokens of a pass and the checkpointing, so that the peak stays within a budget.
 
-    With "auto", no more layers are checkpointed than a pass of `SATURATED_TOKENS` (or of the whole window,
-    if that has fewer) asks for; then a pass gets as many tokens as fit, at most the whole window.
+    With "auto", no more layers are checkpointed than a pass of `SATURATED_TOKENS` (or of the whole step,
+    if that has fewer) asks for; then a pass gets as many tokens as fit, at most those of the whole step.
 
     Args:
         shape, settings: of the run.
@@ -225,8 +225,8 @@ def plan_memory(
         UserError: not even one longest sample fits; the message says what to change.
     """
     longest = settings.max_sample_tokens
-    window = settings.samples_per_window * longest
-    wanted = min(window, max(longest, SATURATED_TOKENS))
+    step_tokens = settings.samples_per_step * longest
+    wanted = min(step_tokens, max(longest, SATURATED_TOKENS))
     if checkpointing == "auto":
         choices: tuple[int, ...] = CHECKPOINT_CHOICES
     else:
@@ -242,11 +242,11 @@ def plan_memory(
     every = next((choice for choice in choices if fits(choice, wanted)), choices[-1])
     if not fits(every, longest):
         raise UserError(_refusal(shape, settings, sum(parts(every, longest).values()), budget, every))
-    low, high = longest, window  # the most tokens that fit lie between
+    low, high = longest, step_tokens  # the most tokens that fit lie between
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(every, middle) else (low, middle - 1)
-    return MemoryPlan(parts(every, low), budget, every, low, longest, window)
+    return MemoryPlan(parts(every, low), budget, every, low, longest, step_tokens)
 
 
 def _refusal(shape: ModelShape, settings: TrainingSettings, need: int, budget: int, every: int) -> str:

@@ -27,7 +27,7 @@ from utils.memory import GB
 CHATGLM_6B = shape_of(ChatGLMConfig())
 README = TrainingSettings(
     lora_rank=8, lora_target_modules=("query_key_value",), lora_dropout=0.05, load_in_4bit=True, half=True,
-    on_cuda=True, samples_per_window=8, max_sample_tokens=384, max_target_tokens=128, eval_batch_size=8,
+    on_cuda=True, samples_per_step=8, max_sample_tokens=384, max_target_tokens=128, eval_batch_size=8,
 )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def test_the_published_model() -> None:
 def test_within_20_gb_the_readme_needs_no_checkpointing_and_one_pass() -> None:
     plan = plan_memory(CHATGLM_6B, README, "auto", 20 * GB)
     assert plan.checkpoint_every == 0
-    assert plan.tokens_per_pass == plan.window_tokens == 8 * 384
+    assert plan.tokens_per_pass == plan.step_tokens == 8 * 384
     assert plan.peak <= plan.budget
     assert "不用" in plan.table() and "3072" in plan.table()
 
