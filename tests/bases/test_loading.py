@@ -24,6 +24,7 @@ from bases.chatglm import (
     load_base_model,
     loading,
 )
+from utils.device import compute_dtype
 
 PROMPT = torch.tensor([[11, 12, 13]])
 EMBEDDING, HEAD = loading.EMBEDDING, loading.HEAD
@@ -484,7 +485,7 @@ def test_a_tokenizer_of_another_model_is_refused(random_base: Path, tmp_path: Pa
 def test_load_base_model_defaults(random_base: Path) -> None:
     model, tokenizer = load_base_model(random_base, device="cpu")
     assert model.is_loaded_in_4bit
-    assert model.dtype == torch.bfloat16
+    assert model.dtype == compute_dtype("cpu")
     assert tokenizer.eos_token_id == model.config.eos_token_id
     assert not model.training
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import train
 from tests.helpers.killing import train_command
-from training import gradients
+from training import assembly, gradients
 from training import state as run_state
 from training.gradients import Gradients
 from training.run_directory import find_checkpoint
@@ -82,6 +82,7 @@ def test_out_of_memory_halves_the_passes_and_does_the_step_again(
     whole = load_file(tmp_path / "whole" / "model_best" / "adapter_model.safetensors")
     AcceleratorState._reset_state(reset_partial_state=True)
     run_passes, sizes = Gradients._run, []
+    monkeypatch.setattr(assembly, "lane_count", lambda *args, **kwargs: 1)  # as on a card
 
     def run(self, samples, passes, target_tokens):
         largest = max(each.tokens for each in passes)
