@@ -29,6 +29,7 @@ def test_signals_that_are_ignored_stay_so(root: Path) -> None:
 
 def test_the_first_signal_is_a_wish_the_second_an_order(capsys) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets its background jobs ignore it
     try:
         stop = interrupt.StopRequest("马上停。")
         assert stop.signal is None

@@ -53,6 +53,7 @@ def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPat
 def test_a_signal_ends_the_run_after_its_step(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, capsys
 ) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a shell lets its background jobs ignore some
     at_step(2, lambda: signal.raise_signal(number), monkeypatch)
     assert train.main(words) == 128 + number
     assert find_damage(tmp_path / "run" / "checkpoint-2") is None
