@@ -41,6 +41,11 @@ MODEL_DIR = Path(__file__).resolve().parents[1] / "models" / "chatglm-tiny"
 # ---- optimisers ----
 
 
+def default_optimizer(device: torch.device) -> str:
+    """Return muon, but for CPUs without bf16: torch's Muon computes in it, minutes a step there."""
+    return "muon" if compute_dtype(device, fp16=False, bf16=True).itemsize == 2 else "adamw"
+
+
 def make_optimizers(model: nn.Module, optimizer: str, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Return AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
@@ -150,7 +155,7 @@ def train(args: argparse.Namespace) -> None:
     tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
     held_out = HeldOut.from_file(DEV_FILE)
     model = new_model(tokenizer).to(device)
-    optimizers = make_optimizers(model, args.optimizer, args.learning_rate)
+    optimizers = make_optimizers(model, args.optimizer or default_optimizer(device), args.learning_rate)
     peaks = [[group["lr"] for group in each.param_groups] for each in optimizers]  # a checkpoint has others
     state: dict[str, float] = dict.fromkeys(COUNTS, 0)
     checkpoint = args.work_dir / "checkpoint.pt"
@@ -300,7 +305,11 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="语料和初始化的随机种子")
     parser.add_argument("--threads", type=int, default=1, help="每个进程的 CPU 线程数")
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="优化器")
+    parser.add_argument(
+        "--optimizer",
+        choices=("muon", "adamw"),
+        help="优化器；默认 muon，CPU 没有 BF16 指令时 adamw",
+    )
     parser.add_argument(
         "--learning_rate", type=float, default=2e-3, help="AdamW 的最高学习率；Muon 用它的 10 倍"
     )
