@@ -15,6 +15,7 @@ from .linear4bit import stored_parts
 from .weights import list_tensors
 
 IGNORED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
+SHOWN_CHARACTERS = 120  # of a name
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -88,6 +89,7 @@ class Blueprint:
 
 def _unknown(shard: Path, name: str) -> str:
     """Say what a tensor is that the model has no place for."""
+    name = name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "…"
     if name.endswith("weight_scale"):
         return _quantized_elsewhere(shard, name)
     if "lora_" in name:

@@ -186,6 +186,15 @@ def test_weights_quantised_elsewhere_are_called_so(random_base: Path, tmp_path: 
                 refuse(tmp_path / name)
 
 
+def test_long_names_are_shown_short(random_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_base, tmp_path / "model")
+    state = load_file(tmp_path / "model" / "model.safetensors") | {"a" * 50_000: torch.ones(1)}
+    save_file(state, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"a{120}… 不属于") as caught:
+        load_base_model(tmp_path / "model")
+    assert len(str(caught.value)) < 500
+
+
 def test_lora_weights_in_place_of_a_model_are_called_so(random_base: Path, tmp_path: Path) -> None:
     shutil.copytree(random_base, tmp_path / "model")
     state = load_file(tmp_path / "model" / "model.safetensors")
