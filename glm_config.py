@@ -54,7 +54,7 @@ class ProjectConfig(object):
         ]  # 加 LoRA 的模块，可再加 dense dense_h_to_4h dense_4h_to_h
 
         # 显存优化
-        self.fp16 = True  # FP16 混合精度训练（在 CPU 上自动改用 BF16）
+        self.fp16 = True  # FP16 混合精度训练（在 CPU 上自动改用 BF16 或 FP32）
         self.bf16 = False  # BF16 混合精度训练，不能与 fp16 同时开启
         self.gradient_checkpointing: bool | str = "auto"  # 梯度检查点，auto：显存不够才用
         self.vram_budget_gb = 20.0  # 显存（CPU 上为内存）预算，单位 GB，实际取它与空闲显存中较小的
