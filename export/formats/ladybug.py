@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from export.guard import quote
 from utils.common_utils import UserError
 
 BUFFER_BYTES = 512 << 20  # that the database may use while it is written
+_ROWS_A_COPY = 100_000
 _SEPARATOR = "\x1f"  # between the items of a list in the CSV files
 _NODE_COLUMNS = "id STRING PRIMARY KEY, name STRING, type STRING, aliases STRING[]"
 _EDGE_COLUMNS = {
@@ -76,19 +77,17 @@ def _fill(connection: Any, store: GraphStore, options: WriteOptions, work: Path)
     for kind, entities in groupby(
         store.entities(options.typed), lambda entity: entity.type if options.typed else NODE_LABEL
     ):
-        _write_rows(file, map(_node_fields, entities))
-        _copy(connection, node_tables[kind], file, ["STRING"] * 4)
+        _load(connection, node_tables[kind], file, ["STRING"] * 4, map(_node_fields, entities))
     edge_tables = _make_edge_tables(connection, store, options, names, node_tables)
     edges = store.edges(each_mention=options.each_mention, by_type=options.typed, with_text=options.with_text)
     # of the two ends' ids, then of the columns; a list comes as one text
     types = ["STRING", "STRING", *(kind.removesuffix("[]") for kind in _EDGE_COLUMNS.values())]
     for group, rows in groupby(edges, lambda edge: _ends(edge) if options.typed else None):
-        _write_rows(file, map(_edge_fields, rows))
         predicate, between = EDGE_TYPE, ""
         if group is not None:
             predicate, source, target = group
             between = f" (from={_text(node_tables[source])}, to={_text(node_tables[target])})"
-        _copy(connection, edge_tables[predicate], file, types, between)
+        _load(connection, edge_tables[predicate], file, types, map(_edge_fields, rows), between)
     return [
         f"{old} 不能作表名，或与别的表重名（不分大小写）：表名改作 {new}。"
         for old, new in names.renamed.items()
@@ -156,10 +155,20 @@ def _join(items: Iterable[str]) -> str | None:
     return joined or None
 
 
-def _write_rows(file: Path, rows: Iterator[list[str | float | None]]) -> None:
-    with file.open("w", encoding="utf-8", newline="") as output:
-        for row in rows:
-            output.write(",".join(map(quote, row)) + "\n")
+def _load(
+    connection: Any,
+    table: str,
+    file: Path,
+    types: Sequence[str],
+    rows: Iterator[list[str | float | None]],
+    between: str = "",
+) -> None:
+    """Load rows a part at a time: what one COPY takes in has to fit into the buffer."""
+    while part := list(islice(rows, _ROWS_A_COPY)):
+        with file.open("w", encoding="utf-8", newline="") as output:
+            output.writelines(",".join(map(quote, row)) + "\n" for row in part)
+        _copy(connection, table, file, types, between)
+        connection.execute("CHECKPOINT")
 
 
 def _copy(connection: Any, table: str, file: Path, types: Sequence[str], between: str = "") -> None:

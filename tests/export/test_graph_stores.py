@@ -263,7 +263,8 @@ def test_ladybug_holds_what_went_in(options: WriteOptions, texts: list[str]) -> 
     assert set(facts) == facts_of(lines) and len(facts) == len(facts_of(lines))
 
 
-def test_ladybug_answers_cypher(tmp_path: Path) -> None:
+def test_ladybug_answers_cypher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladybug, "_ROWS_A_COPY", 10)  # a million edges in one part fill its buffer
     lines = sample_lines()
     with open_store(tmp_path, lines, Aliases({("海盐", "地点"): "海盐县"})) as store:
         assert ladybug.write(store, tmp_path / "out.lbug", WriteOptions(with_text=True)) == []
