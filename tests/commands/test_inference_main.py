@@ -193,14 +193,14 @@ def test_a_person_sees_scores_and_doubts(
 ) -> None:
     screen = Screen()
     monkeypatch.setattr(sys, "stdout", screen)
-    nonsense = "hello world, Tom directed Titanic"
-    edit_json(copy / "adapter_meta.json", half_right_score=0.99)
-    code, _, err = run("--text", nonsense + FILM, adapter=copy)
-    first = json.loads(screen.getvalue())[0]
-    assert (code, first["score"] < 0.99) == (0, True)
-    line = f"{first['subject']} —{first['predicate']}→ {first['object']}  {first['score']:.2f}"
-    assert f"存疑：{line}" in err
-    assert "置信度低于 0.99，验证集上这样的三元组多半是错的；--min_score 0.99 可以略去它们。" in err
+    edit_json(copy / "adapter_meta.json", half_right_score=1.0)
+    code, _, err = run("--text", NOVEL, adapter=copy)
+    doubtful = [triplet for triplet in json.loads(screen.getvalue()) if triplet["score"] < 1]
+    assert code == 0 and doubtful
+    for each in doubtful:
+        line = f"{each['subject']} —{each['predicate']}→ {each['object']}  {each['score']:.2f}"
+        assert f"存疑：{line}" in err
+    assert "置信度低于 1，验证集上这样的三元组多半是错的；--min_score 1 可以略去它们。" in err
 
 
 def test_without_a_person_nothing_is_marked(
