@@ -41,7 +41,7 @@ env-dev:
 
 # 演示的训练设置：2 核 CPU 上几分钟训完
 DEMO := --pre_model models/chatglm-tiny --save_dir output/demo --overwrite_output_dir \
-	--epochs 6 --learning_rate 2e-3 --lora_rank 32 --lora_alpha 64 --lora_dropout 0 \
+	--epochs 5 --learning_rate 2e-3 --lora_rank 32 --lora_alpha 64 --lora_dropout 0 \
 	--lora_target_modules query_key_value dense dense_h_to_4h dense_4h_to_h \
 	--eval_steps 0 --eval_samples 131 --eval_batch_size 32 --logging_steps 20
 

@@ -46,9 +46,9 @@ EMBEDDED_BASE = PROJECT / "models" / "chatglm-tiny"
 # Above this many parameters a run on the CPU is more likely a missing driver than a wish.
 CPU_PARAMETER_LIMIT = 1_000_000_000
 STEP_SAMPLES = 8  # of the step that is measured, as in the demo
-# What `make demo` trains on in all, six epochs; and how much longer the whole of it takes than so many tokens
-# at the speed of the step measured here (LoRA in four places, answering dev, starting).
-DEMO_TOKENS, DEMO_OVERHEAD = 6 * 115_915, 1.4
+# What `make demo` trains on in all, five epochs; and how much longer the whole of it takes than so many
+# tokens at the speed of the step measured here (LoRA in four places, answering dev, starting).
+DEMO_TOKENS, DEMO_OVERHEAD = 5 * 115_915, 1.3
 
 
 def check_gpu(config: ProjectConfig) -> Iterator[Result]:
