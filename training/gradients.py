@@ -80,10 +80,11 @@ class Gradients:
         """
         accelerator, hidden_size = self._accelerator, self._config.hidden_size
         lengths = [len(sample.input_ids) for sample in samples]
-        micro_batches = plan_micro_batches(lengths, self.tokens_per_pass, hidden_size)
-        if self._lanes.count > 1 and sum(each.tokens for each in micro_batches) <= self.tokens_per_pass:
+        if self._lanes.count > 1:
             micro_batches = plan_micro_batches(lengths, self.tokens_per_pass, hidden_size, self._lanes.count)
-            return self._run_side_by_side(samples, micro_batches, target_tokens)
+            if sum(each.tokens for each in micro_batches) <= self.tokens_per_pass:
+                return self._run_side_by_side(samples, micro_batches, target_tokens)
+        micro_batches = plan_micro_batches(lengths, self.tokens_per_pass, hidden_size)
         if self._is_fsdp:  # all processes have to take part in every pass
             counts = accelerator.gather(torch.tensor([len(micro_batches)], device=accelerator.device))
             micro_batches = plan_micro_batches(lengths, self.tokens_per_pass, hidden_size, int(counts.max()))
