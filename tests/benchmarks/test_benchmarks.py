@@ -61,3 +61,18 @@ def test_graph_export(root: Path) -> None:
     for name in ("csv", "cypher"):
         assert figures["formats"][name]["all"]["bytes"] > figures["formats"][name]["tenth"]["bytes"] > 0
         assert figures["formats"][name]["all"]["peak_bytes"] > 0
+
+
+def test_quality_by_lines(root: Path, tmp_path: Path) -> None:
+    lines = (root / "data" / "mixed_dev_dataset.jsonl").read_text(encoding="utf-8").splitlines()
+    (data := tmp_path / "lines.jsonl").write_text("\n".join(lines[:8]) + "\n", encoding="utf-8")
+    files = [word for name in ("train", "dev", "test") for word in (f"--{name}", str(data))]
+    command = [sys.executable, "-m", "benchmarks.bench_quality", *files, "--lines", "8", "--seeds", "1"]
+    command += ["--output", str(tmp_path / "out"), "--", "--epochs", "1"]
+    for _ in range(2):  # the second time nothing is done again
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        size = json.loads(done.stdout.splitlines()[-1])["sizes"][0]
+    assert "训练完成" not in done.stderr
+    assert size["lines"] == 8 and size["interval"][0] <= size["strict"] <= size["interval"][1]
+    assert (tmp_path / "out" / "curve.svg").read_text(encoding="utf-8").startswith("<svg")
