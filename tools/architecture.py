@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # of the model or the data needs them.)
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("utils",),
-    ("task",),
+    ("task", "web"),
     ("bases",),
     ("data_handle",),
     ("glm_config",),

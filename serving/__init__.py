@@ -1,0 +1,1 @@
+"""The service: extraction over HTTP, and the page at its root."""

@@ -1,0 +1,5 @@
+// The tab for extraction.
+
+export function mountExtract(panel) {
+  panel.textContent = "";
+}

@@ -1,0 +1,5 @@
+// The tab for a run.
+
+export function mountRun(panel) {
+  panel.textContent = "";
+}
