@@ -58,10 +58,9 @@ class ScriptedDecoder(ConstrainedDecoder):
 
     scripts: Sequence[list[int]]
 
-    def _advance(self, row: Any, logits: torch.Tensor, likeliest: list[int]) -> None:
-        script = self.scripts[row.index]
-        known = script[len(row.committed) : len(row.committed) + len(likeliest)]
-        super()._advance(row, logits, known + likeliest[len(known) :])
+    def _preferred(self, row: Any, likeliest: list[int]) -> list[int]:
+        known = self.scripts[row.key][len(row.committed) : len(row.committed) + len(likeliest)]
+        return known + likeliest[len(known) :]
 
 
 def main() -> int:

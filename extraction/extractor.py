@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -158,12 +159,13 @@ class TripletExtractor:
         """Tell whether the model, a `PeftModel`, answers a prompt with other logits than its base does."""
         prompt = encode_prompt(self.tokenizer, build_prompt("句子"), self.max_source_seq_len)
         input_ids = torch.tensor([prompt.input_ids], device=self.model.device)
-        with self._autocast():
+        with self.autocast():
             adapted = self.model(input_ids=input_ids).logits
             with self.model.disable_adapter():
                 return not torch.equal(adapted, self.model(input_ids=input_ids).logits)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which the model computes."""
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.model.device.type, self.autocast_dtype)
@@ -174,6 +176,11 @@ class TripletExtractor:
     def _grammar(self) -> AnswerGrammar:
         assert self.constraint is not None
         return AnswerGrammar(self.tokenizer, self.model.config.vocab_size, self.constraint)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        """What compiles grammars; it lives as long as the extractor, for leaving one takes time."""
+        return ThreadPoolExecutor(1, thread_name_prefix="grammar")
 
     def _stream_constrained(
         self, prompts: dict[int, str], on_piece: Callable[[int, int], None] | None = None
@@ -233,19 +240,30 @@ class TripletExtractor:
             logger.debug("generation failed", exc_info=True)
             return f"{type(error).__name__}: {error}"
 
-    def _decode(self, pieces: list[_Piece], batch_size: int) -> Iterator[tuple[int, Answer]]:
-        """Decode pieces; yield their places in the list and the answers, as they finish."""
-        decoder = ConstrainedDecoder(
+    def make_decoder(self, batch_size: int | None = None, *, at_once: bool = False) -> ConstrainedDecoder:
+        """Return a decoder for triplet prompts, which the caller feeds; calls of `step` need `autocast`.
+
+        Args:
+            batch_size: rows; the extractor's own when None.
+            at_once: see there.
+        """
+        return ConstrainedDecoder(
             self.model,
             self._grammar,
             max_new_tokens=self.generation_config.max_new_tokens,
-            batch_size=batch_size,
+            batch_size=batch_size or self.batch_size,
             with_scores=self.with_scores,
+            at_once=at_once,
             statistics=self.statistics,
+            pool=self._pool,
         )
+
+    def _decode(self, pieces: list[_Piece], batch_size: int) -> Iterator[tuple[int, Answer]]:
+        """Decode pieces; yield their places in the list and the answers, as they finish."""
+        decoder = self.make_decoder(batch_size)
         answers = decoder.decode([piece.input_ids for piece in pieces], [piece.text for piece in pieces])
         while True:
-            with self._autocast():  # not while the caller has its turn
+            with self.autocast():  # not while the caller has its turn
                 result = next(answers, None)
             if result is None:
                 return
@@ -323,7 +341,7 @@ class TripletExtractor:
         input_ids = [[padding] * (width - len(prompt)) + prompt for prompt in prompts]
         attention_mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         device = self.model.device
-        with self._autocast():
+        with self.autocast():
             output_ids = self.model.generate(
                 input_ids=torch.tensor(input_ids, device=device),
                 attention_mask=torch.tensor(attention_mask, device=device),

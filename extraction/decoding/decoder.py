@@ -8,27 +8,24 @@ token that the grammar allows; the draft serves as long as it says the same.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from bases import family_of
-from extraction.decoding import drafting
 from extraction.decoding.grammar import AnswerGrammar
+from extraction.decoding.masks import packed_masks, unpack_masks
+from extraction.decoding.row import MAX_DRAFT, Answer, Choice, Row
 from extraction.decoding.row_cache import RowCache
-from extraction.decoding.source_text import SourceText
-from task.triplets import KEYS, Triplet
 
-MAX_DRAFT = 32  # tokens
-_JSON = json.JSONDecoder()
+__all__ = ["MAX_DRAFT", "Answer", "ConstrainedDecoder", "Statistics"]
 
 
 @dataclass
@@ -49,55 +46,23 @@ class Statistics:
     constraint_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A decoded answer.
-
-    Args:
-        token_ids: what was committed, without what ends an answer.
-        triplets: the whole ones, in the notation of the answer (normalised), without repetitions.
-        scores: their probabilities under the constraint; empty if not asked for.
-        truncated: the budget ended before the list did.
-    """
-
-    token_ids: list[int]
-    triplets: list[Triplet]
-    scores: list[float]
-    truncated: bool
-
-
-@dataclass
-class _Row:
-    """A sentence being decoded."""
-
-    index: int
-    source: SourceText
-    matcher: Future[Any]  # done before the first choice
-    prompt_length: int
-    pending: list[int]  # committed (or of the prompt), but not yet in the cache
-    length: int = 0  # tokens in the cache
-    committed: list[int] = field(default_factory=list)
-    text: bytes = b""  # of the answer behind its last whole triplet
-    triplets: list[Triplet] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    score: float = 0.0  # log probability of the choices since the last whole triplet
-    repetitions: int = 0  # in a row
-    draft: list[int] = field(default_factory=list)
-    done: bool = False
-    truncated: bool = False
-
-
 class ConstrainedDecoder:
-    """Decodes answers under a grammar.
+    """Decodes answers under a grammar: sentences are added at any time, `step` runs one pass over them.
+
+    It is used by one thread at a time. `decode` does a whole list.
 
     Args:
         model: with its head, with or without an adapter, in evaluation mode; see `bases.interface.Family`.
-        grammar: of the answers.
+        grammar: of the answers, unless a sentence brings its own.
         max_new_tokens: an answer that has as many tokens ends there, in the middle of what is forced, too.
-        batch_size: rows at most.
+        batch_size: rows at most; sentences beyond wait for a place.
         with_scores: compute the probabilities of triplets; takes a mask for every choice.
         drafts: guess and verify; without it, results are the same and passes more.
+        at_once: a waiting sentence takes the next free row. Otherwise it waits until half of them are free:
+            prompts are computed together, because a pass for each one's would cost more. That is better for
+            a list, the other for those who wait for an answer.
         statistics: counts along.
+        pool: compiles grammars; one of its own when None, which is left with `close`.
     """
 
     def __init__(
@@ -109,7 +74,9 @@ class ConstrainedDecoder:
         batch_size: int,
         with_scores: bool = False,
         drafts: bool = True,
+        at_once: bool = False,
         statistics: Statistics | None = None,
+        pool: Executor | None = None,
     ) -> None:
         self.model = model
         self.grammar = grammar
@@ -118,11 +85,102 @@ class ConstrainedDecoder:
         self.batch_size = batch_size
         self.with_scores = with_scores
         self.drafts = drafts
+        self.at_once = at_once
         self.statistics = statistics or Statistics()
+        self._own_pool = ThreadPoolExecutor(1, thread_name_prefix="grammar") if pool is None else None
+        self._pool = pool or self._own_pool
+        self._waiting: deque[Row] = deque()
+        self._rows: list[Row] = []  # their places in the list are those in the cache
+        self._cache = RowCache()
+
+    def __len__(self) -> int:
+        """Return how many sentences wait or are in work."""
+        return len(self._waiting) + len(self._rows)
+
+    def add(
+        self,
+        key: Hashable,
+        prompt: list[int],
+        sentence: str,
+        *,
+        grammar: AnswerGrammar | None = None,
+        max_new_tokens: int | None = None,
+    ) -> None:
+        """Let a sentence wait for a row; between two steps, at any time.
+
+        Args:
+            key: what its answer is known by; no other sentence that waits or is in work has it.
+            prompt: its ids, as the tokenizer's `prompt_ids` gives them.
+            sentence: what the values come from.
+            grammar: of the answer, for the same tokenizer as the decoder's; that one when None.
+            max_new_tokens: of the answer; the decoder's when None.
+        """
+        if grammar is not None and grammar.vocabulary is not self.vocabulary:
+            raise ValueError("the grammar is for another tokenizer")
+        self._waiting.append(
+            Row(
+                key,
+                prompt,
+                sentence,
+                grammar or self.grammar,
+                max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
+                with_scores=self.with_scores,
+            )
+        )
+
+    def cancel(self, key: Hashable) -> bool:
+        """Give up a sentence, between two steps; return whether it was waiting or in work."""
+        for row in self._waiting:
+            if row.key == key:
+                self._waiting.remove(row)
+                return True
+        place = next((place for place, row in enumerate(self._rows) if row.key == key), None)
+        if place is not None:
+            self._remove(place)
+        return place is not None
+
+    def clear(self) -> None:
+        """Give up all sentences, and the memory of the cache."""
+        self._waiting.clear()
+        self._rows.clear()
+        self._cache = RowCache()
+
+    def close(self) -> None:
+        """Give up everything, threads included."""
+        self.clear()
+        if self._own_pool is not None:
+            self._own_pool.shutdown()
 
     # Not inference_mode: layers may keep what they make here (4-bit on the CPU does), and its tensors would
     # be useless to a training step after an evaluation.
     @torch.no_grad()
+    def step(self) -> list[tuple[Hashable, Answer | Exception]]:
+        """Run one pass: over new sentences if there are any and rows for them, else over those in work.
+
+        Returns:
+            Keys and answers of the sentences that are finished, perhaps none; what went wrong instead of
+            the answer, where it concerns one sentence only.
+
+        Raises:
+            Exception: the pass itself failed (out of memory, say). Its sentences wait again, so that another
+                step begins them anew.
+        """
+        finished: list[tuple[Hashable, Answer | Exception]] = []
+        new = self._admit(finished)
+        rows = new or self._rows
+        if rows:
+            first = len(self._rows) - len(rows)
+            try:
+                self._pass(rows, list(range(first, first + len(rows))))
+            except BaseException:
+                self._send_back(first)
+                raise
+        for place in reversed(range(len(self._rows))):
+            if (row := self._rows[place]).done:
+                self._remove(place)
+                finished.append((row.key, self._result(row)))
+        return finished
+
     def decode(self, prompts: Sequence[list[int]], sentences: Sequence[str]) -> Iterator[tuple[int, Answer]]:
         """Answer prompts, in the order given, as many at a time as there are rows.
 
@@ -132,78 +190,80 @@ class ConstrainedDecoder:
 
         Yields:
             The index of a prompt and its answer, as they finish.
+
+        Raises:
+            Exception: a pass failed, or a single sentence.
         """
-        if not prompts:
-            return
-        waiting = deque(range(len(prompts)))
-        rows: list[_Row] = []
-        capacity = max(map(len, prompts)) + self.max_new_tokens + 4 * MAX_DRAFT
-        cache = RowCache(min(self.batch_size, len(prompts)), capacity)
-        with ThreadPoolExecutor(1) as pool:
-            while waiting or rows:
-                new: list[_Row] = []
-                # Prompts are computed together: a pass for each finished row's successor would cost more.
-                refill = len(rows) <= self.batch_size // 2
-                while refill and waiting and len(rows) + len(new) < self.batch_size:
-                    index = waiting.popleft()
-                    started = time.perf_counter()
-                    row = self._start(index, prompts[index], sentences[index], pool)
-                    self.statistics.constraint_seconds += time.perf_counter() - started
-                    if row.done:
-                        yield index, self._finish(row)
-                    else:
-                        new.append(row)
-                first = len(rows)
-                rows += new
-                if new:
-                    self._step(new, list(range(first, len(rows))), cache)
-                elif rows:
-                    self._step(rows, list(range(len(rows))), cache)
-                for place in reversed(range(len(rows))):
-                    if (row := rows[place]).done:
-                        yield row.index, self._finish(row)
-                        last = rows.pop()
-                        if last is not row:
-                            cache.move(len(rows), place)
-                            rows[place] = last
+        for index, (prompt, sentence) in enumerate(zip(prompts, sentences, strict=True)):
+            self.add(index, prompt, sentence)
+        try:
+            while len(self):
+                for key, answer in self.step():
+                    if isinstance(answer, Exception):
+                        raise answer
+                    assert isinstance(key, int)
+                    yield key, answer
+        finally:
+            self.clear()
 
-    def _start(self, index: int, prompt: list[int], sentence: str, pool: Executor) -> _Row:
-        """Begin an answer; its grammar is compiled while the prompt is computed."""
-        source = self.grammar.source(sentence)
-        row = _Row(index, source, Future(), len(prompt), list(prompt))
-        if self.grammar.can_have_items(source):
-            opening = self.grammar.opening[: self.max_new_tokens]
-            row.done = row.truncated = len(opening) == self.max_new_tokens
-            row.matcher = pool.submit(self._opened, source)
-            row.committed += opening
-            row.pending += opening
-            row.text = self._write(opening)
-        else:
-            row.matcher.set_result(self.grammar.matcher(source))
-            self._force(row)
-        return row
+    # --- rows
 
-    def _opened(self, source: SourceText) -> Any:
-        """Return the grammar of an answer, the opening behind it."""
-        matcher = self.grammar.matcher(source)
-        if not matcher.consume_tokens(self.grammar.opening):
-            raise RuntimeError(f"llguidance: {matcher.get_error()}")
-        return matcher
+    def _admit(self, finished: list[tuple[Hashable, Answer | Exception]]) -> list[Row]:
+        """Give waiting sentences the free rows; those that need no pass are finished."""
+        new: list[Row] = []
+        if not self.at_once and len(self._rows) > self.batch_size // 2:
+            return new
+        assert self._pool is not None
+        while self._waiting and len(self._rows) < self.batch_size:
+            row = self._waiting.popleft()
+            with _Clock(self.statistics):
+                self._guard(row, partial(row.start, self._pool))
+            if row.done:
+                finished.append((row.key, self._result(row)))
+            else:
+                new.append(row)
+                self._rows.append(row)
+        return new
 
-    def _write(self, tokens: list[int]) -> bytes:
-        return b"".join(self.vocabulary.token_bytes[token] for token in tokens)
+    def _send_back(self, first: int) -> None:
+        """Let the rows from a place on wait again, before all others."""
+        for row in reversed(self._rows[first:]):
+            row.restart()
+            self._waiting.appendleft(row)
+        del self._rows[first:]
 
-    def _finish(self, row: _Row) -> Answer:
+    def _remove(self, place: int) -> None:
+        """Free a row; the last one takes its place."""
+        last = self._rows.pop()
+        if place < len(self._rows):
+            self._cache.move(len(self._rows), place)
+            self._rows[place] = last
+
+    def _result(self, row: Row) -> Answer | Exception:
+        if row.error is not None:
+            return row.error
         self.statistics.answers += 1
         self.statistics.tokens += len(row.committed)
-        return Answer(row.committed, row.triplets, row.scores, row.truncated)
+        return row.answer
+
+    def _guard(self, row: Row, work: Callable[[], Any]) -> Any:
+        """Do what concerns one row; if it fails, the row ends with that."""
+        try:
+            return work()
+        except MemoryError:
+            raise
+        except Exception as error:
+            row.error, row.done = error, True
+            return None
 
     # --- one pass
 
-    def _step(self, rows: list[_Row], places: list[int], cache: RowCache) -> None:
+    def _pass(self, rows: list[Row], places: list[int]) -> None:
         """Run a pass over rows and let each commit what it can."""
         for row in rows:
-            row.draft = self._draft(row) if self.drafts else []
+            row.draft = []
+            if self.drafts:
+                row.prepare_draft()
         inputs = [row.pending + row.draft for row in rows]
         width = max(map(len, inputs))
         device = self.model.device
@@ -216,116 +276,78 @@ class ConstrainedDecoder:
         kept = torch.zeros(slots.shape, dtype=torch.bool)
         for place, row in enumerate(rows):
             kept[place, len(row.pending) - 1 : len(row.pending) + len(row.draft)] = True
-        cache.prepare(places, slots.to(device), int(slots.max()) + 1)
+        self._cache.prepare(places, slots.to(device), int(slots.max()) + 1)
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        logits = self.model(**batch, cache=cache, logits_to_keep=kept.to(device)).logits  # [T, V]
+        logits = self.model(**batch, cache=self._cache, logits_to_keep=kept.to(device)).logits  # [T, V]
         self.statistics.passes += 1
         self.statistics.row_passes += len(rows)
         likeliest = logits.argmax(-1).tolist()
+        with _Clock(self.statistics):
+            self._advance(rows, logits, likeliest)
+
+    def _advance(self, rows: list[Row], logits: torch.Tensor, likeliest: list[int]) -> None:
+        """Let each row commit what its logits (len(draft) + 1 of [T, V], row after row) decide.
+
+        Where the grammar forbids the likeliest token, the rows' other choices are made together.
+        """
+        asking: list[tuple[Row, int, Generator[int, Choice, None], int]] = []
         first = 0
         for row in rows:
             count = len(row.draft) + 1
-            self._advance(row, logits[first : first + count], likeliest[first : first + count])
+            work = row.advance(self._preferred(row, likeliest[first : first + count]))
+            place = self._guard(row, partial(next, work, None))
+            if place is not None:
+                asking.append((row, first, work, place))
             first += count
+        while asking:
+            choices = self._choose([row for row, *_ in asking], logits[[a[1] + a[3] for a in asking]])
+            still: list[tuple[Row, int, Generator[int, Choice, None], int]] = []
+            for (row, start, work, _), choice in zip(asking, choices, strict=True):
+                place = self._guard(row, partial(_send, work, choice))
+                if place is not None:
+                    still.append((row, start, work, place))
+            asking = still
 
-    def _draft(self, row: _Row) -> list[int]:
-        """Return the tokens of a guess at what follows."""
-        text = drafting.draft(row.text.decode("utf-8", "ignore"), row.source.escaped, row.triplets)
-        return self.vocabulary.encode(text)[:MAX_DRAFT] if text else []
+    def _preferred(self, row: Row, likeliest: list[int]) -> list[int]:
+        """Return what a row shall take for the model's choices (a benchmark has another opinion)."""
+        return likeliest
 
-    def _advance(self, row: _Row, logits: torch.Tensor, likeliest: list[int]) -> None:
-        """Commit the choices that the logits [len(draft) + 1, V] decide, and what is forced after each."""
-        started = time.perf_counter()
-        row.matcher.result()
-        self.statistics.constraint_seconds += time.perf_counter() - started
-        row.length += len(row.pending)
-        row.pending = []
-        used = 0  # tokens of the draft that turned out right
-        while not row.done:
-            if len(row.committed) >= self.max_new_tokens:
-                row.done = row.truncated = True
-                break
-            self._choose(row, logits[used], likeliest[used])
-            new = row.pending
-            if row.done or new != row.draft[used : used + len(new)]:
-                break
-            used += len(new)
-            row.length += len(new)
-            row.pending = []
-        if row.pending and used < len(row.draft):  # a beginning of them may be right
-            for token, drafted in zip(row.pending[:-1], row.draft[used:], strict=False):
-                if token != drafted:
-                    break
-                row.length += 1
-                row.pending = row.pending[1:]
+    def _choose(self, rows: list[Row], logits: torch.Tensor) -> list[Choice]:
+        """Return the likeliest token that each row's grammar allows, from its logits [R, V]."""
+        bits = packed_masks(self.vocabulary, [row.matcher for row in rows])
+        allowed = unpack_masks(bits, self.vocabulary.size, logits.device)
+        scores = logits.float().masked_fill(~allowed, -math.inf)
+        chosen = scores.argmax(-1)
+        if not self.with_scores:
+            return [Choice(token, 0.0) for token in chosen.tolist()]
+        # The log probability of a choice, of all tokens that end the value if it does.
+        quotes = self._quotes(logits.device)
+        ending = scores.masked_fill(~quotes, -math.inf).logsumexp(-1)
+        own = scores.gather(-1, chosen[:, None])[:, 0]
+        own = torch.where(quotes[chosen], ending, own) - scores.logsumexp(-1)
+        return [Choice(*pair) for pair in zip(chosen.tolist(), own.tolist(), strict=True)]
 
-    def _choose(self, row: _Row, logits: torch.Tensor, likeliest: int) -> None:
-        """Commit the likeliest token that the grammar allows, and the tokens that it forces then."""
-        started = time.perf_counter()
-        mask = None
-        if self.with_scores or row.matcher.result().validate_tokens([likeliest]) == 0:
-            mask = self.grammar.mask(row.matcher.result())
-        chosen = likeliest
-        if mask is not None:
-            scores = logits.float().masked_fill(~torch.from_numpy(mask).to(logits.device), -math.inf)
-            chosen = int(scores.argmax())
-            if self.with_scores:
-                row.score += self._log_probability(scores, chosen, mask)
-        self._commit(row, [chosen])
-        if not row.done:
-            self._force(row)
-        self.statistics.constraint_seconds += time.perf_counter() - started
+    def _quotes(self, device: torch.device) -> torch.Tensor:
+        """Return which tokens end a value, [V] bool."""
+        return torch.from_numpy(self.vocabulary.starts_with_quote).to(device)
 
-    def _log_probability(self, scores: torch.Tensor, chosen: int, mask: np.ndarray) -> float:
-        """Return the log probability of a choice, of all tokens that end the value if it does."""
-        quotes = self.vocabulary.starts_with_quote
-        if quotes[chosen]:
-            same = torch.from_numpy(np.flatnonzero(mask & quotes)).to(scores.device)
-        else:
-            same = torch.tensor([chosen], device=scores.device)
-        return float(scores[same].logsumexp(-1) - scores.logsumexp(-1))
 
-    def _force(self, row: _Row) -> None:
-        """Commit what the grammar leaves no choice about."""
-        while not row.done and (forced := row.matcher.result().compute_ff_tokens()):
-            self._commit(row, forced)
+def _send(work: Generator[int, Choice, None], choice: Choice) -> int | None:
+    """Let a row go on with a choice; return where it asks for the next one, None for nowhere."""
+    try:
+        return work.send(choice)
+    except StopIteration:
+        return None
 
-    def _commit(self, row: _Row, tokens: list[int]) -> None:
-        """Append tokens to the answer; a triplet that ends in them may end it."""
-        matcher = row.matcher.result()
-        room = self.max_new_tokens - len(row.committed)
-        is_cut, tokens = len(tokens) > room, tokens[:room]
-        # One by one only where a triplet may end.
-        parts = [[token] for token in tokens] if b"}" in self._write(tokens) else [tokens]
-        for part in parts:
-            if not matcher.consume_tokens(part):
-                raise RuntimeError(f"llguidance: {matcher.get_error()}")
-            row.committed += part
-            row.pending += part
-            written = self._write(part)
-            row.text += written
-            if b"}" in written:
-                self._collect(row)
-            if row.done:
-                return
-        row.done = matcher.is_stopped() or is_cut
-        row.truncated = is_cut
 
-    def _collect(self, row: _Row) -> None:
-        """Take whole triplets out of the text; a second repetition in a row ends the answer."""
-        while (start := row.text.find(b'{"')) >= 0:
-            text = row.text[start:].decode("utf-8", "ignore")
-            try:
-                fields, end = _JSON.raw_decode(text)
-            except ValueError:
-                return  # a brace inside a value
-            row.text = row.text[start + len(text[:end].encode()) :]
-            triplet = Triplet(*(fields[key] for key in KEYS))
-            if triplet in row.triplets:
-                row.repetitions += 1
-                row.done = row.done or row.repetitions == 2
-            else:
-                row.repetitions = 0
-                row.triplets.append(triplet)
-                row.scores += [min(1.0, math.exp(row.score))] if self.with_scores else []
-            row.score = 0.0
+class _Clock:
+    """Adds the time within to `constraint_seconds`."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._statistics.constraint_seconds += time.perf_counter() - self._started

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
+from extraction.decoding.masks import packed_masks, unpack_masks
 from extraction.decoding.source_text import NO_BLANK, SourceText, escape, normalise
 from extraction.decoding.vocabulary import vocabulary_of
 from extraction.result import Span
@@ -90,16 +91,7 @@ class AnswerGrammar:
 
     def mask(self, matcher: LLMatcher) -> np.ndarray:
         """Return which tokens a matcher allows next, [V] bool."""
-        forced = matcher.compute_ff_bytes()
-        if not forced:
-            bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
-            return np.unpackbits(bits, bitorder="little")[: self.vocabulary.size].astype(bool)
-        # Bytes that are forced, but not yet how they become tokens: llguidance 1.9.1 may leave them out of
-        # account in its mask (after three of four blanks, say), though not where it validates a token.
-        mask = np.zeros(self.vocabulary.size, dtype=bool)
-        for token in self.vocabulary.compatible_with(forced):
-            mask[token] = matcher.validate_tokens([token]) == 1
-        return mask
+        return unpack_masks(packed_masks(self.vocabulary, [matcher]), self.vocabulary.size, "cpu")[0].numpy()
 
     def lark(self, source: SourceText) -> str:
         """Return the grammar in llguidance's Lark dialect."""

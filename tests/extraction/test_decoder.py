@@ -175,6 +175,96 @@ def test_a_repeated_triplet_is_left_out_and_a_second_one_ends_the_answer(
     assert len(answer.token_ids) < len(script) / 1.5
 
 
+def finish(decoder: ConstrainedDecoder) -> dict[Any, Answer | Exception]:
+    """Take steps until nothing is left."""
+    results: dict[Any, Answer | Exception] = {}
+    while len(decoder):
+        results |= dict(decoder.step())
+    return results
+
+
+def tokens_of(result: Answer | Exception) -> list[int]:
+    assert isinstance(result, Answer)
+    return result.token_ids
+
+
+def test_sentences_join_and_leave_while_others_are_in_work(
+    random_model: tuple[Any, Any], data: tuple[list[str], Schema]
+) -> None:
+    """Each has its own grammar and budget, and is answered as if it were alone."""
+    model, tokenizer = random_model
+    sentences, schema = data[0][:6], data[1]
+    small = Schema(frozenset(sorted(schema.combinations)[:3]))
+    grammars = [grammar_of(*random_model, each) for each in (schema, small, None)]
+    prompts = encode(tokenizer, sentences)
+    decoder = ConstrainedDecoder(model, grammars[0], max_new_tokens=BUDGET, batch_size=3, at_once=True)
+    results: dict[Any, Answer | Exception] = {}
+    for index, (prompt, sentence) in enumerate(zip(prompts, sentences, strict=True)):
+        budget = BUDGET - index
+        decoder.add(index, prompt, sentence, grammar=grammars[index % 3], max_new_tokens=budget)
+        results |= dict(decoder.step())
+    assert decoder.cancel(4)
+    assert not decoder.cancel(4)
+    running = next(row.key for row in decoder._rows)
+    assert decoder.cancel(running)
+    results |= finish(decoder)
+    assert set(results) == {*range(6)} - {4, running}
+    for index, result in results.items():
+        reference = greedy_one_by_one(
+            model, grammars[index % 3], prompts[index], sentences[index], BUDGET - index
+        )
+        assert tokens_of(result) == reference
+    decoder.close()
+
+
+def test_what_concerns_one_sentence_ends_only_that(
+    random_model: tuple[Any, Any], data: tuple[list[str], Schema], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = random_model
+    sentences, schema = data[0][:3], data[1]
+    grammar = grammar_of(*random_model, schema)
+    prompts = encode(tokenizer, sentences)
+    lark = grammar.lark
+    monkeypatch.setattr(
+        grammar, "lark", lambda source: "start: (" if source.sentence == sentences[1] else lark(source)
+    )
+    decoder = ConstrainedDecoder(model, grammar, max_new_tokens=BUDGET, batch_size=3)
+    for index in range(3):
+        decoder.add(index, prompts[index], sentences[index])
+    results = finish(decoder)
+    assert isinstance(results[1], RuntimeError)
+    monkeypatch.undo()
+    for index in (0, 2):
+        reference = greedy_one_by_one(model, grammar, prompts[index], sentences[index], BUDGET)
+        assert tokens_of(results[index]) == reference
+
+
+def test_a_pass_that_fails_is_begun_anew(
+    random_model: tuple[Any, Any], data: tuple[list[str], Schema], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = random_model
+    sentences, schema = data[0][:3], data[1]
+    grammar = grammar_of(*random_model, schema)
+    prompts = encode(tokenizer, sentences)
+    decoder = ConstrainedDecoder(model, grammar, max_new_tokens=BUDGET, batch_size=2, with_scores=True)
+    for index in range(3):
+        decoder.add(index, prompts[index], sentences[index])
+    results = dict(decoder.step()) | dict(decoder.step())
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "_choose", fail)  # in the midst of the answers
+        with pytest.raises(torch.OutOfMemoryError):
+            decoder.step()
+    assert len(decoder) == 3 - len(results)
+    results |= finish(decoder)
+    for index in range(3):
+        reference = greedy_one_by_one(model, grammar, prompts[index], sentences[index], BUDGET)
+        assert tokens_of(results[index]) == reference
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("trained", [False, True])
 def test_equal_over_many_sentences(
