@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from bases.chatglm.linear4bit import import_bitsandbytes
+from bases.linear4bit import import_bitsandbytes
 from utils.common_utils import log
 
 

@@ -23,6 +23,15 @@ if TYPE_CHECKING:  # the tokenizers' half is used by processes that never load t
 IGNORE_INDEX = -100
 # What stands for a character that a tokenizer can't write.
 UNKNOWN_CHARACTER = "\ufffd"
+# Rows of logits that are held at a time, in the loss: enough for the product to be worth reading the head's
+# weight, and with a small vocabulary no more numbers than fit into a CPU's cache.
+MIN_CHUNK_ROWS = 128
+CHUNK_LOGITS = 2**20
+
+
+def chunk_rows(vocab_size: int) -> int:
+    """Return how many rows of logits are held at a time."""
+    return max(MIN_CHUNK_ROWS, CHUNK_LOGITS // vocab_size)
 
 
 class CheckpointError(UserError):

@@ -10,11 +10,11 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from bases.chatglm import load_base_model, load_config, resolve_model_dir
-from bases.chatglm.anatomy import HEAD
-from bases.chatglm.linear4bit import QUANTIZATION_NOTE, check_quantization, split_weight
+from bases.chatglm.anatomy import HEAD, LINEAR_LAYERS
 from bases.chatglm.modeling import ChatGLMForConditionalGeneration
 from bases.chatglm.tokenization import ChatGLMTokenizer
-from bases.chatglm.weights import digest, fingerprint
+from bases.linear4bit import QUANTIZATION_NOTE, check_quantization, split_weight
+from bases.weights import digest, fingerprint
 from utils.common_utils import UserError, log
 from utils.device import check_device
 from utils.directories import file_digest, write_directory
@@ -46,7 +46,7 @@ def save_quantized(
     """
     if not getattr(model, "is_loaded_in_4bit", False) or hasattr(model, "peft_config"):
         raise ValueError("save_quantized needs a 4-bit model without an adapter")
-    check_quantization(model)
+    check_quantization(model, LINEAR_LAYERS)
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "quant_state"):

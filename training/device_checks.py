@@ -17,12 +17,11 @@ from accelerate.state import AcceleratorState
 from bases import CheckpointError, find_family
 from bases.adapter import attach_lora
 from bases.chatglm import ChatGLMConfig, load_base_model
-from bases.chatglm.anatomy import LINEAR_LAYERS
 from bases.chatglm.family import FAMILY
-from bases.chatglm.linear4bit import replace_linear_4bit
 from bases.four_bit import why_no_4bit
 from bases.hub_cache import resolve_model_dir
 from bases.interface import ModelShape
+from bases.linear4bit import replace_linear_4bit
 from data_handle.data_preprocess import Features, encode_examples
 from data_handle.reader import read_jsonl
 from glm_config import ProjectConfig
@@ -129,15 +128,14 @@ def check_4bit(config: ProjectConfig) -> Iterator[Result]:
         yield Result(NOTE, "4-bit 量化", f"这台机器做不了（{reason}），改为不量化加载", INSTALL)
         return
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
-    name = LINEAR_LAYERS[-1]  # any of those that loading quantises
-    block = torch.nn.ModuleDict({name: torch.nn.Linear(256, 256, bias=False)})
-    replace_linear_4bit(block, compute_dtype=dtype)
+    block = torch.nn.ModuleDict({"layer": torch.nn.Linear(256, 256, bias=False)})
+    replace_linear_4bit(block, ["layer"], compute_dtype=dtype)
     from bitsandbytes.nn import Params4bit  # not earlier: the line above keeps its import off the network
 
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(256, 256, generator=generator) / 16
     inputs = torch.randn(8, 256, generator=generator).to(device, dtype).requires_grad_()
-    layer = block[name]
+    layer = block["layer"]
     layer.weight = Params4bit(
         weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer
     ).to(device)

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from bases.interface import ModelShape
+from bases.interface import ModelShape, chunk_rows
 
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
 # The linear layers of a block, by the last part of their module names: those that become 4-bit, and that
 # LoRA may stand beside. Embedding and head stay in half precision.
 LINEAR_LAYERS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
-# Rows of logits that are held at a time, in the loss: enough for the product to be worth reading the head's
-# weight, and with a small vocabulary no more numbers than fit into a CPU's cache.
-MIN_CHUNK_ROWS = 128
-CHUNK_LOGITS = 2**20
 
 
 def is_linear_layer(name: str) -> bool:
     """Tell whether a module name, or a target that peft takes for one, is of a block's linear layer."""
     return name.rpartition(".")[2] in LINEAR_LAYERS
-
-
-def chunk_rows(vocab_size: int) -> int:
-    """Return how many rows of logits are held at a time."""
-    return max(MIN_CHUNK_ROWS, CHUNK_LOGITS // vocab_size)
 
 
 def shape_of(config: Any) -> ModelShape:

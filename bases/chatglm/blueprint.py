@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from bases.interface import CheckpointError
+from bases.linear4bit import stored_parts
+from bases.weights import list_tensors
 
 from .anatomy import EMBEDDING, HEAD, is_linear_layer
-from .linear4bit import stored_parts
-from .weights import list_tensors
 
 IGNORED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
 SHOWN_CHARACTERS = 120  # of a name

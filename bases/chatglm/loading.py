@@ -16,13 +16,7 @@ from torch import nn
 
 from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError
-from utils.digest_cache import remembered_digest
-
-from .anatomy import EMBEDDING, HEAD
-from .blueprint import Blueprint
-from .configuration import ChatGLMConfig
-from .files import checkpoint_shards, load_config
-from .linear4bit import (
+from bases.linear4bit import (
     QUANTIZATION_NOTE,
     check_quantization,
     join_weight,
@@ -30,7 +24,13 @@ from .linear4bit import (
     replace_linear_4bit,
     stored_parts,
 )
-from .weights import digest, fingerprint, read_shard
+from bases.weights import digest, fingerprint, read_shard
+from utils.digest_cache import remembered_digest
+
+from .anatomy import EMBEDDING, HEAD, LINEAR_LAYERS
+from .blueprint import Blueprint
+from .configuration import ChatGLMConfig
+from .files import checkpoint_shards, load_config
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +79,14 @@ def load_pretrained(
     blueprint = Blueprint(model, quantized=note is not None)
     blueprint.check(model_dir, shards)
     if load_in_4bit:
-        replace_linear_4bit(model, compute_dtype=dtype, quant_storage=quant_storage)
+        replace_linear_4bit(model, LINEAR_LAYERS, compute_dtype=dtype, quant_storage=quant_storage)
     filling = _Filling(model, blueprint, dtype, device)
     for shard in shards:
         for name, tensor in read_shard(shard):
             filling.take(shard, name, tensor)
     filling.tie_head()
     if load_in_4bit:
-        check_quantization(model)
+        check_quantization(model, LINEAR_LAYERS)
     model.base_fingerprint = fingerprint(filling.digests)
     if note:
         same = fingerprint(filling.digests | filling.not_needed) == note["content_fingerprint"]

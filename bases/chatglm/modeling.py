@@ -22,11 +22,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from bases.interface import IGNORE_INDEX
+from bases.loss import linear_cross_entropy
 
 from .configuration import ChatGLMConfig
 from .layout import get_continued_mask, get_position_ids, get_prefix_lm_mask
 from .loading import load_pretrained
-from .loss import linear_cross_entropy
 
 ROPE_BASE = 10000.0
 # (2L)^(1/2) at the published depth of 28. The published code never hands another depth to its blocks, so this

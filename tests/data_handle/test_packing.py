@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from bases.adapter import attach_lora
 from bases.chatglm import ChatGLMForConditionalGeneration, load_base_model
-from bases.chatglm.anatomy import CHUNK_LOGITS, MIN_CHUNK_ROWS, chunk_rows
-from bases.chatglm.loss import linear_cross_entropy
+from bases.interface import CHUNK_LOGITS, MIN_CHUNK_ROWS, chunk_rows
+from bases.loss import linear_cross_entropy
 from data_handle.data_preprocess import Features
 from data_handle.packing import MicroBatch, assign_rows, pack, plan_micro_batches
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-
-from .anatomy import is_linear_layer
 
 if TYPE_CHECKING:
     from bitsandbytes.nn import Linear4bit, Params4bit
@@ -41,12 +40,16 @@ def import_bitsandbytes() -> None:
 
 
 def replace_linear_4bit(
-    model: nn.Module, compute_dtype: torch.dtype, quant_storage: torch.dtype = torch.uint8
+    model: nn.Module,
+    layers: Collection[str],
+    compute_dtype: torch.dtype,
+    quant_storage: torch.dtype = torch.uint8,
 ) -> None:
     """Put an (empty) NF4 layer with double quantisation in place of each linear layer to be quantised.
 
     Args:
         model: with its linear layers on any device; their weights are dropped.
+        layers: the last parts of the names of those to be quantised.
         compute_dtype: of the products.
         quant_storage: the type that the packed bytes are declared as. FSDP shards floating types only.
     """
@@ -54,7 +57,7 @@ def replace_linear_4bit(
     from bitsandbytes.nn import Linear4bit
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and is_linear_layer(name):
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in layers:
             quantized = Linear4bit(
                 module.in_features,
                 module.out_features,
@@ -73,7 +76,7 @@ def replace_linear_4bit(
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # read by peft
 
 
-def check_quantization(model: nn.Module) -> None:
+def check_quantization(model: nn.Module, layers: Collection[str]) -> None:
     """Make sure that exactly the intended layers are 4-bit, and that the head is not.
 
     Raises:
@@ -84,7 +87,7 @@ def check_quantization(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear):
             continue
-        wanted = is_linear_layer(name)
+        wanted = name.rpartition(".")[2] in layers
         is_4bit = isinstance(module, Linear4bit) and module.weight.quant_state is not None
         if wanted != is_4bit:
             raise RuntimeError(f"{name} should {'' if wanted else 'not '}be 4-bit")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .anatomy import chunk_rows
+from bases.interface import chunk_rows
 
 
 def linear_cross_entropy(
