@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bases import linear4bit
 from bases.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_files
-from bases.chatglm import ChatGLMModel, CheckpointError, linear4bit, load_base_model
+from bases.chatglm import ChatGLMModel, CheckpointError, load_base_model
 from export import four_bit, quantized
 from export.four_bit import save_quantized
 from glm_config import ProjectConfig
