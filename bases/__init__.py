@@ -6,10 +6,10 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from bases.interface import CheckpointError, Family
+from bases.interface import CheckpointError, Family, ModelShape
 from bases.model_dir import read_model_json
 
-__all__ = ["CheckpointError", "Family", "check_model_dir", "family_of", "find_family"]
+__all__ = ["CheckpointError", "Family", "check_model_dir", "family_of", "find_family", "published_shape"]
 
 # Each module defines FAMILY; it is loaded when asked for, so that sizes and texts can be had without torch.
 _FAMILIES = {"chatglm": "bases.chatglm.family"}
@@ -41,6 +41,12 @@ def check_model_dir(model_dir: Path) -> None:
         CheckpointError: a file is missing, damaged, or not what it should be; the message names it.
     """
     find_family(model_dir).check_directory(model_dir)
+
+
+def published_shape() -> ModelShape:
+    """Return the sizes of ChatGLM-6B, which stand for a base that isn't on this machine yet."""
+    module = importlib.import_module("bases.chatglm")
+    return _family("chatglm", "ChatGLM-6B").shape(module.ChatGLMConfig())
 
 
 def _family(model_type: Any, where: str) -> Family:

@@ -14,10 +14,8 @@ from typing import Any, cast
 import torch
 from accelerate.state import AcceleratorState
 
-from bases import CheckpointError, find_family
+from bases import CheckpointError, find_family, published_shape
 from bases.adapter import attach_lora
-from bases.chatglm import ChatGLMConfig, load_base_model
-from bases.chatglm.family import FAMILY
 from bases.four_bit import why_no_4bit
 from bases.hub_cache import resolve_model_dir
 from bases.interface import ModelShape
@@ -189,7 +187,7 @@ def check_data(config: ProjectConfig) -> Iterator[Result]:
     try:
         tokenizer = find_family(model_dir := resolve_model_dir(config.pre_model)).load_tokenizer(model_dir)
     except CheckpointError:  # of which another check tells
-        tokenizer = FAMILY.load_tokenizer(EMBEDDED_BASE)
+        tokenizer = find_family(EMBEDDED_BASE).load_tokenizer(EMBEDDED_BASE)
     said: list[str] = []
     data = read_data(config, tokenizer, said.append)
     for item, file in (("训练集", data.train), ("验证集", data.dev)):
@@ -229,7 +227,7 @@ def _take_steps(config: ProjectConfig) -> tuple[list[tuple[float, float, float]]
         Of each step: loss, norm of the gradient, seconds; and the tokens of a step.
     """
     accelerator = make_accelerator(config.device, fp16=config.fp16, bf16=config.bf16)
-    base, tokenizer = load_base_model(
+    base, tokenizer = find_family(EMBEDDED_BASE).load(
         EMBEDDED_BASE,
         load_in_4bit=config.load_in_4bit and why_no_4bit(accelerator.device.type) is None,
         dtype=weight_dtype(accelerator),
@@ -299,7 +297,7 @@ def model_shape(config: ProjectConfig) -> ModelShape:
         family = find_family(model_dir)
         return shape_of(family.load_config(model_dir))
     except CheckpointError:
-        return shape_of(ChatGLMConfig())
+        return published_shape()
 
 
 def estimate_output_bytes(lora_weights: int, save_total_limit: int) -> int:
