@@ -43,6 +43,7 @@ __all__ = [
     "load_adapter_meta",
     "load_adapter_weights",
     "read_adapter_json",
+    "refuse_prefix",
     "write_adapter_files",
 ]
 
@@ -55,13 +56,28 @@ def attach_lora(
     """Freeze a base model and put trainable LoRA layers (fp32) beside its linear layers of these names.
 
     Raises:
-        UserError: one of the names is none of a linear layer of the blocks.
+        UserError: one of the names is none of a linear layer of the blocks, or the model has a prefix.
     """
+    refuse_prefix(model.config)
     _find_targets(model, target_modules, "lora_target_modules 里的")
     lora = LoraConfig(
         task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules
     )
     return get_peft_model(model, lora)
+
+
+def refuse_prefix(config: Any) -> None:
+    """Make sure that a model is one to put LoRA on: it has no P-tuning prefix.
+
+    Raises:
+        UserError: it has.
+    """
+    if length := getattr(config, "pre_seq_len", None):
+        raise UserError(
+            f"模型带有 P-Tuning v2 的前缀（pre_seq_len={length}），只能直接用来抽取（--no_adapter），"
+            "不能再训练。LoRA 与前缀是同一件事的两种做法：前缀在各层的注意力前面加一段学来的键和值，"
+            "LoRA 学各层权重的改变量，可以合并进权重。请用没有前缀的基座训练。"
+        )
 
 
 def _find_targets(model: torch.nn.Module, names: list[str], where: str) -> dict[str, torch.nn.Linear]:

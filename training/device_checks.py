@@ -15,7 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from bases import CheckpointError, find_family, published_shape
-from bases.adapter import attach_lora
+from bases.adapter import attach_lora, refuse_prefix
 from bases.four_bit import why_no_4bit
 from bases.hub_cache import resolve_model_dir
 from bases.interface import ModelShape
@@ -160,6 +160,7 @@ def check_model(config: ProjectConfig) -> Iterator[Result]:
     family = find_family(model_dir)
     family.check_directory(model_dir)
     sizes, tokenizer = family.load_config(model_dir), cast(Any, family.load_tokenizer(model_dir))
+    refuse_prefix(sizes)
     longest, limit = config.max_source_seq_len + config.max_target_seq_len, sizes.max_position_embeddings
     if longest > limit:
         raise CheckpointError(

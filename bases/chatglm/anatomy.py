@@ -7,6 +7,7 @@ from typing import Any
 from bases.interface import ModelShape, chunk_rows
 
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
+PREFIX = "transformer.prefix_encoder."  # of a P-tuning v2 prefix' tensors
 # The linear layers of a block, by the last part of their module names: those that become 4-bit, and that
 # LoRA may stand beside. Embedding and head stay in half precision.
 LINEAR_LAYERS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
@@ -15,6 +16,15 @@ LINEAR_LAYERS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 def is_linear_layer(name: str) -> bool:
     """Tell whether a module name, or a target that peft takes for one, is of a block's linear layer."""
     return name.rpartition(".")[2] in LINEAR_LAYERS
+
+
+def prefix_parameters(config: Any) -> int:
+    """Return the weights of a P-tuning v2 prefix; 0 without one."""
+    length, hidden = config.pre_seq_len or 0, config.hidden_size
+    output = 2 * config.num_layers * hidden  # keys and values
+    if length and config.prefix_projection:
+        return length * hidden + hidden * (hidden + 1) + output * (hidden + 1)
+    return length * output
 
 
 def shape_of(config: Any) -> ModelShape:

@@ -3,50 +3,74 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from bases import linear4bit
 from bases.interface import CheckpointError
-from bases.linear4bit import stored_parts
 from bases.weights import list_tensors
 
-from .anatomy import EMBEDDING, HEAD, is_linear_layer
+from . import row_scaled
+from .anatomy import EMBEDDING, HEAD, PREFIX, is_linear_layer
 
 IGNORED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
 SHOWN_CHARACTERS = 120  # of a name
+_HEAD_PARTS = (HEAD, HEAD + row_scaled.SCALE_SUFFIX)
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class PartsOf(Protocol):
+    """Says what a weight [out, in] is stored as: type and shape by suffix of its name."""
+
+    def __call__(
+        self, shape: torch.Size
+    ) -> Mapping[str, tuple[torch.dtype | None, tuple[int, ...] | None]]: ...
 
 
 class Blueprint:
     """The tensors of a model, by their names in files.
 
     Args:
-        model: with or without its head, on the meta device, its linear layers as they are built.
-        quantized: the files hold the linear layers' weights in 4-bit, in parts (see `stored_parts`).
+        model: with or without its head, on the meta device, its linear layers as they are built. Its config
+            says how the files hold their weights: as they are, in 4-bit (`quantization_config`), or in the
+            published int4 or int8 (`quantization_bit`).
 
     Attributes:
         prefix: what the model's own names lack: a model without head is a part of one with it.
         expected: type (None: any floating one) and shape (None: one dimension of any length).
-        owners: for the parts of a 4-bit weight: the weight's name and shape.
+        owners: for the parts of a quantised weight: the weight's name and shape.
+        stored_parts: what a quantised weight is stored as; None if none is.
+        bits: of the published layout; 0 in any other.
     """
 
-    def __init__(self, model: Any, quantized: bool) -> None:
+    def __init__(self, model: Any) -> None:
+        config = model.config
         self.prefix = "" if hasattr(model, "lm_head") else "transformer."
+        self.bits: int = config.quantization_bit
+        self.stored_parts: PartsOf | None = None
+        if getattr(config, "quantization_config", None) is not None:
+            self.stored_parts = linear4bit.stored_parts
+        elif self.bits:
+            self.stored_parts = partial(row_scaled.stored_parts, bits=self.bits)
         self.expected: dict[str, tuple[torch.dtype | None, tuple[int, ...] | None]] = {}
         self.owners: dict[str, tuple[str, torch.Size]] = {}
+        ends = {EMBEDDING, HEAD} if self.bits and config.quantization_embeddings else set()
         for name, parameter in model.named_parameters():
             name = self.prefix + name
             module, _, attribute = name.rpartition(".")
-            if quantized and attribute == "weight" and is_linear_layer(module):
-                for suffix, kind in stored_parts(parameter.shape).items():
+            is_quantized = (attribute == "weight" and is_linear_layer(module)) or name in ends
+            if name == HEAD and config.tie_word_embeddings:
+                continue
+            if self.stored_parts is not None and is_quantized:
+                for suffix, kind in self.stored_parts(parameter.shape).items():
                     self.expected[name + suffix] = kind
                     self.owners[name + suffix] = (name, parameter.shape)
             else:
                 self.expected[name] = (None, tuple(parameter.shape))
-        if model.config.tie_word_embeddings:
-            self.expected.pop(HEAD, None)
 
     def check(self, model_dir: Path, shards: list[Path]) -> None:
         """Make sure that the files hold exactly these tensors, without reading one.
@@ -57,7 +81,14 @@ class Blueprint:
             CheckpointError: a file is damaged; a tensor is unknown, missing, or of another type or shape.
         """
         contents = [(shard, list_tensors(shard)) for shard in shards]
-        missing = self.expected.keys() - {name for _, notes in contents for name in notes}
+        found = {name for _, notes in contents for name in notes}
+        if found and all(name.startswith(PREFIX) for name in found):
+            raise CheckpointError(
+                f"模型目录 {model_dir} 里只有 P-Tuning v2 的前缀（{min(found)}），没有基座的权重；"
+                f"请先把两者合成一个目录：python -m export.merge --adapter {model_dir} "
+                "--pre_model 基座目录 --output 新目录。"
+            )
+        missing = self.expected.keys() - found
         for shard, notes in contents:
             for name, (dtype, shape) in notes.items():
                 if name in self.expected:
@@ -65,7 +96,7 @@ class Blueprint:
                 elif name == HEAD and EMBEDDING in missing:
                     self._check_tensor(shard, name, dtype, shape, EMBEDDING)
                     missing = missing - {EMBEDDING}
-                elif name != HEAD and not IGNORED_TENSORS.search(name):
+                elif name not in _HEAD_PARTS and not IGNORED_TENSORS.search(name):
                     raise CheckpointError(_unknown(shard, name))
         if missing:
             raise CheckpointError(
@@ -92,6 +123,11 @@ def _unknown(shard: Path, name: str) -> str:
     name = name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "…"
     if name.endswith("weight_scale"):
         return _quantized_elsewhere(shard, name)
+    if name.startswith(PREFIX):
+        return (
+            f"权重文件 {shard} 里的 {name} 是 P-Tuning v2 的前缀，而 config.json 没有写它的长度 pre_seq_len；"
+            "请用与它一起保存的 config.json。"
+        )
     if "lora_" in name:
         return (
             f"权重文件 {shard} 里有 LoRA 适配器的权重（{name}）：这是适配器，或带着适配器一起保存的模型；"
@@ -102,6 +138,6 @@ def _unknown(shard: Path, name: str) -> str:
 
 def _quantized_elsewhere(shard: Path, name: str) -> str:
     return (
-        f"权重文件 {shard} 里是 int4 或 int8 量化过的权重（{name}），而 config.json 说没有量化；它们不能用于 "
-        "QLoRA，请改用原始的 fp16 权重：hf download THUDM/chatglm-6b --local-dir chatglm-6b。"
+        f"权重文件 {shard} 里是 int4 或 int8 量化过的权重（{name}），而 config.json 说没有量化："
+        "请用与这些权重一起公布的 config.json（其中有 quantization_bit），或改用原始的 fp16 权重。"
     )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .anatomy import shape_of
+from .anatomy import prefix_parameters, shape_of
 
 
 def _is_int(value: Any, low: int, high: int) -> bool:
@@ -32,6 +32,7 @@ _FIELDS: dict[str, _Rule] = {
     "max_sequence_length": (lambda value: _is_int(value, 1, 2**24), "1 到 16777216 之间的整数"),
     "initializer_range": (lambda value: _is_number(value, 0, 1), "0 到 1 之间的数"),
     **dict.fromkeys(("position_encoding_2d", "tie_word_embeddings", "use_cache"), _SWITCH),
+    **dict.fromkeys(("quantization_embeddings", "prefix_projection"), _SWITCH),
     **dict.fromkeys(("mask_token_id", "gmask_token_id", "bos_token_id", "eos_token_id", "pad_token_id"), _ID),
     "quantization_bit": (lambda value: _is_int(value, 0, 64), "0、4 或 8"),
     "pre_seq_len": (lambda value: value is None or _is_int(value, 0, 2**24), "null 或整数"),
@@ -41,6 +42,7 @@ _FIELDS: dict[str, _Rule] = {
 _DTYPES = ("float16", "bfloat16", "float32")
 _SHOWN_CHARACTERS = 60  # of a wrong value
 
+BITS = (4, 8)  # of the published layouts for whole numbers
 # Beyond these a config is damaged or hostile, and building even an empty model would exhaust the memory.
 MAX_LAYERS, MAX_PARAMETERS = 1000, 100_000_000_000
 
@@ -63,6 +65,10 @@ class ChatGLMConfig(PreTrainedConfig):
             its weights are equal, so True.
         mask_token_id, gmask_token_id: ids of `[MASK]` and `[gMASK]`.
         bos_token_id, eos_token_id, pad_token_id: ids of `<sop>`, `<eop>` and `<pad>`.
+        quantization_bit: 4 or 8 where the files hold the blocks' weights as whole numbers (see `row_scaled`).
+        quantization_embeddings: so they do with the embedding.
+        pre_seq_len: length of a P-tuning v2 prefix that every layer sees before the sequence; None without.
+        prefix_projection: that prefix is computed by two linear layers.
 
     Raises:
         ValueError: a shape that is no ChatGLM (by `validate_architecture`).
@@ -94,11 +100,14 @@ class ChatGLMConfig(PreTrainedConfig):
     eos_token_id: int = 130005
     pad_token_id: int = 3
     quantization_bit: int = 0
+    quantization_embeddings: bool = False
     pre_seq_len: int | None = None
+    prefix_projection: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         # Published checkpoints name code to run from the hub; nothing of it is ever used or saved again.
         kwargs.pop("auto_map", None)
+        self.pre_seq_len = self.pre_seq_len or None
         if self.inner_hidden_size is None:
             self.inner_hidden_size = 4 * self.hidden_size
         super().__post_init__(**kwargs)
@@ -139,10 +148,10 @@ class ChatGLMConfig(PreTrainedConfig):
             value = getattr(self, name)
             if type(value) is not int or value <= 0:
                 raise ValueError(f"config.json 的 {name} 必须是大于 0 的整数，现在是 {value!r}。")
-        if self.num_layers > MAX_LAYERS or self.parameter_count() > MAX_PARAMETERS:
+        parameters = self.parameter_count() + prefix_parameters(self)
+        if self.num_layers > MAX_LAYERS or parameters > MAX_PARAMETERS:
             raise ValueError(
-                f"config.json 要求 {self.num_layers} 层、{self.parameter_count():.1e} 个参数，"
-                "远超 ChatGLM-6B，拒绝加载。"
+                f"config.json 要求 {self.num_layers} 层、{parameters:.1e} 个参数，远超 ChatGLM-6B，拒绝加载。"
             )
         if self.hidden_size % (4 * self.num_attention_heads):
             raise ValueError(
@@ -151,10 +160,7 @@ class ChatGLMConfig(PreTrainedConfig):
             )
         if not self.position_encoding_2d:
             raise ValueError("只支持 position_encoding_2d=true 的 ChatGLM（v1）模型。")
-        if self.quantization_bit:
+        if self.quantization_bit not in (0, *BITS):
             raise ValueError(
-                f"这是已量化的 int{self.quantization_bit} 版本，不能用于 QLoRA；"
-                "请改用原始的 fp16 权重 THUDM/chatglm-6b。"
+                f"config.json 的 quantization_bit 应当是 0、4 或 8，现在是 {self.quantization_bit}。"
             )
-        if self.pre_seq_len is not None:
-            raise ValueError("不支持带 P-Tuning 前缀（pre_seq_len）的模型，请使用原始的 THUDM/chatglm-6b。")

@@ -17,14 +17,16 @@ from .configuration import ChatGLMConfig
 from .tokenization import CONTROL_PIECES, ChatGLMTokenizer
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-FIRST_RELEASE_VOCABULARY = 150_528
 MAX_IMAGE_TOKENS = 100_000
-_MASK_IDS = {"gmask_token_id", "mask_token_id"}
+# Where [MASK] and [gMASK] stand before <sop>, in every release.
+_MASK_BEFORE_SOP, _GMASK_BEFORE_SOP = 4, 3
 _ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "gmask_token_id", "mask_token_id")
 _TOKEN_FIELDS = (
     *("bos_token", "eos_token", "end_token", "mask_token"),
     *("gmask_token", "pad_token", "unk_token"),
 )
+_TEXT_END = "</s>"
+_FIRST_NAMES = {"sop": "<sop>", "eop": "<eop>", "eos": _TEXT_END}  # as the first release wrote them
 _CHECKPOINT_FILES = (
     "model.safetensors.index.json",
     "model.safetensors",
@@ -44,12 +46,11 @@ def load_config(model_dir: Path) -> ChatGLMConfig:
     if content.get("model_type") != ChatGLMConfig.model_type or "num_layers" not in content:
         shown = repr(content.get("model_type"))[:60]
         raise CheckpointError(f"无法使用 {path}：model_type 是 {shown}，不是 ChatGLM（v1）")
-    if content.get("vocab_size") == FIRST_RELEASE_VOCABULARY and not content.keys() >= _MASK_IDS:
-        raise CheckpointError(
-            f"{model_dir} 是 ChatGLM-6B 最早发布的版本（词表 {FIRST_RELEASE_VOCABULARY}，前 20000 个"
-            "留给图像，config.json 里没有 gmask_token_id 和 mask_token_id），本项目只支持后来的版本"
-            "（词表 130528）；请重新下载：hf download THUDM/chatglm-6b --local-dir chatglm-6b。"
-        )
+    if isinstance(bos := content.get("bos_token_id"), int):  # the first release's code had these two
+        content = {
+            "mask_token_id": bos - _MASK_BEFORE_SOP,
+            "gmask_token_id": bos - _GMASK_BEFORE_SOP,
+        } | content
     try:
         return ChatGLMConfig.from_file(content)
     except Exception as error:  # the config classes raise types of their own for wrong values
@@ -95,9 +96,12 @@ def _tokenizer_fields(model_dir: Path) -> dict[str, Any]:
             token = token.get("content")
         if token is None:
             continue
+        token = _FIRST_NAMES.get(token, token) if isinstance(token, str) else token
         if token not in (*CONTROL_PIECES, "<unk>"):
             raise CheckpointError(f"无法使用 {path}：{name} 是 {repr(token)[:60]}，不是 ChatGLM 的控制符。")
         fields[name] = token
+    if fields.get("eos_token") == _TEXT_END:  # the first release called what ends an answer `eop_token`
+        fields |= {"eos_token": "<eop>", "end_token": _TEXT_END}
     for name in ("do_lower_case", "remove_space"):
         if name in content:
             if not isinstance(content[name], bool):

@@ -1,7 +1,8 @@
 """Checkpoint directory -> model: shard by shard, safetensors or `.bin`, in half precision or to 4-bit.
 
-A directory that `export.quantized` wrote holds the 4-bit layers themselves; they are taken as they are. Every
-tensor must be one the model knows, with its shape.
+A directory that `export.quantized` wrote holds the 4-bit layers themselves; they are taken as they are.
+Layers in the published int4 or int8 are dequantised one by one. Every tensor must be one the model knows,
+with its shape.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from bases.linear4bit import (
     join_weight,
     quantize,
     replace_linear_4bit,
-    stored_parts,
 )
 from bases.weights import digest, fingerprint, read_shard
 from utils.digest_cache import remembered_digest
 
+from . import row_scaled
 from .anatomy import EMBEDDING, HEAD, LINEAR_LAYERS
 from .blueprint import Blueprint
 from .configuration import ChatGLMConfig
@@ -76,7 +77,7 @@ def load_pretrained(
     shards = checkpoint_shards(model_dir)
     with torch.device("meta"):
         model: Any = cls(config)
-    blueprint = Blueprint(model, quantized=note is not None)
+    blueprint = Blueprint(model)
     blueprint.check(model_dir, shards)
     if load_in_4bit:
         replace_linear_4bit(model, LINEAR_LAYERS, compute_dtype=dtype, quant_storage=quant_storage)
@@ -100,6 +101,7 @@ def load_pretrained(
             )
         model.base_fingerprint = note["base_fingerprint"]
         del model.config.quantization_config
+    model.config.quantization_bit, model.config.quantization_embeddings = 0, False  # in memory it isn't
     model.config.name_or_path = str(model_dir)
     return model.eval()
 
@@ -110,9 +112,9 @@ def check_weights(cls: type, model_dir: Path, config: ChatGLMConfig) -> None:
     Raises:
         CheckpointError: see `load_pretrained`.
     """
-    note = _quantization_note(config, model_dir)
+    _quantization_note(config, model_dir)
     with torch.device("meta"):
-        blueprint = Blueprint(cls(config), quantized=note is not None)
+        blueprint = Blueprint(cls(config))
     blueprint.check(model_dir, checkpoint_shards(model_dir))
 
 
@@ -178,12 +180,17 @@ class _Filling:
         owner, shape = self.blueprint.owners[name]
         parts = self._pending.setdefault(owner, {})
         parts[name.removeprefix(owner)] = tensor
-        if len(parts) == len(stored_parts(shape)):
-            module = self.model.get_submodule(owner.removeprefix(self.blueprint.prefix).rpartition(".")[0])
-            try:
-                module.weight = join_weight(self._pending.pop(owner), shape, module, self.dtype, self.device)
-            except ValueError as error:
-                raise CheckpointError(f"权重文件 {shard} 里的 {owner} 已损坏：{error}。") from error
+        if self.blueprint.stored_parts is None or len(parts) < len(self.blueprint.stored_parts(shape)):
+            return
+        del self._pending[owner]
+        if self.blueprint.bits:
+            self._assign(shard, owner, row_scaled.join_weight(parts, self.blueprint.bits))
+            return
+        module = self.model.get_submodule(owner.removeprefix(self.blueprint.prefix).rpartition(".")[0])
+        try:
+            module.weight = join_weight(parts, shape, module, self.dtype, self.device)
+        except ValueError as error:
+            raise CheckpointError(f"权重文件 {shard} 里的 {owner} 已损坏：{error}。") from error
 
     def tie_head(self) -> None:
         """Share embedding and head where they shall be one, once all files are read."""
@@ -219,6 +226,8 @@ def _warn_if_head_differs(shard: Path, embedding: torch.Tensor) -> None:
     for name, tensor in read_shard(shard):
         if name != HEAD:
             continue
+        if not tensor.is_floating_point():  # published in int4 or int8, as the embedding is
+            return
         same = tensor.shape == embedding.shape and all(
             torch.equal(ours, theirs.to(ours))
             for ours, theirs in zip(embedding.split(_COMPARE_ROWS), tensor.split(_COMPARE_ROWS), strict=True)

@@ -2,11 +2,12 @@
 
 Dimensions in comments:
     B batch, S query length, K key length (cached tokens and the S new ones), V vocabulary,
-    H hidden size, N attention heads, D = H / N head width, L layers
+    H hidden size, N attention heads, D = H / N head width, L layers, P prefix length
 
 Sources: GLM (Du et al. 2022, section 2: blank infilling and 2-D positions), RoPE (Su et al. 2021), DeepNorm
-(Wang et al. 2022: scaled residuals), and the published `modeling_chatglm.py` of THUDM/chatglm-6b, whose
-parameter names are kept. `tests/test_parity_model.py` compares the results with figures of that file.
+(Wang et al. 2022: scaled residuals), P-tuning v2 (Liu et al. 2022: the prefix), and the published
+`modeling_chatglm.py` of THUDM/chatglm-6b, whose parameter names are kept. `tests/test_parity_model.py`
+compares the results with figures of that file.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ ROPE_BASE = 10000.0
 # (2L)^(1/2) at the published depth of 28. The published code never hands another depth to its blocks, so this
 # is the scale of every ChatGLM, however deep.
 RESIDUAL_SCALE = (2 * 28) ** 0.5
+
+Prefix = tuple[torch.Tensor, torch.Tensor]  # key and value of a layer, each [1, N, P, D]
 
 
 def rotary_embedding(
@@ -61,6 +64,32 @@ def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> 
     return states * cos.to(states.dtype) + rotated * sin.to(states.dtype)
 
 
+class PrefixEncoder(nn.Module):
+    """A P-tuning v2 prefix: keys and values that every layer sees before the sequence, without positions."""
+
+    def __init__(self, config: ChatGLMConfig, length: int):
+        super().__init__()
+        self.num_attention_heads = config.num_attention_heads
+        output = 2 * config.num_layers * config.hidden_size
+        self.embedding = nn.Embedding(length, config.hidden_size if config.prefix_projection else output)
+        self.trans = None
+        if config.prefix_projection:
+            self.trans = nn.Sequential(
+                nn.Linear(config.hidden_size, config.hidden_size),
+                nn.Tanh(),
+                nn.Linear(config.hidden_size, output),
+            )
+
+    def forward(self, head_dim: int) -> list[Prefix]:
+        """Return the (key, value) of each layer, each [1, N, P, D]."""
+        rows = self.embedding.weight  # [P, 2LH], or [P, H] to be projected
+        if self.trans is not None:
+            rows = self.trans(rows)
+        rows = rows.view(rows.shape[0], -1, self.num_attention_heads, head_dim)  # [P, 2L, N, D]
+        parts = rows.permute(1, 2, 0, 3).unsqueeze(1)  # [2L, 1, N, P, D]: key and value, layer by layer
+        return list(zip(parts[0::2], parts[1::2], strict=True))
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention with one projection for query, key and value, interleaved head by head."""
 
@@ -77,6 +106,7 @@ class SelfAttention(nn.Module):
         attention_mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor],
         cache: Cache | None,
+        prefix: Prefix | None = None,
     ) -> torch.Tensor:
         B, S, H = hidden_states.shape
         mixed = self.query_key_value(hidden_states)  # [B, S, 3H]
@@ -85,6 +115,11 @@ class SelfAttention(nn.Module):
         query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_id)  # [B, N, K, D]
+        if prefix is not None:  # [B, N, P + K, D]; not kept in the cache, whose slots are the sequence's
+            key, value = (
+                torch.cat([front.to(states).expand(B, -1, -1, -1), states], dim=2)
+                for front, states in zip(prefix, (key, value), strict=True)
+            )
         # The published code divides the query by (layer_id + 1) and multiplies the scores by it again, to
         # keep fp16 products small; the kernels here accumulate in fp32, so only the scale D^(-1/2) remains.
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
@@ -133,9 +168,11 @@ class GLMBlock(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor],
         cache: Cache | None = None,
+        prefix: Prefix | None = None,
     ) -> torch.Tensor:
         normed = self.input_layernorm(hidden_states)  # [B, S, H], as all below
-        hidden_states = normed * RESIDUAL_SCALE + self.attention(normed, attention_mask, rotary, cache)
+        attended = self.attention(normed, attention_mask, rotary, cache, prefix)
+        hidden_states = normed * RESIDUAL_SCALE + attended
         normed = self.post_attention_layernorm(hidden_states)
         return normed * RESIDUAL_SCALE + self.mlp(normed)
 
@@ -164,6 +201,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(GLMBlock(config, layer_id) for layer_id in range(config.num_layers))
         self.final_layernorm = LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.prefix_encoder = PrefixEncoder(config, config.pre_seq_len) if config.pre_seq_len else None
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -223,8 +261,13 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         hidden_states = inputs_embeds  # [B, S, H]
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         rotary = rotary_embedding(position_ids, head_dim, self.word_embeddings.weight.dtype)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, mask, rotary, cache=cache)
+        prefixes: list[Prefix | None] = [None] * len(self.layers)
+        if self.prefix_encoder is not None:
+            prefixes = self.prefix_encoder(head_dim)
+            if mask is not None:  # every token sees all of the prefix
+                mask = F.pad(mask, (self.config.pre_seq_len or 0, 0))
+        for layer, prefix in zip(self.layers, prefixes, strict=True):
+            hidden_states = layer(hidden_states, mask, rotary, cache=cache, prefix=prefix)
         return BaseModelOutputWithPast(last_hidden_state=self.final_layernorm(hidden_states), cache=cache)
 
     def _make_mask(

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizer
 from bases.chatglm import text as pieces
 from bases.interface import Unit
 
-from .tokenizer_file import check_tokenizer_file
+from .tokenizer_file import check_tokenizer_file, with_control_pieces
 
 _IMAGE_PIECE = re.compile(r"<image_(\d+)>")
 # Pieces that steer the model; text of a user never becomes one of them, being control pieces.
@@ -63,9 +63,9 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         self.do_lower_case = do_lower_case
         self.remove_space = remove_space
         self.num_image_tokens = num_image_tokens
-        check_tokenizer_file(Path(vocab_file))
         # transformers calls get_vocab() from its constructor, so the pieces must be there before.
-        self.sp_model = sentencepiece.SentencePieceProcessor(model_file=str(vocab_file))
+        read = with_control_pieces if num_image_tokens else check_tokenizer_file
+        self.sp_model = sentencepiece.SentencePieceProcessor(model_proto=read(Path(vocab_file)))
         for piece in CONTROL_PIECES:
             if not self.sp_model.is_control(self.sp_model.piece_to_id(piece)):
                 raise ValueError(

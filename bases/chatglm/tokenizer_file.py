@@ -34,17 +34,46 @@ _TABLE = 2  # of NormalizerSpec
 _PIECE_TEXT = 0x0A
 _PIECE_REST = re.compile(rb"(?:\x15(.{4}))?(?:\x18[\x01-\x06])?", re.DOTALL)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6  # kinds of pieces
+_BYTE_FALLBACK = b"\x12\x03\x98\x02\x01"  # TrainerSpec with byte_fallback = true
+FIRST_CONTROL_PIECES = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
 
 
-def check_tokenizer_file(path: Path) -> None:
-    """Make sure that a SentencePiece model can be given to the library.
+def with_control_pieces(path: Path) -> bytes:
+    """Return a SentencePiece model, made sure of, with the pieces that the first release's code added to it.
+
+    (The file of the first release, for `icetk`, ends before them; later ones hold them, in the same order.)
+
+    Raises:
+        OSError, ValueError: see `check_tokenizer_file`.
+    """
+    content = check_tokenizer_file(path)
+    if b"\n\x06[MASK]" in content:
+        return content
+    pieces = [_piece(text, _CONTROL) for text in FIRST_CONTROL_PIECES]
+    pieces += [_piece(text, _USER_DEFINED) for text in ("<|tab|>", *(f"<|blank_{n}|>" for n in range(2, 81)))]
+    pieces += [_piece(f"<0x{byte:02X}>", _BYTE) for byte in range(256)]
+    # Fields that come again are added to a list, or to the message that was there.
+    return content + b"".join(pieces) + _BYTE_FALLBACK
+
+
+def _piece(text: str, kind: int) -> bytes:
+    """Write a piece (score 0) as a field of ModelProto; texts here are shorter than 100 bytes."""
+    written = text.encode()
+    content = bytes([_PIECE_TEXT, len(written)]) + written + b"\x15\0\0\0\0\x18" + bytes([kind])
+    return bytes([_PIECE << 3 | _BYTES, len(content)]) + content
+
+
+def check_tokenizer_file(path: Path) -> bytes:
+    """Make sure that a SentencePiece model can be given to the library; return it.
 
     Raises:
         OSError: it is no regular file, or can't be read.
         ValueError: it is no such model, or none that can be trusted; the message is in Chinese.
     """
     pieces = 0
-    for number, wire, value in _fields(memoryview(read_small_file(path, MAX_FILE_BYTES))):
+    content = read_small_file(path, MAX_FILE_BYTES)
+    for number, wire, value in _fields(memoryview(content)):
         if wire != _BYTES:
             continue
         if number == _PIECE:
@@ -58,6 +87,7 @@ def check_tokenizer_file(path: Path) -> None:
             raise ValueError(f"词片超过 {MAX_PIECES:,} 个")
     if not pieces:
         raise ValueError("里面没有词片")
+    return content
 
 
 def _check_piece(content: memoryview) -> None:

@@ -50,15 +50,6 @@ def test_a_whole_directory_passes(model_dir: Path, root: Path) -> None:
 # ---- directories as users have them
 
 
-def test_the_first_release_is_called_what_it_is(model_dir: Path) -> None:
-    """150,528 words, 20,000 of them images, no ids for the masks, `</s>` as the end."""
-    ids = {"bos_token_id": 150004, "eos_token_id": 150005, "pad_token_id": 20003}
-    change_json(model_dir / "config.json", vocab_size=150528, gmask_token_id=..., mask_token_id=..., **ids)
-    change_json(model_dir / "tokenizer_config.json", eos_token="</s>", num_image_tokens=...)
-    with pytest.raises(CheckpointError, match=r"最早发布的版本（词表 150528.*请重新下载：hf download"):
-        check_model_dir(model_dir)
-
-
 def test_a_tokenizer_config_without_its_number_of_images(model_dir: Path) -> None:
     for prepare in (
         lambda path: change_json(path, num_image_tokens=...),

@@ -408,9 +408,9 @@ def test_tensors_that_do_not_fit(random_base: Path, tmp_path: Path, change, mess
         ({"hidden_size": 66}, "4 倍的整数倍"),
         ({"num_layers": -1}, "num_layers 必须是大于 0 的整数"),
         ({"hidden_size": "big"}, "hidden_size"),
-        ({"quantization_bit": 4}, "int4"),
+        ({"quantization_bit": 2}, "quantization_bit 应当是 0、4 或 8"),
         ({"position_encoding_2d": False}, "position_encoding_2d"),
-        ({"pre_seq_len": 128}, "P-Tuning"),
+        ({"pre_seq_len": "long"}, "pre_seq_len 必须是"),
     ],
 )
 def test_configs_that_are_refused(random_base: Path, tmp_path: Path, fields: dict, message: str) -> None:
