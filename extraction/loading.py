@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from extraction.settings import Settings, read_settings
 from glm_config import ProjectConfig
 from utils.common_utils import log
 from utils.device import check_device, compute_dtype
+from utils.launcher import Launcher
 from utils.startup import limit_primitive_cache
 
-__all__ = ["ExtractorOptions", "Settings", "load_extractor", "make_extractor", "read_settings"]
+__all__ = ["ExtractorOptions", "Settings", "load_extractor", "make_extractor", "own_gpu", "read_settings"]
 
 
 def load_extractor(options: ExtractorOptions | Settings | str | Path) -> TripletExtractor:
@@ -62,6 +64,13 @@ def load_extractor(options: ExtractorOptions | Settings | str | Path) -> Triplet
     if settings.adapter is not None and not extractor.adapter_changes_logits():
         log(f"警告：适配器 {settings.adapter} 没有改变模型的输出（LoRA 权重为零？），结果与基座模型相同。")
     return extractor
+
+
+def own_gpu(launcher: Launcher) -> str | None:
+    """Return the GPU of this process, if it is one of several; None without GPUs."""
+    if launcher.world_size == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
 def make_extractor(

@@ -20,6 +20,7 @@ COMMANDS = [
     "benchmarks.bench_data",
     "benchmarks.bench_inference",
     "benchmarks.bench_memory",
+    "benchmarks.bench_shares",
     "benchmarks.bench_training",
     "benchmarks.make_full_size_checkpoint",
     "data.build_mixed",
