@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,13 @@ def attach_lora(
     """
     refuse_prefix(model.config)
     _find_targets(model, target_modules, "lora_target_modules 里的")
-    lora = LoraConfig(
+    return get_peft_model(model, _lora_config(rank, alpha, dropout, target_modules))
+
+
+def _lora_config(rank: int, alpha: float, dropout: float, target_modules: list[str]) -> LoraConfig:
+    return LoraConfig(
         task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules
     )
-    return get_peft_model(model, lora)
 
 
 def refuse_prefix(config: Any) -> None:
@@ -109,7 +113,9 @@ def _find_targets(model: torch.nn.Module, names: list[str], where: str) -> dict[
 # ---- loading
 
 
-def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
+def load_adapter(
+    model: torch.nn.Module, directory: str | Path, others: Mapping[str, Path] | None = None
+) -> PeftModel:
     """Attach a trained adapter to a base model.
 
     Of `adapter_config.json` only the shape of plain LoRA is used: it can name neither code nor another base.
@@ -118,29 +124,43 @@ def load_adapter(model: torch.nn.Module, directory: str | Path) -> PeftModel:
 
     Args:
         model: as `Family.load` returns it.
-        directory: an adapter directory, of this project or of plain peft.
+        directory: an adapter directory, of this project or of plain peft; peft calls it "default".
+        others: directories of further adapters, by the names for `set_adapter`.
 
     Returns:
-        The model with the adapter, in evaluation mode.
+        The model with the adapter in force, in evaluation mode.
 
     Raises:
         UserError: the adapter belongs to another base model or to another prompt, is damaged, does not fit,
             or is no plain LoRA.
     """
-    directory = Path(directory)
+    peft_model: PeftModel | None = None
+    for name, place in {"default": Path(directory), **(others or {})}.items():
+        config, weights = _read_adapter(peft_model or model, Path(place))
+        if peft_model is None:
+            peft_model = get_peft_model(model, config)
+        else:
+            peft_model.add_adapter(name, config)
+            peft_model.set_adapter(name)
+        _set_weights(peft_model, weights)
+    assert peft_model is not None
+    peft_model.set_adapter("default")
+    return peft_model.eval()
+
+
+def _read_adapter(model: torch.nn.Module, directory: Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """Return an adapter's shape and weights, checked against a base model that may have other adapters."""
     check_adapter(model, directory)
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     shape = read_lora_shape(directory)
-    targets = _find_targets(model, shape.target_modules, f"适配器 {directory} 的 target_modules 里的")
+    targets = _find_targets(base, shape.target_modules, f"适配器 {directory} 的 target_modules 里的")
     expected: dict[str, tuple[int, ...]] = {}
     for path, layer in targets.items():
         if shape.rank > min(layer.in_features, layer.out_features):
             raise UserError(f"适配器 {directory} 的秩 r 写的是 {shape.rank}，比模型的线性层 {path} 还大。")
         expected[f"base_model.model.{path}.lora_A.weight"] = (shape.rank, layer.in_features)
         expected[f"base_model.model.{path}.lora_B.weight"] = (layer.out_features, shape.rank)
-    weights = _read_weights(directory, expected)
-    peft_model = attach_lora(model, dropout=0.0, **shape._asdict())
-    _set_weights(peft_model, weights)
-    return peft_model.eval()
+    return _lora_config(dropout=0.0, **shape._asdict()), _read_weights(directory, expected)
 
 
 def check_adapter(model: torch.nn.Module, directory: Path) -> None:
@@ -198,7 +218,8 @@ def _lora_parameters(model: PeftModel) -> dict[str, torch.nn.Parameter]:
 
 def _set_weights(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
     own = _lora_parameters(model)
-    set_peft_model_state_dict(model, {name: split_like(value, own[name]) for name, value in weights.items()})
+    split = {name: split_like(value, own[name]) for name, value in weights.items()}
+    set_peft_model_state_dict(model, split, adapter_name=model.active_adapter)
 
 
 def _read_weights(directory: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
