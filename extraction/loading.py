@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from extraction.extractor import TripletExtractor
 from extraction.options import ExtractorOptions
 from extraction.settings import Settings, read_settings
 from glm_config import ProjectConfig
-from utils.common_utils import log
+from utils.common_utils import UserError, log
 from utils.device import check_device, compute_dtype
-from utils.launcher import Launcher
 from utils.startup import limit_primitive_cache
 
-__all__ = ["ExtractorOptions", "Settings", "load_extractor", "make_extractor", "own_gpu", "read_settings"]
+__all__ = ["ExtractorOptions", "Settings", "load_extractor", "make_extractor", "read_settings"]
 
 
 def load_extractor(options: ExtractorOptions | Settings | str | Path) -> TripletExtractor:
@@ -40,7 +39,26 @@ def load_extractor(options: ExtractorOptions | Settings | str | Path) -> Triplet
     if isinstance(options, str | Path):
         options = ExtractorOptions(adapter=options)
     settings = read_settings(options) if isinstance(options, ExtractorOptions) else options
-    config = settings.config
+    (extractor,) = load_extractors([settings])
+    return extractor
+
+
+def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
+    """Load a base model once, with several adapters, as an extractor each.
+
+    They share the model: before one is used, `extractor.model.set_adapter` has to be called with the name
+    that `adapter_names` gives its adapter.
+
+    Args:
+        settings: of each; all of one base and in one type of computation.
+
+    Raises:
+        UserError: see `load_extractor`; or they don't agree on the base, or on how it is loaded.
+    """
+    first = settings[0]
+    config = first.config
+    for other in settings[1:]:
+        _check_company(first, other)
     check_device(config.device)
     limit_primitive_cache()
     log(f"加载模型 {config.pre_model} …")
@@ -51,26 +69,58 @@ def load_extractor(options: ExtractorOptions | Settings | str | Path) -> Triplet
     model, tokenizer = find_family(model_dir).load(
         model_dir, load_in_4bit=load_in_4bit, dtype=dtype, device=device
     )
-    extractor = make_extractor(
-        model if settings.adapter is None else load_adapter(model, settings.adapter),
-        tokenizer,
-        config,
-        settings.constraint,
-        autocast_dtype=dtype if dtype.itemsize == 2 else None,
-        with_scores=settings.with_scores,
-        min_score=settings.min_score,
-        half_right_score=settings.half_right_score,
-    )
-    if settings.adapter is not None and not extractor.adapter_changes_logits():
-        log(f"警告：适配器 {settings.adapter} 没有改变模型的输出（LoRA 权重为零？），结果与基座模型相同。")
-    return extractor
+    names = adapter_names(len(settings))
+    if first.adapter is not None:
+        others = {name: each.adapter for name, each in zip(names, settings, strict=True) if each.adapter}
+        others.pop(names[0])
+        model = load_adapter(model, first.adapter, others)
+    extractors = []
+    for name, each in zip(names, settings, strict=True):
+        extractor = make_extractor(
+            model,
+            tokenizer,
+            each.config,
+            each.constraint,
+            autocast_dtype=dtype if dtype.itemsize == 2 else None,
+            with_scores=each.with_scores,
+            min_score=each.min_score,
+            half_right_score=each.half_right_score,
+        )
+        if each.adapter is not None:
+            model.set_adapter(name)
+            if not extractor.adapter_changes_logits():
+                log(
+                    f"警告：适配器 {each.adapter} 没有改变模型的输出（LoRA 权重为零？），结果与基座模型相同。"
+                )
+        extractors.append(extractor)
+    if first.adapter is not None:
+        model.set_adapter(names[0])
+    return extractors
 
 
-def own_gpu(launcher: Launcher) -> str | None:
-    """Return the GPU of this process, if it is one of several; None without GPUs."""
-    if launcher.world_size == 1 or not torch.cuda.is_available():
-        return None
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+def adapter_names(count: int) -> list[str]:
+    """Return what peft calls so many adapters on one base."""
+    return ["default", *(f"adapter_{number}" for number in range(2, count + 1))]
+
+
+def _check_company(first: Settings, other: Settings) -> None:
+    """Make sure that two adapters can share a base.
+
+    Raises:
+        UserError: they can't.
+    """
+    base, theirs = resolve_model_dir(first.config.pre_model), resolve_model_dir(other.config.pre_model)
+    if not Path(base).samefile(theirs):
+        raise UserError(
+            f"适配器 {other.adapter} 的基座是 {theirs}，{first.adapter} 的是 {base}：一个服务只能有一个基座，"
+            "请分开启动。"
+        )
+    for name in ("fp16", "bf16", "load_in_4bit"):
+        if getattr(first.config, name) != getattr(other.config, name):
+            raise UserError(
+                f"适配器 {other.adapter} 与 {first.adapter} 训练时的 {name} 不同，"
+                "不能共用一个基座，请分开启动。"
+            )
 
 
 def make_extractor(
