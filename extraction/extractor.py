@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from transformers import GenerationConfig
 
 from extraction.decoding.decoder import Answer, ConstrainedDecoder, Statistics
 from extraction.decoding.grammar import AnswerGrammar, Constraint
-from extraction.parsing import AnswerStatus, parse_answer
-from extraction.result import Extraction, Span
+from extraction.merging import merge_answers
+from extraction.parsing import parse_answer
+from extraction.result import Extraction
 from extraction.splitting import asks_for_triplets, split_sentence
 from task.prompt import EncodedPrompt, build_prompt, encode_prompt
 from task.schema import Schema
-from task.triplets import Triplet, format_target, is_value
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -107,12 +107,22 @@ class TripletExtractor:
         """Extract the triplets of one sentence; see `stream`."""
         return dict(self.stream([sentence], on_piece=on_piece))[0]
 
-    def extract(self, sentences: Sequence[str], prompts: Sequence[str] | None = None) -> list[Extraction]:
-        """Extract the triplets of sentences; see `stream`.
+    @overload
+    def extract(self, sentences: str, prompts: None = None) -> Extraction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def extract(self, sentences: Sequence[str], prompts: Sequence[str] | None = None) -> list[Extraction]: ...
+
+    def extract(
+        self, sentences: str | Sequence[str], prompts: Sequence[str] | None = None
+    ) -> Extraction | list[Extraction]:
+        """Extract the triplets of a sentence, or of several; see `stream`.
 
         Returns:
-            One extraction per sentence, in their order.
+            The sentence's extraction; one per sentence, in their order.
         """
+        if isinstance(sentences, str):
+            return self.extract_one(sentences)
         extractions = dict(self.stream(sentences, prompts))
         return [extractions[index] for index in range(len(sentences))]
 
@@ -271,30 +281,12 @@ class TripletExtractor:
 
     def _merge(self, parts: list[tuple[_Piece, Answer | str]]) -> Extraction:
         """Join the answers to the pieces of a sentence."""
-        found: dict[Triplet, tuple[float, tuple[Span | None, Span | None]]] = {}
-        truncated = False
+        answers: list[tuple[int, str, Answer]] = []
         for piece, answer in parts:
             if isinstance(answer, str):
                 return Extraction(error=answer)
-            truncated |= answer.truncated
-            source = self._grammar.source(piece.text)
-            scores = answer.scores or [1.0] * len(answer.triplets)
-            for normalised, score in zip(answer.triplets, scores, strict=True):
-                triplet, *spans = self._grammar.as_typed(normalised, source)
-                if not (is_value(triplet.object) and is_value(triplet.subject)):
-                    continue  # of a character that the model can't write, it can't tell what it is
-                moved = [span and Span(span.start + piece.offset, span.end + piece.offset) for span in spans]
-                if triplet not in found or found[triplet][0] < score:
-                    found[triplet] = score, (moved[0], moved[1])
-        kept = {triplet: rest for triplet, rest in found.items() if rest[0] >= self.min_score}
-        return Extraction(
-            triplets=list(kept),
-            raw=format_target(found),
-            status=AnswerStatus.OK,
-            truncated=truncated,
-            scores=[score for score, _ in kept.values()] if self.with_scores else [],
-            spans=[spans for _, spans in kept.values()],
-        )
+            answers.append((piece.offset, piece.text, answer))
+        return merge_answers(self._grammar, answers, self.with_scores, self.min_score)
 
     # --- freely
 
@@ -309,10 +301,14 @@ class TripletExtractor:
         order = sorted(encoded, key=lambda index: len(encoded[index].input_ids))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            yield from zip(batch, self._extract_batch([encoded[index] for index in batch]), strict=True)
+            yield from zip(batch, self.answer_freely([encoded[index] for index in batch]), strict=True)
 
-    def _extract_batch(self, prompts: list[EncodedPrompt]) -> list[Extraction]:
-        """Generate a batch; if that fails, each of its sentences alone."""
+    def answer_freely(self, prompts: list[EncodedPrompt]) -> list[Extraction]:
+        """Generate a batch without a constraint; if that fails, each of its sentences alone.
+
+        Raises:
+            torch.OutOfMemoryError: even a single sentence does not fit into memory.
+        """
         try:
             answers = self._generate([prompt.input_ids for prompt in prompts])
         except (torch.OutOfMemoryError, MemoryError):
@@ -329,7 +325,7 @@ class TripletExtractor:
         # Outside the handlers: while one runs, the traceback keeps the failed batch's tensors alive.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return [extraction for prompt in prompts for extraction in self._extract_batch([prompt])]
+        return [extraction for prompt in prompts for extraction in self.answer_freely([prompt])]
 
     # Not inference_mode: layers may keep what they make here (4-bit on the CPU does), and its tensors would
     # be useless to a training step after an evaluation.

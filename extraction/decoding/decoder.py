@@ -105,6 +105,7 @@ class ConstrainedDecoder:
         *,
         grammar: AnswerGrammar | None = None,
         max_new_tokens: int | None = None,
+        with_scores: bool | None = None,
     ) -> None:
         """Let a sentence wait for a row; between two steps, at any time.
 
@@ -114,6 +115,7 @@ class ConstrainedDecoder:
             sentence: what the values come from.
             grammar: of the answer, for the same tokenizer as the decoder's; that one when None.
             max_new_tokens: of the answer; the decoder's when None.
+            with_scores: compute the probabilities of its triplets; as the decoder does when None.
         """
         if grammar is not None and grammar.vocabulary is not self.vocabulary:
             raise ValueError("the grammar is for another tokenizer")
@@ -124,7 +126,7 @@ class ConstrainedDecoder:
                 sentence,
                 grammar or self.grammar,
                 max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
-                with_scores=self.with_scores,
+                with_scores=self.with_scores if with_scores is None else with_scores,
             )
         )
 
@@ -318,7 +320,7 @@ class ConstrainedDecoder:
         allowed = unpack_masks(bits, self.vocabulary.size, logits.device)
         scores = logits.float().masked_fill(~allowed, -math.inf)
         chosen = scores.argmax(-1)
-        if not self.with_scores:
+        if not any(row.with_scores for row in rows):
             return [Choice(token, 0.0) for token in chosen.tolist()]
         # The log probability of a choice, of all tokens that end the value if it does.
         quotes = self._quotes(logits.device)

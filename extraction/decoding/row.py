@@ -74,7 +74,7 @@ class Row:
         self.grammar = grammar
         self.max_new_tokens = max_new_tokens
         self.error: Exception | None = None
-        self._with_scores = with_scores
+        self.with_scores = with_scores
         self._prompt = prompt
         self._sentence = sentence
         self._compiled: Future[Any] | None = None
@@ -164,7 +164,7 @@ class Row:
                 self.done = self.truncated = True
                 break
             token = likeliest[used]
-            if self._with_scores or self.matcher.validate_tokens([token]) == 0:
+            if self.with_scores or self.matcher.validate_tokens([token]) == 0:
                 token, log_probability = yield used
                 self.score += log_probability
             self._commit([token])
@@ -228,5 +228,5 @@ class Row:
             else:
                 self.repetitions = 0
                 self.triplets.append(triplet)
-                self.scores += [min(1.0, math.exp(self.score))] if self._with_scores else []
+                self.scores += [min(1.0, math.exp(self.score))] if self.with_scores else []
             self.score = 0.0
