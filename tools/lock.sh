@@ -5,6 +5,7 @@
 #
 # requirements-cuda.lock   Linux x86-64, Python 3.11: PyTorch with CUDA, as the package index has it
 # requirements-cpu.lock    the same with PyTorch for the CPU
+# requirements-serve.lock  what requirements-serve.txt adds to either
 # requirements-dev.lock    what requirements-dev.txt adds to either
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,8 +22,10 @@ uv pip compile requirements.txt "${options[@]}" -o requirements-cuda.lock
     uv pip compile - "${options[@]}" "${from[@]}" -o requirements-cpu.lock
 sed -i "/^ *# *tools/a --extra-index-url $cpu_index" requirements-cpu.lock
 
-# Packages of the development set that the other two don't have.
-uv pip compile requirements-dev.txt "${options[@]}" -c requirements-cuda.lock -o "$all"
-awk 'NR == FNR { if (/^[a-z0-9]/) { split($1, part, "=="); seen[part[1]] = 1 } next }
-     /^[a-z0-9]/ { split($1, part, "=="); skip = part[1] in seen }
-     !skip' requirements-cuda.lock "$all" >requirements-dev.lock
+# Packages of these sets that the other two don't have.
+for kind in serve dev; do
+    cat requirements.txt "requirements-$kind.txt" | uv pip compile - "${options[@]}" -c requirements-cuda.lock -o "$all"
+    awk 'NR == FNR { if (/^[a-z0-9]/) { split($1, part, "=="); seen[part[1]] = 1 } next }
+         /^[a-z0-9]/ { split($1, part, "=="); skip = part[1] in seen }
+         !skip' requirements-cuda.lock "$all" >"requirements-$kind.lock"
+done
