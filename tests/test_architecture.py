@@ -91,7 +91,7 @@ def test_no_code_from_the_hub_is_executed(files: list[File]) -> None:
 
 
 def test_importing_a_package_loads_nothing_heavy_and_writes_nothing(tmp_path: Path) -> None:
-    code = "import glm_config, utils.command_line, test_training, train, inference_triplet, sys; "
+    code = "import glm_config, utils.command_line, test_training, train, inference_triplet, serve, sys; "
     code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"], cwd=tmp_path
@@ -110,5 +110,5 @@ def test_every_imported_package_is_a_requirement(files: list[File]) -> None:
     outside = used - {file.room for file in files} - {"__future__", *sys.stdlib_module_names}
     for_development = {"pytest", "matplotlib"}
     assert for_development <= names_in("requirements-dev.txt")
-    optional = names_in("requirements-data.txt")
+    optional = names_in("requirements-data.txt") | names_in("requirements-serve.txt")
     assert outside <= names_in("requirements.txt") | optional | for_development

@@ -43,6 +43,7 @@ LONG_FUNCTIONS = {"forward"}  # a model's forward pass reads best in one piece
 DOORS: dict[str, set[str]] = {
     "train.py": {"training"},
     "inference_triplet.py": {"extraction"},
+    "serve.py": {"serving"},
     "export/quantized.py": {"export"},
     "data_handle/lint_report.py": {"bases"},
     "benchmarks/bench_data.py": {
@@ -51,6 +52,7 @@ DOORS: dict[str, set[str]] = {
         "benchmarks",
         "torch",
     },  # measures what loading takes
+    "extraction/shards.py": {"accelerate", "torch"},  # a job of one process needs neither
     "utils/common_utils.py": {"torch", "numpy"},
 }
 # Libraries that not everybody has or needs: of one option, of some systems, or kept off the network first.

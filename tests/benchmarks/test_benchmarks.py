@@ -76,12 +76,3 @@ def test_quality_by_lines(root: Path, tmp_path: Path) -> None:
     assert "训练完成" not in done.stderr
     assert size["lines"] == 8 and size["interval"][0] <= size["strict"] <= size["interval"][1]
     assert (tmp_path / "out" / "curve.svg").read_text(encoding="utf-8").startswith("<svg")
-
-
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="bytes read are known from /proc")
-def test_shares_of_a_file(root: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.bench_shares", "--lines", "300", "--processes", "2"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=True)
-    figures = json.loads(done.stdout.splitlines()[-1])
-    assert len(figures["shares"]["2"]) == 2
-    assert min(share["read"] for share in figures["shares"]["2"]) < 2.2 * figures["bytes"]

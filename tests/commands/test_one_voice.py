@@ -16,11 +16,11 @@ from utils.common_utils import UserError
 COMMANDS = [
     "train",
     "inference_triplet",
+    "serve",
     "test_training",
     "benchmarks.bench_data",
     "benchmarks.bench_inference",
     "benchmarks.bench_memory",
-    "benchmarks.bench_shares",
     "benchmarks.bench_training",
     "benchmarks.make_full_size_checkpoint",
     "data.build_mixed",
@@ -78,10 +78,10 @@ def test_version_and_unknown_options(
     assert "认不出命令行参数 --hepl，是不是想写 --help？" in said
 
 
-@pytest.mark.parametrize("script", ["train.py", "test_training.py", "inference_triplet.py"])
+@pytest.mark.parametrize("script", ["train.py", "test_training.py", "inference_triplet.py", "serve.py"])
 def test_a_script_tells_all_mistakes_at_once_and_ends_with_2(root: Path, tmp_path: Path, script: str) -> None:
     words = ["--batch-size", "0", "--nosuch", "1", "--device=gpu"]
-    words += [] if script == "inference_triplet.py" else ["--fp16", "maybe"]
+    words += [] if script in ("inference_triplet.py", "serve.py") else ["--fp16", "maybe"]
     done = subprocess.run(
         [sys.executable, root / script, *words],
         cwd=tmp_path,
