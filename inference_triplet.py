@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, TextIO
 
 from data_handle.reader import read_jsonl
-from extraction.adapters import find_default_adapter
+from extraction.adapters import find_default_adapter, find_merged
 from extraction.arguments import Command, read_command
 from extraction.display import FOR_PEOPLE, Display, print_json
 from extraction.evaluation.evaluate import evaluate
@@ -95,7 +95,7 @@ def prepare(command: Command, with_scores: bool, device: str | None = None) -> P
 
     options, config = command.options, ProjectConfig()
     adapter = options.adapter
-    if adapter is None and not command.no_adapter:
+    if adapter is None and not command.no_adapter and find_merged(options.pre_model) is None:
         adapter = find_default_adapter(Path(config.save_dir))
     device = options.device or config.device or device
     settings = read_settings(replace(options, adapter=adapter, device=device, with_scores=with_scores))

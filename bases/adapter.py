@@ -39,11 +39,13 @@ __all__ = [
     "AdapterMeta",
     "attach_lora",
     "check_adapter",
+    "check_belongs",
     "find_base",
     "load_adapter",
     "load_adapter_meta",
     "load_adapter_weights",
     "read_adapter_json",
+    "read_adapter_weights",
     "refuse_prefix",
     "write_adapter_files",
 ]
@@ -160,7 +162,7 @@ def _read_adapter(model: torch.nn.Module, directory: Path) -> tuple[LoraConfig, 
             raise UserError(f"适配器 {directory} 的秩 r 写的是 {shape.rank}，比模型的线性层 {path} 还大。")
         expected[f"base_model.model.{path}.lora_A.weight"] = (shape.rank, layer.in_features)
         expected[f"base_model.model.{path}.lora_B.weight"] = (layer.out_features, shape.rank)
-    return _lora_config(dropout=0.0, **shape._asdict()), _read_weights(directory, expected)
+    return _lora_config(dropout=0.0, **shape._asdict()), read_adapter_weights(directory, expected)
 
 
 def check_adapter(model: torch.nn.Module, directory: Path) -> None:
@@ -173,6 +175,21 @@ def check_adapter(model: torch.nn.Module, directory: Path) -> None:
     Raises:
         UserError: it belongs to another base model or to another prompt, or is damaged.
     """
+    base = getattr(model.config, "name_or_path", "")
+    check_belongs(directory, model.base_fingerprint, Path(base) if base and Path(base).is_dir() else None)
+
+
+def check_belongs(directory: Path, base_fingerprint: Any, base: Path | None) -> None:
+    """Do what `check_adapter` does, without a model.
+
+    Args:
+        directory: the adapter's.
+        base_fingerprint: of the base's weights.
+        base: its directory, if there is one.
+
+    Raises:
+        UserError: see `check_adapter`.
+    """
     meta = load_adapter_meta(directory)
     if meta.prompt_template != PROMPT_TEMPLATE:
         raise UserError(f"适配器 {directory} 是用另一种提示词模板训练的，与当前版本不一致，请重新训练。")
@@ -181,13 +198,12 @@ def check_adapter(model: torch.nn.Module, directory: Path) -> None:
             f"适配器 {directory} 没有 {META_FILE}，不是由本项目保存的：它的基座、提示词和长度限制都不知道，"
             "只核对了权重的名字与形状。"
         )
-    elif meta.base_fingerprint != model.base_fingerprint:
+    elif meta.base_fingerprint != base_fingerprint:
         raise UserError(
             f"适配器 {directory} 是在另一个基座模型（{meta.pre_model}）上训练的，与现在加载的权重不同，"
             "请用 --pre_model 指定当时的基座。"
         )
-    base = getattr(model.config, "name_or_path", "")
-    if base and Path(base).is_dir() and (name := find_difference(meta, Path(base))):
+    if base is not None and (name := find_difference(meta, base)):
         raise UserError(
             f"基座模型 {base} 的 {name} 与训练适配器 {directory} 时的不同（逐字节核对），"
             "文件可能已损坏或被换过；请恢复当时的基座，或重新训练。"
@@ -204,7 +220,9 @@ def load_adapter_weights(model: PeftModel, directory: Path) -> None:
             others.
     """
     own = _lora_parameters(model)
-    _set_weights(model, _read_weights(directory, {name: tuple(value.shape) for name, value in own.items()}))
+    _set_weights(
+        model, read_adapter_weights(directory, {name: tuple(value.shape) for name, value in own.items()})
+    )
 
 
 def _lora_parameters(model: PeftModel) -> dict[str, torch.nn.Parameter]:
@@ -222,7 +240,7 @@ def _set_weights(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
     set_peft_model_state_dict(model, split, adapter_name=model.active_adapter)
 
 
-def _read_weights(directory: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+def read_adapter_weights(directory: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """Read an adapter's weights, which have to be exactly these; nothing is read before that is known.
 
     Args:

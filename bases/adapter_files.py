@@ -92,12 +92,12 @@ class LoraShape(NamedTuple):
 
 
 def read_adapter_json(directory: Path, name: str) -> dict[str, Any]:
-    """Read one of an adapter's JSON files.
+    """Read one of an adapter's JSON files, or of those that a merged model has of its adapter.
 
     Raises:
         UserError: there is no such adapter, or the file is damaged.
     """
-    if not (directory / LORA_FILE).is_file():
+    if not any((directory / own).is_file() for own in (LORA_FILE, META_FILE)):
         raise UserError(
             f"找不到适配器 {directory}（缺 {LORA_FILE}），请先运行 python train.py，或用 --adapter 指定目录。"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -146,6 +146,23 @@ class ModelShape(NamedTuple):
         return self.linear_parameters + self.embedding_parameters + self.other_parameters
 
 
+class StoredWeights(Protocol):
+    """A directory's weights, one tensor at a time, by the names that they were published under."""
+
+    @property
+    def notes(self) -> Mapping[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Type and shape of each tensor, in the order that `read` yields them.
+
+        (What the files hold as whole numbers with scales counts as half precision.)
+        """
+
+    def read(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield name and tensor, memory-mapped where the format allows it."""
+
+    def fingerprint(self) -> str:
+        """Return what `base_fingerprint` of the loaded model would be."""
+
+
 class Family(ABC):
     """A family of base models."""
 
@@ -187,6 +204,14 @@ class Family(ABC):
         Raises:
             CheckpointError: there are none, or one is missing.
         """
+
+    def stored_weights(self, model_dir: Path) -> StoredWeights:
+        """Return a directory's weights in half precision or more, to be read without building a model.
+
+        Raises:
+            CheckpointError: see `check_directory`; or they are 4-bit with no way back.
+        """
+        raise CheckpointError(f"{model_dir} 的模型类型还不能这样读取。")
 
     @abstractmethod
     def load(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.common_utils import UserError
+from utils.common_utils import UserError, find_bundled, is_there
 
 LORA_FILE = "adapter_config.json"  # PEFT's, by which every adapter is known; nothing of ours is loaded for it
+META_FILE = "adapter_meta.json"  # what an adapter was trained for; a merged model has it too
 BEST = "model_best"  # what training calls its best adapter, in the directory of a run
 PROJECT = Path(__file__).resolve().parent.parent
 SHOWN = 10  # adapters in a message
@@ -16,6 +17,14 @@ SHOWN = 10  # adapters in a message
 def is_adapter(directory: Path) -> bool:
     """Tell whether a directory holds an adapter."""
     return (directory / LORA_FILE).is_file()
+
+
+def find_merged(pre_model: str | None) -> Path | None:
+    """Return the directory of a base that an adapter was merged into (`export.merge`); None if it is none."""
+    directory = Path(find_bundled(pre_model)) if pre_model else None
+    if directory is None or not is_there(directory / META_FILE) or is_adapter(directory):
+        return None
+    return directory
 
 
 def resolve_adapter(directory: Path) -> Path:

@@ -14,7 +14,7 @@ from bases.adapter_files import (
     load_adapter_meta,
     read_adapter_json,
 )
-from extraction.adapters import resolve_adapter
+from extraction.adapters import find_merged, resolve_adapter
 from extraction.decoding.grammar import Constraint
 from extraction.options import ExtractorOptions
 from glm_config import ProjectConfig
@@ -27,8 +27,9 @@ class Settings:
     """What options come to.
 
     Args:
-        config: the adapter's, or the project's for a bare base, with the options in their place.
-        adapter: its directory; None for the bare base.
+        config: the adapter's (or of the one that was merged into the base), or the project's for a bare base,
+            with the options in their place.
+        adapter: its directory; None for a base alone.
         constraint: what answers may hold; None for free decoding.
         half_right_score: see `Reliability`; None if the training did not find it out.
     """
@@ -50,18 +51,20 @@ def read_settings(options: ExtractorOptions) -> Settings:
     config, adapter, half_right_score = ProjectConfig(), None, None
     if options.adapter is not None:
         adapter = resolve_adapter(Path(options.adapter))
-        meta = load_adapter_meta(adapter)
+    trained = adapter or find_merged(options.pre_model)
+    if trained is not None:
+        meta = load_adapter_meta(trained)
         half_right_score = _level(meta.half_right_score)
-        config = _config_of(meta, adapter)
+        config = _config_of(meta, trained)
         if options.pre_model is None:
-            config.pre_model = _base_of(meta, adapter, config.pre_model)
+            config.pre_model = _base_of(meta, trained, config.pre_model)
         for name in ("max_source_seq_len", "max_target_seq_len"):
             if getattr(config, name) != getattr(meta, name):
                 raise UserError(
-                    f"适配器 {adapter} 的 {name} 前后不一致：{CONFIG_FILE} 里是 {getattr(config, name)}，"
+                    f"适配器 {trained} 的 {name} 前后不一致：{CONFIG_FILE} 里是 {getattr(config, name)}，"
                     f"训练时是 {getattr(meta, name)}，请恢复 {CONFIG_FILE}。"
                 )
-    constraint = _read_constraint(options, adapter)
+    constraint = _read_constraint(options, trained)
     config.device = options.device
     if options.pre_model is not None:
         config.pre_model = options.pre_model

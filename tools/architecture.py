@@ -44,6 +44,7 @@ DOORS: dict[str, set[str]] = {
     "train.py": {"training"},
     "inference_triplet.py": {"extraction"},
     "serve.py": {"serving"},
+    "export/merge.py": {"export"},
     "export/quantized.py": {"export"},
     "data_handle/lint_report.py": {"bases"},
     "benchmarks/bench_data.py": {

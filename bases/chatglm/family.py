@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bases.hub_cache import resolve_model_dir
-from bases.interface import Family, ModelShape, Sample
+from bases.interface import Family, ModelShape, Sample, StoredWeights
 from bases.model_dir import checked_file
 from utils.device import compute_dtype
 
@@ -19,6 +19,7 @@ from .configuration import ChatGLMConfig
 from .files import checkpoint_shards, load_config, load_config_and_tokenizer, load_tokenizer
 from .loading import check_weights, load_pretrained
 from .modeling import ChatGLMForConditionalGeneration, checkpoint_layers
+from .stored import ChatGLMWeights
 from .tokenization import ChatGLMTokenizer
 
 
@@ -42,6 +43,9 @@ class ChatGLMFamily(Family):
 
     def weight_files(self, model_dir: Path) -> list[Path]:
         return checkpoint_shards(model_dir)
+
+    def stored_weights(self, model_dir: Path) -> StoredWeights:
+        return ChatGLMWeights(model_dir)
 
     def load(
         self,

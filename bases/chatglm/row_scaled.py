@@ -20,9 +20,7 @@ __all__ = ["BITS", "join_weight", "split_weight", "stored_parts"]
 SCALE_SUFFIX = "_scale"  # behind the weight's own name
 
 
-def stored_parts(
-    shape: torch.Size, bits: int
-) -> dict[str, tuple[torch.dtype | None, tuple[int, ...] | None]]:
+def stored_parts(shape: torch.Size, bits: int) -> dict[str, tuple[torch.dtype | None, tuple[int, ...]]]:
     """Return the tensors that a weight [out, in] is stored as: type (None: floating) and shape by suffix."""
     rows, columns = shape
     return {"": (torch.int8, (rows, columns * bits // 8)), SCALE_SUFFIX: (None, (rows,))}

@@ -118,7 +118,7 @@ def test_exactly_the_intended_layers_are_4bit(random_base: Path) -> None:
 def test_the_check_finds_a_layer_that_is_not_4bit(random_base: Path) -> None:
     model = ChatGLMForConditionalGeneration.from_pretrained(random_base)
     with pytest.raises(RuntimeError, match="should be 4-bit"):
-        loading.check_quantization(model)
+        loading.check_quantization(model, loading.LINEAR_LAYERS)
 
 
 def test_at_most_one_shard_is_held(

@@ -29,6 +29,7 @@ COMMANDS = [
     "data_handle.label_studio",
     "data_handle.lint_report",
     "export.graph",
+    "export.merge",
     "export.quantized",
     "export.query",
     "tiny_base.corpus.__main__",
