@@ -154,6 +154,7 @@ def _read_adapter(model: torch.nn.Module, directory: Path) -> tuple[LoraConfig, 
     """Return an adapter's shape and weights, checked against a base model that may have other adapters."""
     check_adapter(model, directory)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
+    refuse_prefix(base.config)
     shape = read_lora_shape(directory)
     targets = _find_targets(base, shape.target_modules, f"适配器 {directory} 的 target_modules 里的")
     expected: dict[str, tuple[int, ...]] = {}

@@ -27,6 +27,7 @@ from bases.hub_cache import resolve_model_dir
 from bases.interface import StoredWeights
 from bases.model_dir import checked_file, read_model_json
 from bases.published_files import is_small_file
+from export import four_bit
 from export.deltas import LoraDelta, PrefixDelta, is_prefix
 from export.shards import Note, ShardPlan, ShardWriter, Units, plan_shards
 from extraction.adapters import resolve_adapter
@@ -87,10 +88,8 @@ def merge(
     except OSError as error:
         raise UserError(f"没有写成 {output}：{error.strerror or error}。") from error
     if quantise == "nf4":
-        from export.four_bit import quantise as to_4bit
-
         kinds = {kind for kind, _ in base.notes.values()}
-        to_4bit(str(merged), output, "bfloat16" if torch.bfloat16 in kinds else "float16", "cpu")
+        four_bit.quantise(str(merged), output, "bfloat16" if torch.bfloat16 in kinds else "float16", "cpu")
     find_family(output).check_directory(output)
     remove(work)
 
