@@ -164,9 +164,18 @@ class StoredWeights(Protocol):
 
 
 class Family(ABC):
-    """A family of base models."""
+    """A family of base models.
+
+    Attributes:
+        model_type: as config.json has it.
+        takes_flat_passes: in decoding, the model takes the tokens of all rows one after the other ([1, T],
+            positions likewise, `logits_to_keep` their indices), so that what is no token costs nothing: its
+            attention asks the cache to `spread` the queries to [B, N, S, D] and to `collect` what comes of
+            them. The mask is that of `next_inputs` either way.
+    """
 
     model_type: str
+    takes_flat_passes: bool = False
 
     @abstractmethod
     def check_directory(self, model_dir: Path) -> None:

@@ -27,6 +27,7 @@ class ChatGLMFamily(Family):
     """ChatGLM-6B (v1) and smaller models of its architecture."""
 
     model_type = ChatGLMConfig.model_type
+    takes_flat_passes = True
 
     def check_directory(self, model_dir: Path) -> None:
         config, _ = load_config_and_tokenizer(model_dir)

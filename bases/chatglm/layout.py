@@ -184,7 +184,7 @@ def next_inputs(
     """
     width = slots.shape[1]
     context_length = prompt_lengths[:, None] - 1
-    key = torch.arange(int(slots.max()) + 1)
+    key = torch.arange(int(slots.max()) + 1, device=slots.device)
     visible = is_visible(slots[..., None], key, context_length[..., None])  # [B, S, K]
     return {
         "input_ids": torch.tensor([ids + [config.pad_token_id] * (width - len(ids)) for ids in rows]),

@@ -122,7 +122,10 @@ class SelfAttention(nn.Module):
             )
         # The published code divides the query by (layer_id + 1) and multiplies the scores by it again, to
         # keep fp16 products small; the kernels here accumulate in fp32, so only the scale D^(-1/2) remains.
+        flat = getattr(cache, "spread", None)  # rows of unequal length, one after the other
+        query = flat(query) if flat else query
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        context = cache.collect(context) if flat else context  # type: ignore[union-attr]
         return self.dense(context.transpose(1, 2).reshape(B, S, H))
 
 

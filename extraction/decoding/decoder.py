@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from bases import family_of
 from extraction.decoding.grammar import AnswerGrammar
 from extraction.decoding.masks import packed_masks, unpack_masks
+from extraction.decoding.passes import lay_out
 from extraction.decoding.row import MAX_DRAFT, Answer, Choice, Row
 from extraction.decoding.row_cache import RowCache
 
@@ -173,7 +173,7 @@ class ConstrainedDecoder:
         if rows:
             first = len(self._rows) - len(rows)
             try:
-                self._pass(rows, list(range(first, first + len(rows))))
+                self._pass(rows, first)
             except BaseException:
                 self._send_back(first)
                 raise
@@ -260,27 +260,14 @@ class ConstrainedDecoder:
 
     # --- one pass
 
-    def _pass(self, rows: list[Row], places: list[int]) -> None:
-        """Run a pass over rows and let each commit what it can."""
+    def _pass(self, rows: list[Row], first: int) -> None:
+        """Run a pass over rows, which stand together from a place on, and let each commit what it can."""
         for row in rows:
             row.draft = []
             if self.drafts:
                 row.prepare_draft()
-        inputs = [row.pending + row.draft for row in rows]
-        width = max(map(len, inputs))
-        device = self.model.device
-        lengths = torch.tensor([row.length for row in rows])
-        slots = lengths[:, None] + torch.arange(width)  # [B, S]
-        prompt_lengths = torch.tensor([row.prompt_length for row in rows])
-        config = self.model.config
-        batch = family_of(config).next_inputs(inputs, slots, prompt_lengths, config)
-        # Logits after the last committed token and after each token of the draft.
-        kept = torch.zeros(slots.shape, dtype=torch.bool)
-        for place, row in enumerate(rows):
-            kept[place, len(row.pending) - 1 : len(row.pending) + len(row.draft)] = True
-        self._cache.prepare(places, slots.to(device), int(slots.max()) + 1)
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        logits = self.model(**batch, cache=self._cache, logits_to_keep=kept.to(device)).logits  # [T, V]
+        inputs, count = lay_out(rows, first, self._cache, self.model.config, self.model.device)
+        logits = self.model(**inputs, cache=self._cache).logits.flatten(0, -2)[:count]  # [T, V]
         self.statistics.passes += 1
         self.statistics.row_passes += len(rows)
         likeliest = logits.argmax(-1).tolist()

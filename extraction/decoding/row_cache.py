@@ -17,22 +17,47 @@ class RowCache:
     def __init__(self) -> None:
         self._rows, self._capacity = 0, 0
         self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._places = self._slots = torch.empty(0, dtype=torch.int64)
-        self._first = self._count = self._end = 0
+        self._pass = slice(0, 0)
+        self._end = 0
+        self._shape = torch.Size()
+        self._index: tuple[torch.Tensor, torch.Tensor]
+        self._places: torch.Tensor | None = None
+        self._padded: torch.Tensor | None = None
+        self._source: torch.Tensor
 
-    def prepare(self, places: list[int], slots: torch.Tensor, end: int) -> None:
+    def prepare(
+        self,
+        first: int,
+        slots: torch.Tensor,
+        end: int,
+        tokens: int = 0,
+        places: torch.Tensor | None = None,
+        padded: torch.Tensor | None = None,
+    ) -> None:
         """Say where the tokens of the next pass belong.
 
         Args:
-            places: the row of each sentence in the pass, one after the other.
+            first: the row of the first sentence of the pass; the others' are those behind it.
             slots: [B, S] int64, the place of each token in its row.
             end: places to attend to, K; larger than any slot.
+            tokens: of a flat pass, padding included, T; 0 for one of shape [B, S].
+            places: [up to T] int64, where each token of a flat pass stands in [B * S].
+            padded: [T] int64, the same, with 0 for padding.
         """
-        self._first, self._count, self._end = places[0], len(places), end
-        if self._first + self._count > self._rows or end > self._capacity:
-            self._grow(self._first + self._count, end)
-        self._places = torch.arange(self._first, self._first + self._count, device=slots.device)[:, None]
-        self._slots = slots
+        count = len(slots)
+        if first + count > self._rows or end > self._capacity:
+            self._grow(first + count, end)
+        self._pass = slice(first, first + count)
+        self._end = end
+        rows = torch.arange(first, first + count, device=slots.device)[:, None].expand_as(slots)
+        self._places, self._padded, self._shape = places, padded, slots.shape
+        if places is None:
+            self._index = rows, slots
+        else:
+            self._index = rows.flatten()[places], slots.flatten()[places]
+            # Which token stands in each place of [B, S]; any, where none does: nothing is done with it.
+            self._source = torch.zeros(slots.numel(), dtype=torch.int64, device=slots.device)
+            self._source[places] = torch.arange(len(places), device=slots.device)
 
     def _grow(self, rows: int, capacity: int) -> None:
         if capacity > self._capacity:
@@ -51,19 +76,39 @@ class RowCache:
         return like.new_zeros(self._rows, heads, self._capacity, width)
 
     def update(self, key: torch.Tensor, value: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store the pass's keys and values, [B, N, S, D]; return all of these rows, [B, N, K, D]."""
+        """Store the pass's keys and values; return all of its rows'.
+
+        Args:
+            key, value: [B, N, S, D], or [1, N, T, D] in a flat pass.
+            layer: of the model, from 0.
+
+        Returns:
+            Keys and values, [B, N, K, D].
+        """
         while len(self._buffers) <= layer:
-            self._buffers.append(
-                (
-                    self._new(key, key.shape[1], key.shape[3]),
-                    self._new(value, value.shape[1], value.shape[3]),
-                )
-            )
+            new = [self._new(states, states.shape[1], states.shape[3]) for states in (key, value)]
+            self._buffers.append((new[0], new[1]))
         for buffer, states in zip(self._buffers[layer], (key, value), strict=True):
-            buffer[self._places, :, self._slots] = states.transpose(1, 2)
-        rows = slice(self._first, self._first + self._count)
-        keys, values = (buffer[rows, :, : self._end] for buffer in self._buffers[layer])
+            tokens = states.transpose(1, 2)  # [B, S, N, D]
+            if self._places is not None:
+                tokens = tokens[0, : len(self._places)]
+            buffer[self._index[0], :, self._index[1]] = tokens
+        keys, values = (buffer[self._pass, :, : self._end] for buffer in self._buffers[layer])
         return keys, values
+
+    def spread(self, query: torch.Tensor) -> torch.Tensor:
+        """Give each row of a flat pass its own queries: [1, N, T, D] to [B, N, S, D]."""
+        if self._places is None:
+            return query
+        own = query[0].transpose(0, 1).index_select(0, self._source)  # [B * S, N, D]
+        return own.view(*self._shape, *own.shape[1:]).transpose(1, 2)
+
+    def collect(self, context: torch.Tensor) -> torch.Tensor:
+        """Put what attention gives back one after the other: [B, N, S, D] to [1, N, T, D]."""
+        if self._padded is None:
+            return context
+        own = context.transpose(1, 2).flatten(0, 1).index_select(0, self._padded)  # [T, N, D]
+        return own.transpose(0, 1)[None]
 
     def get_seq_length(self) -> int:
         """Return 0: positions and mask are given with each pass, none are derived from a length."""

@@ -59,8 +59,9 @@ class Interceptor:
         return self._model.generate(input_ids=input_ids, **options)
 
     def __call__(self, input_ids: torch.Tensor, **options: Any) -> Any:
-        self.batches.append(len(input_ids))
-        self._fails(input_ids)
+        rows = len(options.get("attention_mask", input_ids))  # a pass has all tokens in one line
+        self.batches.append(rows)
+        self._fails(input_ids.expand(rows, -1))
         return self._model(input_ids=input_ids, **options)
 
 
