@@ -50,8 +50,8 @@ class ProjectConfig(object):
         self.lora_alpha = 32  # LoRA 的 alpha，缩放系数 = alpha / rank
         self.lora_dropout = 0.05  # LoRA 层的 dropout
         self.lora_target_modules = [
-            "query_key_value"
-        ]  # 加 LoRA 的模块，可再加 dense dense_h_to_4h dense_4h_to_h
+            "auto"
+        ]  # 加 LoRA 的模块名；auto：ChatGLM-6B 是 query_key_value，其他模型是全部线性层
 
         # 显存优化
         self.fp16 = True  # FP16 混合精度训练（在 CPU 上自动改用 BF16 或 FP32）

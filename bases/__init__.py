@@ -6,13 +6,17 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from bases.causal.types import MODEL_TYPES
 from bases.interface import CheckpointError, Family, ModelShape
 from bases.model_dir import read_model_json
 
 __all__ = ["CheckpointError", "Family", "check_model_dir", "family_of", "find_family", "published_shape"]
 
 # Each module defines FAMILY; it is loaded when asked for, so that sizes and texts can be had without torch.
-_FAMILIES = {"chatglm": "bases.chatglm.family"}
+_FAMILIES = {
+    "chatglm": "bases.chatglm.family",
+    **dict.fromkeys(MODEL_TYPES, "bases.causal.family"),
+}
 
 
 def family_of(config: Any) -> Family:

@@ -62,6 +62,7 @@ def attach_lora(
         UserError: one of the names is none of a linear layer of the blocks, or the model has a prefix.
     """
     refuse_prefix(model.config)
+    target_modules = family_of(model.config).shape(model.config).targets(target_modules)
     _find_targets(model, target_modules, "lora_target_modules 里的")
     return get_peft_model(model, _lora_config(rank, alpha, dropout, target_modules))
 
@@ -176,6 +177,12 @@ def check_adapter(model: torch.nn.Module, directory: Path) -> None:
     Raises:
         UserError: it belongs to another base model or to another prompt, or is damaged.
     """
+    meta, frame = load_adapter_meta(directory), getattr(model, "prompt_frame", "")
+    if meta.prompt_frame and frame and meta.prompt_frame != frame:
+        raise UserError(
+            f"适配器 {directory} 训练时的对话格式与现在的不同（当时 {meta.prompt_frame!r}，现在 {frame!r}）："
+            "基座目录里的对话模板或分词器被换过，请恢复，或重新训练。"
+        )
     base = getattr(model.config, "name_or_path", "")
     check_belongs(directory, model.base_fingerprint, Path(base) if base and Path(base).is_dir() else None)
 

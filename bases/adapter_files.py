@@ -60,6 +60,7 @@ class AdapterMeta:
         base_from_project: the same, relative to the project, if it lies in there.
         base_files: size and SHA-256 of its weight files by name, every byte of them; empty if unknown.
         tokenizer_digest: SHA-256 of its tokenizer's file; "" if unknown.
+        prompt_frame: what stood around contexts and answers, in words; "" if unknown.
     """
 
     base_fingerprint: str
@@ -76,6 +77,7 @@ class AdapterMeta:
     base_from_project: str = ""
     base_files: dict[str, Any] = dataclasses.field(default_factory=dict)
     tokenizer_digest: str = ""
+    prompt_frame: str = ""
 
     @property
     def is_foreign(self) -> bool:
@@ -136,6 +138,7 @@ def _has_right_types(meta: AdapterMeta) -> bool:
     texts = (
         *(meta.base_fingerprint, meta.pre_model, meta.prompt_template),
         *(meta.base_path, meta.base_from_adapter, meta.base_from_project, meta.tokenizer_digest),
+        meta.prompt_frame,
     )
     lengths = (meta.max_source_seq_len, meta.max_target_seq_len)
     return (

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the tokenizers' half is used by processes that never load t
 IGNORE_INDEX = -100
 # What stands for a character that a tokenizer can't write.
 UNKNOWN_CHARACTER = "\ufffd"
+AUTO = "auto"  # as the one name of LoRA's modules: those that the family chooses
 # Rows of logits that are held at a time, in the loss: enough for the product to be worth reading the head's
 # weight, and with a small vocabulary no more numbers than fit into a CPU's cache.
 MIN_CHUNK_ROWS = 128
@@ -62,11 +63,13 @@ class BaseTokenizer(Protocol):
     Attributes:
         vocab_file: the file that decides its pieces; equal files encode equally.
         pad_token_id, eos_token_id: of padding, and of what ends an answer.
+        prompt_frame: what stands around a context and its answer, in words; an adapter records it.
     """
 
     vocab_file: str
     pad_token_id: int
     eos_token_id: int
+    prompt_frame: str
 
     def __len__(self) -> int:
         """Return the number of ids."""
@@ -112,6 +115,7 @@ class ModelShape(NamedTuple):
         kept_fp32: bytes that are kept in fp32 in any case.
         key_value_size: numbers that a block's cache keeps of a token, keys and values together.
         logit_rows: positions whose logits are held at a time, in the loss.
+        default_targets: the linear layers that LoRA stands beside unless told otherwise; all if empty.
         tied: embedding and head are one matrix.
         quantized: the linear layers are 4-bit on the disk already.
     """
@@ -127,8 +131,15 @@ class ModelShape(NamedTuple):
     kept_fp32: int
     key_value_size: int
     logit_rows: int
+    default_targets: tuple[str, ...] = ()
     tied: bool = True
     quantized: bool = False
+
+    def targets(self, names: Sequence[str]) -> list[str]:
+        """Return the modules that LoRA stands beside, for what the user wants: names of them, or `AUTO`."""
+        if list(names) != [AUTO]:
+            return list(names)
+        return list(self.default_targets or self.linear_shapes)
 
     @property
     def linear_parameters(self) -> int:

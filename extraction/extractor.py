@@ -72,7 +72,7 @@ class TripletExtractor:
         min_score: float = 0.0,
         half_right_score: float | None = None,
     ) -> None:
-        limit = model.config.max_sequence_length
+        limit = model.config.max_position_embeddings
         if max_source_seq_len + max_new_tokens > limit:
             raise UserError(
                 f"输入长度 {max_source_seq_len} 加输出长度 {max_new_tokens} 超过了模型的上限 {limit}，"

@@ -62,7 +62,9 @@ def assemble(config: ProjectConfig, lock: RunLock | None, run_log: RunLog) -> Ru
     config.load_in_4bit = choose_4bit(config.load_in_4bit, accelerator.device)
     run_log.begin("读取数据")
     model_dir = resolve_model_dir(config.pre_model)
-    tokenizer = find_family(model_dir).load_tokenizer(model_dir)
+    family = find_family(model_dir)
+    config.lora_target_modules = shape_of(family.load_config(model_dir)).targets(config.lora_target_modules)
+    tokenizer = family.load_tokenizer(model_dir)
     data = read_data(config, tokenizer, run_log.say)
     samples_per_step = config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
     description = run_state.describe_run(config.to_dict(), tokenizer.vocab_file, samples_per_step)

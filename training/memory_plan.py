@@ -83,15 +83,15 @@ class TrainingSettings(NamedTuple):
         """Bytes of a weight that is not 4-bit, and of an activation."""
         return 2 if self.half else 4
 
-    @property
-    def lora_names(self) -> set[str]:
-        """The last parts of the adapter's module names."""
-        return {module.rpartition(".")[2] for module in self.lora_target_modules}
+    def lora_names(self, shape: ModelShape) -> set[str]:
+        """Return the last parts of the names of the linear layers that LoRA stands beside."""
+        names = {module.rpartition(".")[2] for module in shape.targets(self.lora_target_modules)}
+        return names & shape.linear_shapes.keys()
 
 
 def lora_parameters(shape: ModelShape, rank: int, target_modules: Iterable[str]) -> int:
-    """Count the weights that LoRA adds to a ChatGLM."""
-    names = {module.rpartition(".")[2] for module in target_modules}
+    """Count the weights that LoRA adds to a model."""
+    names = {module.rpartition(".")[2] for module in shape.targets(list(target_modules))}
     sizes = (sum(size) for name, size in shape.linear_shapes.items() if name in names)
     return shape.num_layers * rank * sum(sizes)
 
@@ -102,7 +102,7 @@ def layer_bytes_per_token(shape: ModelShape, settings: TrainingSettings) -> int:
     kept = value * shape.kept_activations + shape.kept_fp32
     if settings.half:
         kept += value * shape.cast_activations
-    for name in settings.lora_names & shape.linear_shapes.keys():
+    for name in settings.lora_names(shape):
         width = shape.linear_shapes[name][0]
         kept += value * (width + settings.lora_rank)  # the inputs of A and B
         if settings.lora_dropout:
@@ -179,10 +179,10 @@ def memory_parts(
     kept += 2 * value * hidden  # embedding, final norm
     # In the backward pass of an MLP: gradients of both its sides, and those that come through LoRA.
     passing = 2 * value * inner + 2 * value * hidden
-    lora_widths = {shape.linear_shapes[name][0] for name in settings.lora_names & shape.linear_shapes.keys()}
+    lora_widths = {shape.linear_shapes[name][0] for name in settings.lora_names(shape)}
     if inner in lora_widths:
         passing += 2 * value * inner
-    elif settings.lora_names:
+    elif lora_widths:
         passing += 2 * value * hidden
     dequantized = value * max(rows * columns for rows, columns in shape.linear_shapes.values())
     rows = min(target_tokens, shape.logit_rows)

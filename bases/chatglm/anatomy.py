@@ -54,6 +54,7 @@ def shape_of(config: Any) -> ModelShape:
         kept_fp32=2 * 8 + 4 * config.num_attention_heads,  # means and deviations, log-sum-exp
         key_value_size=2 * hidden,
         logit_rows=chunk_rows(config.vocab_size),
+        default_targets=LINEAR_LAYERS[:1],
         tied=config.tie_word_embeddings,
         quantized=getattr(config, "quantization_config", None) is not None,
     )

@@ -42,6 +42,7 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
 
     vocab_files_names: ClassVar = {"vocab_file": "ice_text.model"}
     model_input_names: ClassVar = ["input_ids", "attention_mask"]
+    prompt_frame = "{context}[gMASK]<sop>{answer}<eop>"
 
     def __init__(
         self,

@@ -154,7 +154,7 @@ def test_chunks_of_rows() -> None:
 @pytest.mark.parametrize("rows", [0, 1, 300])
 @pytest.mark.parametrize("trained_head", [False, True])
 def test_the_chunked_loss_is_the_plain_one(rows: int, trained_head: bool, monkeypatch) -> None:
-    monkeypatch.setattr("bases.chatglm.anatomy.CHUNK_LOGITS", 0)  # chunks of 128 rows
+    monkeypatch.setattr("bases.interface.CHUNK_LOGITS", 0)  # chunks of 128 rows
     torch.manual_seed(0)
     weight = torch.randn(50, 16, dtype=torch.float64, requires_grad=trained_head)
     hidden = torch.randn(rows, 16, dtype=torch.float64, requires_grad=True)
@@ -173,7 +173,7 @@ def test_the_chunked_loss_is_the_plain_one(rows: int, trained_head: bool, monkey
 
 def test_no_logits_are_held_beyond_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every matrix that the loss makes of rows and vocabulary has the rows of a chunk, in both directions."""
-    monkeypatch.setattr("bases.chatglm.anatomy.CHUNK_LOGITS", 0)
+    monkeypatch.setattr("bases.interface.CHUNK_LOGITS", 0)
     seen: set[int] = set()
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):

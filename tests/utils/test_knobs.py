@@ -30,7 +30,7 @@ README_DEFAULTS = {
     "max_target_seq_len": 128,
     "lora_rank": 8,
     "lora_alpha": 32,
-    "lora_target_modules": ["query_key_value"],
+    "lora_target_modules": ["auto"],
     "fp16": True,
     "bf16": False,
     "load_in_4bit": True,
@@ -220,7 +220,7 @@ def test_a_dictionary_keeps_defaults_and_refuses_unknown_names() -> None:
 def test_to_dict_is_a_copy() -> None:
     config = ProjectConfig()
     config.to_dict()["lora_target_modules"].append("dense")
-    assert config.lora_target_modules == ["query_key_value"]
+    assert config.lora_target_modules == ["auto"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""The causal models' answers to `bases.interface.Family`, each from the file that knows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from bases.chatglm.files import checkpoint_shards
+from bases.hub_cache import resolve_model_dir
+from bases.interface import CheckpointError, Family, ModelShape, Sample
+from bases.model_dir import checked_file, read_model_json
+from utils.device import compute_dtype
+
+from . import anatomy, layout
+from .configuration import read_config
+from .loading import load_model, plan
+from .modeling import checkpoint_layers
+from .tokenization import CausalTokenizer, load_tokenizer
+from .tokenizer_file import TOKENIZER_FILE
+
+
+class CausalFamily(Family):
+    """Decoder-only models of transformers."""
+
+    model_type = "causal"
+
+    def check_directory(self, model_dir: Path) -> None:
+        config, _ = self._config_and_tokenizer(model_dir)
+        plan(model_dir, config, checkpoint_shards(model_dir))
+
+    def load_config(self, model_dir: Path) -> PreTrainedConfig:
+        path = model_dir / "config.json"
+        try:
+            return read_config(read_model_json(model_dir, path.name))
+        except CheckpointError:
+            raise
+        except Exception as error:  # the config classes raise types of their own for wrong values
+            lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(f"无法使用 {path}：{lines[-1].strip()}") from error
+
+    def load_tokenizer(self, model_dir: Path) -> CausalTokenizer:
+        return load_tokenizer(model_dir)
+
+    def tokenizer_file(self, model_dir: Path) -> Path:
+        return checked_file(model_dir, TOKENIZER_FILE)
+
+    def weight_files(self, model_dir: Path) -> list[Path]:
+        return checkpoint_shards(model_dir)
+
+    def load(
+        self,
+        pre_model: str | os.PathLike[str],
+        *,
+        load_in_4bit: bool = True,
+        quant_storage: torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> tuple[Any, CausalTokenizer]:
+        model_dir = resolve_model_dir(pre_model)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        config, tokenizer = self._config_and_tokenizer(model_dir)
+        model = load_model(
+            model_dir,
+            config,
+            dtype=dtype or compute_dtype(device),
+            load_in_4bit=load_in_4bit,
+            quant_storage=quant_storage or torch.uint8,
+            device=device,
+        )
+        model.prompt_frame = tokenizer.prompt_frame
+        return model, tokenizer
+
+    def _config_and_tokenizer(self, model_dir: Path) -> tuple[PreTrainedConfig, CausalTokenizer]:
+        """Read both, and make sure that they go together.
+
+        Raises:
+            CheckpointError: the tokenizer has ids that the model has no place for.
+        """
+        config, tokenizer = self.load_config(model_dir), self.load_tokenizer(model_dir)
+        if len(tokenizer) > config.vocab_size:
+            raise CheckpointError(
+                f"{model_dir} 的分词器与模型不配套：分词器有 {len(tokenizer)} 个词元，"
+                f"config.json 的 vocab_size 只有 {config.vocab_size}。"
+            )
+        return config, tokenizer
+
+    def shape(self, config: PreTrainedConfig) -> ModelShape:
+        return anatomy.shape_of(config)
+
+    def checkpoint_layers(self, model: Any, every: int) -> None:
+        checkpoint_layers(model, every)
+
+    def pack(
+        self, rows: Sequence[Sequence[Sample]], row_length: int, config: PreTrainedConfig
+    ) -> dict[str, torch.Tensor]:
+        return layout.pack(rows, row_length)
+
+    def next_inputs(
+        self,
+        rows: Sequence[list[int]],
+        slots: torch.Tensor,
+        prompt_lengths: torch.Tensor,
+        config: PreTrainedConfig,
+    ) -> dict[str, torch.Tensor]:
+        return layout.next_inputs(rows, slots)
+
+
+FAMILY = CausalFamily()

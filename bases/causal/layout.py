@@ -1,0 +1,88 @@
+"""Causal masks and positions: of whole sequences, of several in one row, of tokens that come later.
+
+Dimensions in comments: B rows, S query length, K key length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from bases.interface import IGNORE_INDEX, Sample
+
+PADDING_ID = 0  # any: nobody sees it
+
+
+def pack(rows: Sequence[Sequence[Sample]], row_length: int) -> dict[str, torch.Tensor]:
+    """Lay samples out in rows, with padding on the right; see `bases.interface.Family.pack`.
+
+    Returns:
+        `input_ids`, `labels` and `position_ids` [B, S] int64; `attention_mask` [B, 1, S, S] bool, block by
+        block causal. Padding sees itself only.
+    """
+    shape = (len(rows), row_length)
+    input_ids = torch.full(shape, PADDING_ID)
+    labels = torch.full(shape, IGNORE_INDEX)
+    sample_number = torch.zeros(shape, dtype=torch.int64)  # from 1; 0 is padding
+    position_ids = torch.zeros_like(input_ids)
+    for row, samples in enumerate(rows):
+        start = 0
+        for number, sample in enumerate(samples, start=1):
+            place = slice(start, start + len(sample.input_ids))
+            input_ids[row, place] = torch.tensor(sample.input_ids)
+            labels[row, place] = torch.tensor(sample.labels)
+            sample_number[row, place] = number
+            position_ids[row, place] = torch.arange(len(sample.input_ids))
+            start = place.stop
+    same = sample_number[:, :, None] == sample_number[:, None, :]
+    visible = same & (sample_number > 0)[:, None, :] & _not_after(row_length)
+    return {
+        "input_ids": input_ids,
+        "labels": labels,
+        "position_ids": position_ids,
+        "attention_mask": _with_itself(visible),
+    }
+
+
+def _not_after(length: int) -> torch.Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def _with_itself(visible: torch.Tensor) -> torch.Tensor:
+    """Let every query of a mask [B, S, S] see itself at least (of nothing there is no mean); [B, 1, S, S]."""
+    return (visible | torch.eye(visible.shape[-1], dtype=torch.bool, device=visible.device))[:, None]
+
+
+def padded(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mask [B, 1, S, S] and positions [B, S] of padded sequences; [B, S], 0 on padding."""
+    is_token = attention_mask.bool()
+    visible = is_token[:, None, :] & _not_after(is_token.shape[1]).to(is_token.device)
+    return _with_itself(visible), (is_token.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def next_inputs(rows: Sequence[list[int]], slots: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Lay out a decoding pass over rows of unequal length; see `bases.interface.Family.next_inputs`."""
+    width = slots.shape[1]
+    key = torch.arange(int(slots.max()) + 1)
+    return {
+        "input_ids": torch.tensor([ids + [PADDING_ID] * (width - len(ids)) for ids in rows]),
+        "position_ids": slots,
+        "attention_mask": (key <= slots[..., None])[:, None],  # [B, 1, S, K]
+    }
+
+
+def within_window(visible: torch.Tensor, position_ids: torch.Tensor, window: int) -> torch.Tensor:
+    """Hide from each query what is `window` tokens back or more.
+
+    Args:
+        visible: [B, 1, S, K] bool.
+        position_ids: [B, S] of the queries. Keys are the same tokens if K = S, else those from 0 on.
+        window: tokens, that of the query included.
+    """
+    keys = visible.shape[-1]
+    if keys == position_ids.shape[-1]:
+        key_positions = position_ids[:, None, :]
+    else:
+        key_positions = torch.arange(keys, device=visible.device)
+    return visible & (position_ids[:, :, None] - key_positions < window)[:, None]

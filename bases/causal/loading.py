@@ -1,0 +1,178 @@
+"""Checkpoint directory -> model: tensor by tensor, safetensors or `.bin`, in half precision or to 4-bit.
+
+What the files hold is compared with what the model needs, by name, type and shape, before a number is read.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from bases.chatglm.files import checkpoint_shards
+from bases.interface import CheckpointError
+from bases.linear4bit import check_quantization, quantize, replace_linear_4bit
+from bases.weights import digest, fingerprint, list_tensors, read_shard
+
+from .anatomy import shape_of
+from .modeling import empty_model
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Not of the half that reads, or computed from the config.
+_IGNORED = re.compile(
+    r"rotary_emb\.inv_freq$|^(model\.)?(vision_tower|multi_modal_projector|vision_model)\.|masked_bias$"
+)
+_RENAMED = (
+    (re.compile(r"^language_model\.(?=model\.|lm_head\.)"), ""),
+    (re.compile(r"^model\.language_model\."), "model."),
+    (re.compile(r"^(?=layers\.|embed_tokens\.|norm\.)"), "model."),
+)
+_SHOWN = 120  # characters of a name
+
+
+class Part(NamedTuple):
+    """Which rows of a file's tensor a parameter of the model is."""
+
+    name: str
+    start: int
+    end: int
+
+
+def own_name(name: str) -> str:
+    """Return the model's name for a tensor of a file."""
+    for pattern, replacement in _RENAMED:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def plan(model_dir: Path, config: PreTrainedConfig, shards: list[Path]) -> dict[str, list[Part]]:
+    """Tell which parameters the tensors of files become, and make sure that they are all there.
+
+    Returns:
+        Parts by the tensors' names in the files; tensors that are not needed are left out.
+
+    Raises:
+        CheckpointError: a file is damaged; a tensor is unknown, missing, or of another type or shape.
+    """
+    expected = _expected_shapes(config)
+    needed = dict(expected)
+    if config.tie_word_embeddings:
+        needed.pop(HEAD, None)
+    parts: dict[str, list[Part]] = {}
+    for shard in shards:
+        for file_name, (dtype, shape) in list_tensors(shard).items():
+            name = own_name(file_name)
+            if name not in expected:
+                if not _IGNORED.search(file_name):
+                    raise CheckpointError(_unknown(shard, file_name, config))
+                continue
+            if dtype not in _FLOATING or shape != expected[name]:
+                raise CheckpointError(
+                    f"权重文件 {shard} 里的 {file_name} 是 {dtype} {shape}，"
+                    f"而 config.json 要求浮点数 {expected[name]}。"
+                )
+            if needed.pop(name, None) is not None:
+                parts[file_name] = [Part(name, 0, shape[0])]
+            elif name == HEAD and EMBEDDING in needed:
+                head_alone = file_name
+    if EMBEDDING in needed and config.tie_word_embeddings and "head_alone" in locals():
+        parts[head_alone] = [Part(EMBEDDING, 0, expected[EMBEDDING][0])]
+        del needed[EMBEDDING]
+    if needed:
+        raise CheckpointError(f"模型目录 {model_dir} 的权重缺少 {len(needed)} 个参数，例如 {min(needed)}。")
+    return parts
+
+
+def _expected_shapes(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
+    model = empty_model(config)
+    return {
+        name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
+
+
+def _unknown(shard: Path, name: str, config: PreTrainedConfig) -> str:
+    name = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+    if "lora_" in name:
+        return (
+            f"权重文件 {shard} 里有 LoRA 适配器的权重（{name}）：这是适配器，或带着适配器一起保存的模型；"
+            "请用原来的基座，适配器用 --adapter 指定。"
+        )
+    if re.search(r"\.(qweight|qzeros|scales|weight_scale\w*|weight_packed|absmax|SCB)$", name):
+        return (
+            f"权重文件 {shard} 里是量化过的权重（{name}），而 config.json 说没有量化；"
+            "请改用半精度的原始权重。"
+        )
+    return f"权重文件 {shard} 里的 {name} 不属于 {config.model_type} 模型，拒绝加载。"
+
+
+def load_model(
+    model_dir: Path,
+    config: PreTrainedConfig,
+    *,
+    dtype: torch.dtype,
+    load_in_4bit: bool,
+    quant_storage: torch.dtype,
+    device: str | torch.device,
+) -> Any:
+    """Build a model and fill it from a directory, holding one tensor beside it at most.
+
+    Args:
+        model_dir: the directory.
+        config: of it.
+        dtype: of everything that is not 4-bit; with `load_in_4bit` also the compute type.
+        load_in_4bit: NF4 with double quantisation for the blocks' linear layers.
+        quant_storage: the type that their packed bytes are declared as.
+        device: where the model shall live; each tensor goes there as it is read.
+
+    Returns:
+        The model in evaluation mode, with its `base_fingerprint`.
+
+    Raises:
+        CheckpointError: see `plan`; or numbers are not finite.
+    """
+    shards = checkpoint_shards(model_dir)
+    parts = plan(model_dir, config, shards)
+    model = empty_model(config)
+    layers = shape_of(config).linear_shapes
+    if load_in_4bit:
+        replace_linear_4bit(model, layers, compute_dtype=dtype, quant_storage=quant_storage)
+    digests: dict[str, str] = {}
+    for shard in shards:
+        for name, tensor in read_shard(shard):
+            for part in parts.get(name, ()):
+                rows = tensor[part.start : part.end]
+                digests[part.name] = digest(rows)
+                _assign(model, shard, part.name, rows, dtype, device)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.get_input_embeddings().weight
+    if load_in_4bit:
+        check_quantization(model, layers)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+    model.base_fingerprint = fingerprint(digests)
+    model.config.name_or_path = str(model_dir)
+    return model.eval()
+
+
+def _assign(
+    model: Any, shard: Path, name: str, tensor: torch.Tensor, dtype: torch.dtype, device: str | torch.device
+) -> None:
+    """Replace a meta parameter by the tensor, cast and moved, or quantised on the device."""
+    module_name, _, attribute = name.rpartition(".")
+    module = model.get_submodule(module_name)
+    quantized = hasattr(getattr(module, attribute), "quant_state")  # the empty weight of a Linear4bit
+    # A copy, so that no parameter keeps a whole memory-mapped shard alive.
+    value = tensor.to(device, dtype, copy=not quantized)
+    low, high = value.aminmax()
+    if not (low.isfinite() and high.isfinite()):
+        raise CheckpointError(f"权重文件 {shard} 里的 {name} 有 NaN 或无穷大，不能使用，请重新下载。")
+    parameter: nn.Parameter = (
+        quantize(value, module, device) if quantized else nn.Parameter(value, requires_grad=True)
+    )
+    setattr(module, attribute, parameter)
