@@ -343,7 +343,9 @@ def test_help_lists_every_knob_with_its_comment_and_default(capsys: pytest.Captu
         assert f"  --{name} 取值" in output
     assert "批次大小（默认 1）" in output
     assert "FP16 混合精度训练（在 CPU 上自动改用 BF16 或 FP32）（默认 true）" in output
-    assert "加 LoRA 的模块，可再加 dense dense_h_to_4h dense_4h_to_h（默认 query_key_value）" in output
+    assert (
+        "加 LoRA 的模块名；auto：ChatGLM-6B 是 query_key_value，其他模型是全部线性层（默认 auto）" in output
+    )
     assert (
         output.index("模型配置:")
         < output.index("--pre_model")
