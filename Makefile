@@ -30,7 +30,7 @@ help:
 	@echo "make lint   检查代码风格与类型"
 	@echo "make soak   长时间的可靠性测试：反复杀死训练、损坏检查点、敌意文件、模糊输入、约束下的抽取"
 	@echo "make audit  在公开的漏洞库里查 requirements-cuda.lock 列出的软件包（要联网）"
-	@echo "make bench  测量训练的速度与内存、分词缓存、抽取的速度（抽取用 make demo 得到的适配器）"
+	@echo "make bench  测量训练的速度与内存、分词缓存、抽取的速度（抽取用 make demo 得到的适配器）、图的导出"
 
 # 建好环境，装好软件包；内容没变就什么也不做
 env:
@@ -62,6 +62,7 @@ bench: env
 	$(PY) -m benchmarks.bench_memory $(BENCH)
 	$(PY) -m benchmarks.bench_data
 	$(PY) -m benchmarks.bench_inference
+	$(PY) -m benchmarks.bench_graph --triplets 100000 --formats csv neo4j-csv cypher rdf graphml jsonld
 
 audit:
 	@tools/audit.sh

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import bench_select
+
 
 def result(root: Path, script: str, *arguments: str) -> dict:
     command = [sys.executable, "-m", f"benchmarks.{script}", "--model", "tiny", *arguments]
@@ -76,3 +78,34 @@ def test_quality_by_lines(root: Path, tmp_path: Path) -> None:
     assert "训练完成" not in done.stderr
     assert size["lines"] == 8 and size["interval"][0] <= size["strict"] <= size["interval"][1]
     assert (tmp_path / "out" / "curve.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_study_of_select(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways get as many lines; select goes on from what it has, and never takes a sentence twice."""
+    pool = bench_select.Pool(bench_select.TRAIN)
+    study = bench_select.Study(pool, tmp_path, seed=1, model="base", epochs=1)
+    trained = []
+
+    def call(*command: str) -> None:
+        def value(name: str) -> Path:
+            return Path(command[command.index(name) + 1])
+
+        if command[0] == "train.py":
+            lines = [json.loads(line) for line in value("--train_path").read_text("utf-8").splitlines()]
+            trained.append({line["context"] for line in lines})
+            value("--save_dir").mkdir()
+            report = {"triplets": {"strict": {"precision": 0.5, "recall": 0.5, "f1": len(lines) / 100}}}
+            (value("--save_dir") / "eval_report.json").write_text(json.dumps(report), "utf-8")
+        elif "select" in command:
+            taken = value("--exclude").read_text("utf-8").splitlines()
+            rest = (tmp_path / "sentences.jsonl").read_text("utf-8").splitlines()
+            chosen = [line for line in rest if line not in taken][: int(str(value("-n")))]
+            value("-o").write_text("\n".join(chosen), "utf-8")
+
+    monkeypatch.setattr(study, "call", call)
+    drawn, chosen = (study.follow(way, 5, [10, 20]) for way in ("random", "select"))
+    assert [drawn[count]["f1"] for count in (5, 10, 20)] == [0.05, 0.1, 0.2]
+    assert drawn.keys() == chosen.keys() and chosen[20]["f1"] == 0.2
+    first, random_10, random_20, select_10, select_20 = trained  # the start is trained once
+    assert first < random_10 < random_20 and first < select_10 < select_20
+    bench_select.report({"random": [drawn], "select": [chosen]}, [5, 10, 20])
