@@ -39,13 +39,15 @@ def read_answer(text: str, types: Mapping[str, Types] | None = None) -> list[Fac
         if body:
             return []
         raise ValueError("答案是空的")
-    for candidate in _candidates(body):
+    for candidate, is_apart in _candidates(body):
         try:
             value = parse_json(candidate)
         except ValueError:
             continue
         if isinstance(value, (list, dict)):
-            return read_value(value, types)
+            facts = read_value(value, types)
+            if facts or is_apart:  # the brackets of `main(String[] args) {}` don't say that there is nothing
+                return facts
     if facts := _read_tuples(body):
         return facts
     raise ValueError(NO_TRIPLETS)
@@ -92,14 +94,15 @@ def _by_predicate(value: Mapping[str, Any], types: Mapping[str, Types]) -> list[
     return facts
 
 
-def _candidates(body: str) -> list[str]:
-    """Return what may be the JSON of an answer, the likeliest first."""
+def _candidates(body: str) -> list[tuple[str, bool]]:
+    """Return what may be the JSON of an answer, likeliest first, and whether it stands apart from prose."""
     fenced = [part.strip() for part in body.split(_FENCE)[1::2]]
-    found = [body, *(part[4:] if part[:4].lower() == "json" else part for part in fenced)]
+    apart = [body, *(part[4:] if part[:4].lower() == "json" else part for part in fenced)]
+    found = [(part, True) for part in apart]
     for opening, closing in ("[]", "{}"):
         start, end = body.find(opening), body.rfind(closing)
         if 0 <= start < end:
-            found.append(body[start : end + 1])
+            found.append((body[start : end + 1], False))
     return found
 
 

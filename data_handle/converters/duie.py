@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_handle.converters.fields import VALUE, as_text, read_fact
-from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt, labelled_or_lost
 from data_handle.converters.source import Record
 
 _SLOT_LEFT_OUT = "略去复杂关系的附加项（要保留请加 --slots triplets）"
@@ -56,10 +56,7 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
                 yield from _read_slots(item, facts, where, settings)
             except ValueError as error:
                 yield Problem(where, str(error), excerpt(str(item)), whole=False)
-        if facts or not items:
-            yield Labelled(text, facts, where)
-        else:
-            yield Problem(where, "没有一个三元组可用", excerpt(text))
+        yield labelled_or_lost(text, facts, items, where)
 
 
 def _read_slots(item: dict[str, Any], facts: list[Fact], where: str, settings: Settings) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,6 +65,16 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.where}：{self.reason}" + (f"（{self.detail}）" if self.detail else "")
+
+
+def labelled_or_lost(text: str, facts: list[Fact], items: Sequence[object], where: str) -> Labelled | Problem:
+    """Return a sentence with those facts of its items that could be read; a problem if none of them could.
+
+    What lost all its facts must not become an example of "nothing to extract".
+    """
+    if facts or not items:
+        return Labelled(text, facts, where)
+    return Problem(where, "没有一个三元组可用", excerpt(text))
 
 
 @dataclass

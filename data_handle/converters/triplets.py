@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_handle.converters.fields import as_text, find_field, get_field, is_fact, read_fact
-from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
+from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt, labelled_or_lost
 from data_handle.converters.source import Record
 
 
@@ -54,10 +54,7 @@ def _read_list(text: str, items: Any, where: str) -> Iterator[Labelled | Problem
             facts.append(read_fact(item))
         except ValueError as error:
             yield Problem(where, str(error), excerpt(str(item)), whole=False)
-    if facts or not items:
-        yield Labelled(text, facts, where)
-    else:
-        yield Problem(where, "没有一个三元组可用", excerpt(text))
+    yield labelled_or_lost(text, facts, items, where)
 
 
 def _is_single(record: dict[str, Any]) -> bool:

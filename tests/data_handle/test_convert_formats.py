@@ -287,6 +287,16 @@ def test_answers_that_cannot_be_read_are_named(runner: Runner) -> None:
     assert "读入 6 条，采用 1 条，没有采用 5 条" in converted.talk
 
 
+@pytest.mark.parametrize(
+    "answer", ["程序如下：main(string[] args) {}", "先写 dice = []，再掷。", "```c\nint a[];\n```"]
+)
+def test_empty_brackets_in_an_answer_of_words_do_not_mean_nothing(runner: Runner, answer: str) -> None:
+    good = {"instruction": ASK, "input": FILM, "output": as_json(DIRECTED)}
+    converted = runner(jsonl(good, {"instruction": "写一个程序。", "input": RAIN, "output": answer}))
+    assert converted.sentences == {FILM: [DIRECTED]}
+    assert "直接并入训练文件）：1 处" in converted.talk
+
+
 def test_blank_types_are_filled_in(runner: Runner) -> None:
     blank = DIRECTED._replace(object_type="")
     converted = runner(jsonl({"context": FILM, "target": as_json(blank)}))
