@@ -18,12 +18,14 @@ from extraction.arguments import Command, read_command
 from extraction.display import FOR_PEOPLE, Display, print_json
 from extraction.evaluation.evaluate import evaluate
 from extraction.evaluation.report import Report, check_report, write_report
-from extraction.files import FileJob, ResultFile, ResultStream, check_files
+from extraction.files import FileJob, FileSummary, ResultFile, ResultStream, check_files
 from extraction.records import STANDARD, count_records, read_records, typed_problem
 from extraction.result import Extractor
+from extraction.shards import SharedFile, parts_folder
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log, quiet_libraries, run_main, to_json
 from utils.jsonl import describe_bad_lines
+from utils.launcher import Launcher, read_launcher
 from utils.progress import Progress
 
 DEMO_SENTENCES = (
@@ -80,7 +82,7 @@ class Prepared(NamedTuple):
     load: Callable[[], Extractor]
 
 
-def prepare(command: Command, with_scores: bool, device: str | None = None) -> Prepared:
+def prepare(command: Command, with_scores: bool, launcher: Launcher | None = None) -> Prepared:
     """Find out what to load: the adapter named, or the default one, or the bare base. The door to torch.
 
     Raises:
@@ -91,13 +93,13 @@ def prepare(command: Command, with_scores: bool, device: str | None = None) -> P
         logging.getLogger("extraction").setLevel(logging.DEBUG)
     else:
         quiet_libraries()
-    from extraction.loading import load_extractor, read_settings
+    from extraction.loading import load_extractor, own_gpu, read_settings
 
     options, config = command.options, ProjectConfig()
     adapter = options.adapter
     if adapter is None and not command.no_adapter and find_merged(options.pre_model) is None:
         adapter = find_default_adapter(Path(config.save_dir))
-    device = options.device or config.device or device
+    device = options.device or config.device or own_gpu(launcher or Launcher())
     settings = read_settings(replace(options, adapter=adapter, device=device, with_scores=with_scores))
 
     def load() -> Extractor:
@@ -155,39 +157,73 @@ def converse(command: Command, results: TextIO) -> int:
 def extract_file(command: Command, source: Path, target: Path, results: TextIO) -> int:
     """Extract the sentences of a file into another; return the exit code.
 
-    Under `accelerate launch`, each process works on a share of the lines; the first one joins the results.
+    Several processes (of `accelerate launch`, say), or one that takes up what several have left, do parts of
+    the file; the first one speaks of the results of all.
     """
     check_files(source, target)
-    from extraction.shards import Shards  # accelerate
-
-    shards = Shards(target) if target == STANDARD else Shards.of_this_process(target)
-    prepared = prepare(command, command.scores, shards.device())
+    launcher = read_launcher()
+    prepared = prepare(command, command.scores, launcher)
+    shared = target != STANDARD and (launcher.world_size > 1 or parts_folder(target).exists())
+    extract = extract_parts if shared else extract_alone
     try:
-        output = ResultStream(results.buffer) if target == STANDARD else ResultFile(shards.path)
-        records = shards.mine(read_records(source, command.text_field))
-        job = FileJob(records, output, prepared.batch_size, command.scores, command.spans)
-        count = count_records(source, command.text_field)
-        share = count and -(-count // shards.count)
-        file = None if target == STANDARD else shards.path
-        seconds = run_job(job, prepared, share, file, talks=shards.rank == 0)
-        summary = shards.join(job.summary)
+        summary, seconds = extract(command, source, target, results, prepared, launcher)
     except BrokenPipeError:  # of the standard output
         raise
     except OSError as error:
         raise UserError(
             f"写不了输出文件 {target}（{error.strerror}），请检查路径、权限和磁盘空间。"
         ) from error
-    if shards.rank == 0:
-        if target != STANDARD and not summary.resumed + summary.written:
-            target.touch()  # an empty input has an empty result
-        for line in summary.describe("标准输出" if target == STANDARD else str(target), *seconds):
-            log(line)
-    return 1 if summary.failed and shards.rank == 0 else 0  # one is enough, and stops no other process
+    if not launcher.is_main:
+        return 0  # one exit code is enough, and stops no other process
+    if target != STANDARD and not summary.resumed + summary.written:
+        target.touch()  # an empty input has an empty result
+    for line in summary.describe("标准输出" if target == STANDARD else str(target), *seconds):
+        log(line)
+    return 1 if summary.failed else 0
 
 
-def run_job(
-    job: FileJob, prepared: Prepared, total: int | None, file: Path | None, talks: bool
-) -> tuple[float, float]:
+def extract_alone(
+    command: Command, source: Path, target: Path, results: TextIO, prepared: Prepared, launcher: Launcher
+) -> tuple[FileSummary, tuple[float, float]]:
+    """Extract a file from its beginning to its end; return the counts, and the seconds as `run_job`."""
+    output = ResultStream(results.buffer) if target == STANDARD else ResultFile(target)
+    records = read_records(source, command.text_field)
+    job = FileJob(records, output, prepared.batch_size, command.scores, command.spans)
+    total = count_records(source, command.text_field)
+    seconds = run_job(job, prepared, total, None if target == STANDARD else target)
+    return job.summary, seconds
+
+
+def extract_parts(
+    command: Command, source: Path, target: Path, results: TextIO, prepared: Prepared, launcher: Launcher
+) -> tuple[FileSummary, tuple[float, float]]:
+    """Extract those parts of a file that no other process does; return the counts of all, and the seconds."""
+    shared = SharedFile.open(source, target, command.text_field, launcher.world_size)
+    loading, start = 0.0, time.perf_counter()
+
+    def load() -> Extractor:
+        nonlocal loading
+        begin = time.perf_counter()
+        extractor = prepared.load()
+        loading = time.perf_counter() - begin
+        return extractor
+
+    def make_job(number: int) -> FileJob:
+        output = ResultFile(shared.result_path(number))
+        return FileJob(shared.cut.records(number), output, prepared.batch_size, command.scores, command.spans)
+
+    try:
+        with Progress(sum(part.lines for part in shared.cut.parts), enabled=launcher.is_main) as progress:
+            summary = shared.work(make_job, load, progress)
+    except KeyboardInterrupt:
+        log(f"\n{target} 和 {parts_folder(target)} 里有已完成的结果，重新运行即可继续，进程数可以不同。")
+        raise
+    if launcher.is_main:
+        shared.close()
+    return summary, (loading, time.perf_counter() - start - loading)
+
+
+def run_job(job: FileJob, prepared: Prepared, total: int | None, file: Path | None) -> tuple[float, float]:
     """Extract what an earlier run has not; return the seconds of loading and of extracting."""
     loading = extracting = 0.0
     with contextlib.closing(job):
@@ -196,7 +232,7 @@ def run_job(
                 start = time.perf_counter()
                 extractor = prepared.load()
                 loading = time.perf_counter() - start
-                with Progress(total, enabled=talks) as progress:
+                with Progress(total) as progress:
                     job.finish(extractor, progress)
                 extracting = time.perf_counter() - start - loading
         except KeyboardInterrupt:

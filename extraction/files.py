@@ -145,18 +145,36 @@ def result_fields(
     return result
 
 
+def lock_results(file: BinaryIO, path: Path) -> None:
+    """Lock a file of results until it is closed.
+
+    Raises:
+        UserError: another process is writing it.
+    """
+    try:
+        if fcntl is not None:  # not on Windows; the system drops the lock with the process
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"另一个进程正在写 {path}，请等它结束，或换一个 --output。") from error
+    except OSError:  # a file system without locks
+        pass
+
+
 class ResultFile:
     """A file of results, one line for each record: what an earlier run left is read along with the input.
 
     Args:
         path: may hold the first lines of the same job, cut off anywhere.
+
+    Attributes:
+        end: of the last whole line that matched, in bytes.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reader: BinaryIO | None = path.open("rb") if path.exists() else None
         self._writer: BinaryIO | None = None
-        self._end = 0  # of the last whole line that matched
+        self.end = 0  # of the last whole line that matched
 
     def match(self, heads: list[bytes], summary: FileSummary) -> int:
         """Count the lines already there for these records; the first missing one ends the old results.
@@ -178,7 +196,7 @@ class ResultFile:
                 return done
             if not line.startswith(head + b", ") or (result := _loads(line)) is None:
                 raise self._foreign(summary.resumed)
-            self._end += len(line)
+            self.end += len(line)
             summary.resumed += 1
             summary.failed += "error" in result
         return len(heads)
@@ -214,15 +232,12 @@ class ResultFile:
             self._reader.close()
         writer = self._path.open("r+b" if self._path.exists() else "wb")
         try:
-            if fcntl is not None:  # not on Windows; the system drops the lock with the process
-                fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock_results(writer, self._path)
+        except UserError:
             writer.close()
-            raise UserError(f"另一个进程正在写 {self._path}，请等它结束，或换一个 --output。") from error
-        except OSError:  # a file system without locks
-            pass
-        writer.truncate(self._end)
-        writer.seek(self._end)
+            raise
+        writer.truncate(self.end)
+        writer.seek(self.end)
         return writer
 
     def _foreign(self, done: int) -> UserError:
@@ -359,7 +374,12 @@ def _in_groups(records: Iterator[Record], batch_size: int) -> Iterator[_Group]:
         group = list(islice(records, batches * batch_size))
         if not group:
             return
-        yield _Group(group, [_head(record.fields) for record in group])
+        yield _Group(group, line_heads(group))
+
+
+def line_heads(records: Iterable[Record]) -> list[bytes]:
+    """Return how the output lines of records begin."""
+    return [_head(record.fields) for record in records]
 
 
 def _dump(fields: dict[str, Any]) -> bytes:

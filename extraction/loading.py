@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from extraction.settings import Settings, read_settings
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log
 from utils.device import check_device, compute_dtype
+from utils.launcher import Launcher
 from utils.startup import limit_primitive_cache
 
-__all__ = ["ExtractorOptions", "Settings", "load_extractor", "make_extractor", "read_settings"]
+__all__ = ["ExtractorOptions", "Settings", "load_extractor", "make_extractor", "own_gpu", "read_settings"]
 
 
 def load_extractor(options: ExtractorOptions | Settings | str | Path) -> TripletExtractor:
@@ -121,6 +123,13 @@ def _check_company(first: Settings, other: Settings) -> None:
                 f"适配器 {other.adapter} 与 {first.adapter} 训练时的 {name} 不同，"
                 "不能共用一个基座，请分开启动。"
             )
+
+
+def own_gpu(launcher: Launcher) -> str | None:
+    """Return the GPU of this process, if it is one of several; None without GPUs."""
+    if launcher.world_size == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
 def make_extractor(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,23 +101,48 @@ def _open(path: Path) -> TextLines:
 
 def _records_in(file: TextLines, path: Path, text_field: str | None) -> Iterator[Record]:
     if delimiter := TABLE_SUFFIXES.get(path.suffix.lower()):
-        yield from _table_records(file, path, delimiter, text_field)
+        rows = TableRows(file, path, delimiter)
+        yield from rows.records(rows.read_header(text_field))
         return
     blank, first = _first_line(file)
-    named_json = path.suffix.lower() in JSON_SUFFIXES
     rest: LineSource = _Joined(first, file)
-    if _may_be_array(first, named_json or text_field is not None):
+    kind = _kind_of_line(first, path, text_field)
+    if kind is Kind.ARRAY:
         content = read_all(rest, path)
         items = parse_array(content)
         if items is not None:
             yield from _array_records(items, path, text_field or TEXT_FIELD)
             return
         rest = io.BytesIO(content)
-    if named_json or text_field is not None or _is_json_object(first):
+        kind = _kind_of_line(first, path, text_field, is_array=False)
+    if kind is Kind.OBJECTS:
         objects = iter_objects_in(rest, path, line_number=blank)
-        yield from _json_records(objects, path, text_field or TEXT_FIELD)
+        yield from json_records(objects, path, text_field or TEXT_FIELD)
     else:
-        yield from _plain_records(iter_lines_in(rest, path, line_number=blank))
+        yield from plain_records(iter_lines_in(rest, path, line_number=blank))
+
+
+class Kind(Enum):
+    """What the records of a file are made of."""
+
+    SENTENCES = "sentences"  # one a line
+    OBJECTS = "objects"  # one a line
+    ARRAY = "array"  # perhaps: it begins like one
+    TABLE = "table"
+
+
+def kind_of(file: TextLines, path: Path, text_field: str | None) -> Kind:
+    """Tell by a file's name and first line what it is made of."""
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return Kind.TABLE
+    return _kind_of_line(_first_line(file)[1], path, text_field)
+
+
+def _kind_of_line(first: bytes, path: Path, text_field: str | None, is_array: bool = True) -> Kind:
+    named_json = path.suffix.lower() in JSON_SUFFIXES or text_field is not None
+    if is_array and _may_be_array(first, named_json):
+        return Kind.ARRAY
+    return Kind.OBJECTS if named_json or _is_json_object(first) else Kind.SENTENCES
 
 
 def _first_line(file: TextLines) -> tuple[int, bytes]:
@@ -137,7 +164,7 @@ class _Joined:
         return self._line.readline(size) or self._rest.readline(size)
 
 
-def _plain_records(lines: Iterable[tuple[int, bytes] | BadLine]) -> Iterator[Record]:
+def plain_records(lines: Iterable[tuple[int, bytes] | BadLine]) -> Iterator[Record]:
     """Make records of lines that are sentences."""
     for item in lines:
         if isinstance(item, BadLine):
@@ -167,15 +194,18 @@ def _is_json_object(line: bytes) -> bool:
         return False
 
 
-def _json_records(
-    items: Iterable[tuple[int, dict[str, Any]] | BadLine], path: Path, name: str
+def json_records(
+    items: Iterable[tuple[int, dict[str, Any]] | BadLine], path: Path, name: str, is_first: bool = True
 ) -> Iterator[Record]:
     """Make records of JSON objects with the sentence in a field of that name.
+
+    Args:
+        items, path, name: see there.
+        is_first: the first object is the file's; it is checked.
 
     Raises:
         UserError: the first object has the sentence in another field.
     """
-    is_first = True
     for item in items:
         if isinstance(item, BadLine):
             yield Record({"line": item.line_number, "text": item.content}, item.reason)
@@ -242,36 +272,77 @@ def _array_records(items: list[Any], path: Path, name: str) -> Iterator[Record]:
 # --- tables
 
 
-def _table_records(file: TextLines, path: Path, delimiter: str, text_field: str | None) -> Iterator[Record]:
-    """Make records of the rows of a table whose first row names the columns.
+class TableHead(NamedTuple):
+    """A table's columns, and the one that holds the sentences."""
 
-    Raises:
-        UserError: the file is no table, or has no clear column of sentences.
+    names: list[str]
+    column: str
+
+
+class TableRows:
+    """The rows of a table.
+
+    Args:
+        file, path: see `read_records`.
+        delimiter: between cells.
+        line_number: lines of the file that come before.
     """
-    rows = csv.reader(_decoded_lines(file, path), delimiter=delimiter)
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        column = _sentence_column(header, path, text_field)
-        for row in rows:
-            if not any(cell.strip() for cell in row):
-                continue
-            fields: dict[str, Any] = dict(zip(header, row, strict=False))
-            if len(row) != len(header):
-                problem = f"这一行有 {len(row)} 列，表头有 {len(header)} 列"
-                yield Record({"line": rows.line_num, **fields, "text": fields.get(column, "")}, problem)
-            else:
-                yield Record({**fields, "text": fields[column]}, sentence_problem(fields[column], column))
-    except csv.Error as error:
-        raise UserError(f"{path} 的第 {rows.line_num} 行不合表格的格式（{error}），请检查引号。") from error
+
+    def __init__(self, file: LineSource, path: Path, delimiter: str, line_number: int = 0) -> None:
+        self._rows = csv.reader(_decoded_lines(file, path, line_number), delimiter=delimiter)
+        self._path, self._before = path, line_number
+
+    def read_header(self, text_field: str | None) -> TableHead:
+        """Read the first row, which names the columns.
+
+        Raises:
+            UserError: the file is no table, or has no clear column of sentences.
+        """
+        with self._complaints():
+            names = [name.strip() for name in next(self._rows, [])]
+        return TableHead(names, _sentence_column(names, self._path, text_field))
+
+    def records(self, head: TableHead) -> Iterator[Record]:
+        """Yield the records of the rows that follow.
+
+        Raises:
+            UserError: they are no table.
+        """
+        with self._complaints():
+            for row in self._rows:
+                if not any(cell.strip() for cell in row):
+                    continue
+                fields: dict[str, Any] = dict(zip(head.names, row, strict=False))
+                if len(row) != len(head.names):
+                    problem = f"这一行有 {len(row)} 列，表头有 {len(head.names)} 列"
+                    text = fields.get(head.column, "")
+                    yield Record({"line": self.line_number, **fields, "text": text}, problem)
+                else:
+                    text = fields[head.column]
+                    yield Record({**fields, "text": text}, sentence_problem(text, head.column))
+
+    @property
+    def line_number(self) -> int:
+        """How many lines of the file have been read."""
+        return self._before + self._rows.line_num
+
+    @contextlib.contextmanager
+    def _complaints(self) -> Iterator[None]:
+        try:
+            yield
+        except csv.Error as error:
+            raise UserError(
+                f"{self._path} 的第 {self.line_number} 行不合表格的格式（{error}），请检查引号。"
+            ) from error
 
 
-def _decoded_lines(file: TextLines, path: Path) -> Iterator[str]:
+def _decoded_lines(file: LineSource, path: Path, line_number: int) -> Iterator[str]:
     """Yield the lines of a table as text; one that is no text ends the reading: its row can't be told.
 
     Raises:
         UserError: such a line.
     """
-    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), line_number + 1):
         if len(line) > MAX_LINE_BYTES:
             raise UserError(f"{path} 的第 {number} 行超过 {MAX_LINE_BYTES:,} 字节，不像表格。")
         try:

@@ -53,7 +53,6 @@ DOORS: dict[str, set[str]] = {
         "benchmarks",
         "torch",
     },  # measures what loading takes
-    "extraction/shards.py": {"accelerate", "torch"},  # a job of one process needs neither
     "utils/common_utils.py": {"torch", "numpy"},
 }
 # Libraries that not everybody has or needs: of one option, of some systems, or kept off the network first.

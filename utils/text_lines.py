@@ -20,6 +20,12 @@ class LineSource(Protocol):
     def readline(self, size: int, /) -> bytes: ...
 
 
+class BinaryLines(LineSource, Protocol):
+    """A binary file, as far as it is needed here."""
+
+    def close(self) -> None: ...
+
+
 class TextLines:
     """The lines of a binary file, as UTF-8 that ends in "\\n".
 
@@ -30,17 +36,22 @@ class TextLines:
         file: open for reading bytes.
         name: what to call it.
         quiet: don't say which encoding it is.
+        encoding: what earlier lines have told of it: "utf-8" or "gb18030".
     """
 
-    def __init__(self, file: BinaryIO, name: object, quiet: bool = False) -> None:
+    def __init__(
+        self, file: BinaryLines, name: object, quiet: bool = False, encoding: str | None = None
+    ) -> None:
         self._file, self._name, self._quiet = file, name, quiet
         self._source: LineSource = file
         self._ahead = b""
         self._continues = False  # the line of which a part was read last
-        self._encoding: str | None = None  # utf-8 or gb18030, as soon as a line has told
-        head: bytes = file.peek(4)[:4096] if isinstance(file, io.BufferedReader) else b""
-        if encoding := _utf16(head):
-            self._source, self._encoding = _Decoded(file, encoding, None, "utf-8"), "utf-8"
+        self._encoding = encoding  # known as soon as a line has told
+        if not isinstance(file, io.BufferedReader):
+            return
+        head: bytes = file.peek(4)[:4096]
+        if utf16 := _utf16(head):
+            self._source, self._encoding = _Decoded(file, utf16, None, "utf-8"), "utf-8"
             self._say("UTF-16")
         elif b"\n" not in head and _CR_ALONE.search(head):
             self._source = _Decoded(file, "latin-1", "\r", "latin-1")
@@ -61,6 +72,16 @@ class TextLines:
         """Return what `readline` will return next (with whatever size)."""
         self._ahead = self._ahead or self.readline(size)
         return self._ahead
+
+    @property
+    def encoding(self) -> str | None:
+        """What the lines read so far have told: "utf-8" or "gb18030"; None as long as all were ASCII."""
+        return self._encoding
+
+    @property
+    def is_converted_whole(self) -> bool:
+        """Whether the file's own lines are no lines: it is UTF-16, or "\\r" alone ends them."""
+        return self._source is not self._file
 
     def close(self) -> None:
         """Close the file."""

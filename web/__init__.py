@@ -46,7 +46,7 @@ def _add(path: Path, parts: dict[str, str], above: tuple[str, ...]) -> None:
             _add(beside if beside.exists() else FOLDER / name, parts, (*above, path.name))
     exported = _EXPORT.findall(source)
     body = _IMPORT.sub(lambda match: _taken(match[1], match[2]), source)
-    body = re.sub(r"^export ", "", body, flags=re.MULTILINE)
+    body = _EXPORT.sub(lambda match: match[0].removeprefix("export "), body)
     if re.search(r"^(import|export)\b", body, re.MULTILINE):
         raise ValueError(f"{path.name} has an import or export of another form")
     parts[path.name] = f'modules["{path.name}"] = (() => {{\n{body}return {{{", ".join(exported)}}};\n}})();'

@@ -109,3 +109,12 @@ def test_study_of_select(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     first, random_10, random_20, select_10, select_20 = trained  # the start is trained once
     assert first < random_10 < random_20 and first < select_10 < select_20
     bench_select.report({"random": [drawn], "select": [chosen]}, [5, 10, 20])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="bytes read are known from /proc")
+def test_shares_of_a_file(root: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.bench_shares", "--lines", "300", "--processes", "2"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=True)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert len(figures["shares"]["2"]) == 2
+    assert min(share["read"] for share in figures["shares"]["2"]) < 2.2 * figures["bytes"]

@@ -23,6 +23,7 @@ COMMANDS = [
     "benchmarks.bench_inference",
     "benchmarks.bench_memory",
     "benchmarks.bench_select",
+    "benchmarks.bench_shares",
     "benchmarks.bench_training",
     "benchmarks.make_full_size_checkpoint",
     "data.build_mixed",
