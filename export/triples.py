@@ -124,7 +124,7 @@ def _read_line(record: dict[str, Any], place: str, id_field: str, summary: ReadS
         summary.failed += 1
         return None
     try:
-        text, items = _text_and_items(record)
+        text, items = text_and_items(record)
     except ValueError as error:
         summary.bad_lines.add(f"{place}: {error}")
         return None
@@ -132,7 +132,7 @@ def _read_line(record: dict[str, Any], place: str, id_field: str, summary: ReadS
     for number, item in enumerate(items, 1):
         summary.triplets += 1
         try:
-            found.append(_read_triplet(item))
+            found.append(read_triplet(item))
         except ValueError as error:
             summary.bad_triplets.add(f"{place} 的第 {number} 个三元组：{error}")
     given = record.get(id_field)
@@ -140,7 +140,7 @@ def _read_line(record: dict[str, Any], place: str, id_field: str, summary: ReadS
     return Sentence(str(given) if usable and str(given).strip() else place, text, place, found)
 
 
-def _text_and_items(record: dict[str, Any]) -> tuple[str, list[Any]]:
+def text_and_items(record: dict[str, Any]) -> tuple[str, list[Any]]:
     """Return the sentence of a line, and its triplets as they stand there.
 
     Raises:
@@ -159,7 +159,7 @@ def _text_and_items(record: dict[str, Any]) -> tuple[str, list[Any]]:
     return text if isinstance(text, str) and is_encodable(text) else "", items
 
 
-def _read_triplet(item: Any) -> Found:
+def read_triplet(item: Any) -> Found:
     """Read one item of `triplets`.
 
     Raises:
