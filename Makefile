@@ -49,7 +49,8 @@ demo: env
 	@set -euo pipefail; started=$$(date +%s); \
 	$(PY) train.py $(DEMO); \
 	$(PY) inference_triplet.py --adapter output/demo/model_best --text "$(SENTENCE)"; \
-	echo "演示完成，用时 $$(( $$(date +%s) - started )) 秒（不含安装）；适配器在 output/demo/model_best" >&2
+	$(PY) -m export.report output/demo/eval_results.jsonl -o output/demo/report.html; \
+	echo "演示完成，用时 $$(( $$(date +%s) - started )) 秒（不含安装）；适配器在 output/demo/model_best，报告是 output/demo/report.html" >&2
 
 test: env-dev
 	$(PY) -m pytest $(ARGS)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, TextIO
 
 from data_handle.reader import read_jsonl
+from export.report import check_report_page, write_report_page
+from export.report_data import lines_of
 from extraction.adapters import find_default_adapter, find_merged
 from extraction.arguments import Command, read_command
 from extraction.display import FOR_PEOPLE, Display, print_json
@@ -249,6 +251,8 @@ def evaluate_file(command: Command, source: Path, results: TextIO) -> int:
         if path.exists() and source.exists() and path.samefile(source):
             raise UserError("--report 与 --evaluate 是同一个文件，请换一个 --report。")
         check_report(path)
+    if command.html is not None:
+        check_report_page(command.html, [source], option="--html")
     examples, bad_lines = read_jsonl(source)
     for line in describe_bad_lines(bad_lines):
         log(line)
@@ -265,6 +269,8 @@ def evaluate_file(command: Command, source: Path, results: TextIO) -> int:
     try:
         if path is not None:
             write_report(path, whole.to_dict())
+        if command.html is not None:
+            write_report_page(command.html, lines_of(evaluation.results), source.name)
     except OSError as error:
         raise UserError(f"写不了报告 {path}（{error.strerror}），请检查路径和权限。") from error
     finally:  # the result has cost too much to be lost with the report

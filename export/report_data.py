@@ -90,6 +90,14 @@ def read_lines(paths: Sequence[Path]) -> Lines:
     return lines
 
 
+def lines_of(results: Iterable[dict[str, Any]]) -> Lines:
+    """Return the sentences of an evaluation's `results`."""
+    lines = Lines()
+    for number, record in enumerate(results, 1):
+        lines.add(record, str(number))
+    return lines
+
+
 def _read_gold(record: dict[str, Any]) -> list[Triplet] | None:
     """Return the expected triplets of a result: its own field `gold`, or the answer of the training line that
     was extracted; None if it has neither.

@@ -29,7 +29,7 @@ _EXCLUDING = (
     ("evaluate", ("scores", "spans", "format"), "不输出三元组，"),
     ("input", ("format",), "的结果总是 JSONL，"),
 )
-_NEEDING = {"text_field": "input", "report": "evaluate"}
+_NEEDING = {"text_field": "input", "report": "evaluate", "html": "evaluate"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Command:
         interactive: sentences are typed.
         input, output: files of sentences and results.
         text_field: where the sentence is in `input`.
-        evaluate, report: labelled data, and where all that is found goes.
+        evaluate, report, html: labelled data, and where all that is found goes, as JSON and as a page.
         format: how results are printed; None for the usual way.
         scores, spans: what results say of their triplets.
         no_adapter: the bare base is wanted.
@@ -56,6 +56,7 @@ class Command:
     text_field: str | None
     evaluate: Path | None
     report: Path | None
+    html: Path | None
     format: str | None
     scores: bool
     spans: bool
@@ -102,6 +103,7 @@ def build_parser() -> ChineseArgumentParser:
     add("--output", **file, help="--input 的结果（JSONL）；中断后重跑会接着做；- 是标准输出")
     add("--text_field", metavar="字段", help="--input 中句子所在的字段或列；默认是 text")
     add("--report", **file, help="--evaluate 的完整报告（JSON，含全部错例）")
+    add("--html", **file, help="--evaluate 的报告网页：逐句对照标准答案、得分、可靠性图")
     add = parser.add_argument_group("模型").add_argument
     directory = "适配器，或含 model_best 的训练输出目录；默认是配置中 save_dir 下的 model_best"
     add("--adapter", type=Path, metavar="目录", help=directory)
@@ -138,7 +140,7 @@ def _bundled(path: Path | None) -> Path | None:
 
 def _wrong_values(values: Mapping[str, Any]) -> Iterable[str]:
     """Yield what is wrong with single values, a sentence each."""
-    for name in ("input", "output", "evaluate", "report", "schema", "adapter"):
+    for name in ("input", "output", "evaluate", "report", "html", "schema", "adapter"):
         if (path := values[name]) is not None and (problem := _path_problem(path)):
             yield problem
     if values["input"] is not None and (problem := input_name_problem(values["input"])):

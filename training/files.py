@@ -7,14 +7,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from bases.adapter import META_FILE, load_adapter_meta
 from training import state as run_state
-from training.run_directory import RunLock, checkpoint_path, remove_old_checkpoints
-from utils.common_utils import UserError, log
+from training.run_directory import RESULTS_FILE, RunLock, checkpoint_path, remove_old_checkpoints
+from utils.common_utils import UserError, log, to_json
 from utils.directories import copy_files, write_directory, write_file
 
 
@@ -73,6 +73,11 @@ class RunFiles:
     def save_report(self, text: str) -> bool:
         """Write the final evaluation's report; return whether it worked."""
         return self._attempt("评估报告", lambda: write_file(self.save_dir / "eval_report.json", text))
+
+    def save_results(self, results: Iterable[dict[str, Any]]) -> bool:
+        """Write the answers of the final evaluation, a line each, which `export.report` makes a page of."""
+        text = "".join(f"{to_json(each)}\n" for each in results)
+        return self._attempt("评估的答案", lambda: write_file(self.save_dir / RESULTS_FILE, text))
 
     def add_to_best(self, values: dict[str, Any]) -> bool:
         """Put fields of `AdapterMeta` that are only known now into `model_best`; tell whether it worked."""

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from bases.adapter import load_adapter_weights
 from training.evaluation import describe_scores, evaluating, measure
 from training.run import Run
-from training.run_directory import list_checkpoints, write_marker
+from training.run_directory import RESULTS_FILE, list_checkpoints, write_marker
 from training.saving import save_checkpoint
 from utils.common_utils import UserError
 
@@ -110,6 +110,9 @@ def _evaluate_best(run: Run) -> bool:
         run.log.say(f"各种关系的得分：\n{evaluation.report.to_table()}")
         report = f"；评估报告：{run.files.save_dir / 'eval_report.json'}" if reported else ""
         run.log.say(f"适配器：{run.best}{report}")
+        if evaluation.results and run.files.save_results(evaluation.results):
+            results = shlex.quote(str(run.files.save_dir / RESULTS_FILE))
+            run.log.say(f"逐句看对错：python -m export.report {results} -o report.html")
         with contextlib.suppress(OSError):  # a full disk; what matters is saved
             write_marker(run.files.save_dir, finished=True)
     return True

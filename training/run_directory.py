@@ -20,7 +20,9 @@ from utils.small_json import read_json_object
 
 STATE_FILE = "training_state.pt"
 MARKER_FILE = ".training_run.json"  # says that a directory is a run's own, and whether the run has ended
-_LOGS = ("tensorboard", "metrics.jsonl", "eval_report.json")  # beside model_best and the checkpoints
+RESULTS_FILE = "eval_results.jsonl"  # the answers of the final evaluation, for export.report
+# Beside model_best and the checkpoints:
+_LOGS = ("tensorboard", "metrics.jsonl", "eval_report.json", RESULTS_FILE)
 _CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 _OWN_NAME = re.compile(r"\.(model_best|checkpoint-\d+)\.(old|new|trash)")
 

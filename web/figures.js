@@ -88,7 +88,7 @@ export function makeReliability(reliability) {
   const x = (value) => left + value * size;
   const y = (value) => bottom - value * size;
   const picture = svg("svg", {
-    class: "chart", viewBox: `0 0 ${left + size + 14} ${foot + 20}`, width: left + size + 14, height: foot + 20, role: "img",
+    class: "chart", viewBox: `0 0 ${left + size + 14} ${foot + 34}`, width: left + size + 14, height: foot + 34, role: "img",
     "aria-label": word("reliability_label", total, reliability.expected_calibration_error.toFixed(3)),
   });
   for (const value of [0, 0.25, 0.5, 0.75, 1])
@@ -108,7 +108,7 @@ export function makeReliability(reliability) {
   picture.append(svg("path", {class: "ideal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`}),
     svg("path", {class: "axis", d: `M${left} ${top}V${bottom}H${left + size}M${left} ${foot}H${left + size}`}),
     svg("text", {transform: `translate(12 ${top + size / 2}) rotate(-90)`, "text-anchor": "middle"}, word("reliability_axis_y")),
-    svg("text", {x: left + size, y: bottom + 15, "text-anchor": "end"}, word("reliability_axis_x")));
+    svg("text", {x: left + size / 2, y: foot + 30, "text-anchor": "middle"}, word("reliability_axis_x")));
   return picture;
 }
 

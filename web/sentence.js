@@ -8,7 +8,7 @@ import {el, svg} from "./dom.js";
 import {endsOf} from "./collection.js";
 
 const LEVEL = 21; // pixels between two arcs above one another
-const FIRST = 15; // from the text to the first one
+const FIRST = 19; // from the text to the first one
 const CORNER = 6;
 const GAP = 8; // between two arcs beside one another
 
@@ -64,8 +64,9 @@ function segments(model, start, end) {
       .sort((a, b) => a.end - a.start - (b.end - b.start));
     if (!around.length) return el("span", {}, text);
     const [inner, outer] = around;
+    const begins = around.some((mention) => mention.start === from) ? " begins" : "";
     const span = el("span", {
-      class: `mention ${model.colour(inner.type)}${outer ? " nested" : ""}`,
+      class: `mention ${model.colour(inner.type)}${outer ? " nested" : ""}${begins}`,
       title: around.map((mention) => mention.type).join(" / "),
       "data-facts": [...new Set(around.flatMap((mention) => [...mention.facts]))].join(" "),
       onmouseenter: () => model.select([...inner.facts]),

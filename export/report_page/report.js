@@ -93,12 +93,12 @@ function drawScores({scores}, choose) {
   const level = reliability?.half_right_score;
   return [
     el("div", {class: "card stack"}, el("h2", {}, word("head_summary")), makeSummary(triplets, reliability)),
-    el("div", {class: "card stack"}, el("h2", {}, word("head_predicates")), makePredicateTable(triplets.per_predicate, (name) => choose([name]))),
     reliability && el("div", {class: "card stack"}, el("h2", {}, word("head_reliability")),
       el("p", {class: "quiet-text"}, word("reliability_help")),
       el("div", {class: "beside"}, makeReliability(reliability), el("div", {class: "stack"},
         typeof level === "number" && level > 0 ? el("p", {class: "note"}, word("reliability_level", level)) : null, makeReliabilityTable(reliability)))),
     el("div", {class: "card stack"}, el("h2", {}, word("head_confusion")), el("p", {class: "quiet-text"}, word("confusion_help")),
       makeConfusion(confusion, choose)),
+    el("div", {class: "card stack"}, el("h2", {}, word("head_predicates")), makePredicateTable(triplets.per_predicate, (name) => choose([name]))),
   ];
 }

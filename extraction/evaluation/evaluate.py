@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from extraction.decoding.source_text import normalise
 from extraction.evaluation.metrics import Report
 from extraction.evaluation.reliability import Reliability
+from extraction.files import result_fields
 from extraction.result import Extraction, Extractor
 from task.answers import Answer, read_answer
 from task.prompt import split_context
@@ -31,6 +32,7 @@ class Evaluation:
     unusable: list[dict[str, str]] = field(default_factory=list)  # the reference can't be read; not scored
     outside_schema: Counter[Combination] = field(default_factory=Counter)  # expected, but never to be had
     unknown_predicates: set[str] = field(default_factory=set)  # of those: whatever their types
+    results: list[dict[str, Any]] = field(default_factory=list)  # as lines, with `gold`
 
     def to_dict(self, max_errors: int | None = None) -> dict[str, Any]:
         """Return everything for JSON, the lists of errors in full or up to `max_errors` each."""
@@ -175,6 +177,16 @@ def _count(
         )
         sentence = normalise(sentence, tokenizer)
     evaluation.report.add(sentence, triplets, expected, extraction.status)
+    evaluation.results.append(_result(sentence, triplets, expected, extraction))
     for triplet, probability in zip(triplets, extraction.scores, strict=False):
         evaluation.reliability.add(probability, triplet in expected)
     return references
+
+
+def _result(
+    sentence: str, triplets: list[Triplet], expected: list[Triplet], extraction: Extraction
+) -> dict[str, Any]:
+    """Return a line as the command writes it, with what was expected; both as they were compared."""
+    compared = replace(extraction, triplets=triplets)
+    fields = result_fields(compared, bool(extraction.scores), bool(extraction.spans))
+    return {"text": sentence, **fields, "gold": [triplet._asdict() for triplet in expected]}

@@ -523,6 +523,18 @@ def test_evaluation(run: Callable[..., tuple[int, str, str]], labelled: Path, tm
     assert "多出（娘家的故事第二部，主演，何赛飞）" in err
 
 
+def test_evaluation_as_a_page(
+    run: Callable[..., tuple[int, str, str]], labelled: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    code, _, err = run("--evaluate", labelled, "--html", page)
+    assert code == 0 and f"报告：{page}（2 句" in err
+    content = page.read_text("utf-8")
+    assert '"triplets":{"sentences":2' in content and NOVEL in content
+    with pytest.raises(UserError, match=r"--html .*报告是网页"):
+        run("--evaluate", labelled, "--html", tmp_path / "report.json")
+
+
 def test_evaluation_with_many_errors(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     lines = [{"context": build_prompt(RAIN), "target": ANSWERS[NOVEL]}] * 25
     source = write_jsonl(tmp_path / "dev.jsonl", lines)

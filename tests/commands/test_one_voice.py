@@ -35,6 +35,7 @@ COMMANDS = [
     "export.merge",
     "export.quantized",
     "export.query",
+    "export.report",
     "tiny_base.corpus.__main__",
     "tiny_base.evaluate",
     "tiny_base.learning_curve",

@@ -23,6 +23,7 @@ from utils.common_utils import UserError
         (["--output", "a"], "--input 与 --output 要一起使用"),
         (["--text", "甲", "--output", "a"], "--input 与 --output 要一起使用"),
         (["--report", "a"], "--report 只能与 --evaluate 一起使用"),
+        (["--html", "a"], "--html 只能与 --evaluate 一起使用"),
         (["--evaluate", "a", "--scores"], "--evaluate 不输出三元组，不能与 --scores 同时使用"),
         (["--evaluate", "a", "--spans"], "--evaluate 不输出三元组，不能与 --spans 同时使用"),
         (["--adapter", "a", "--no_adapter"], "--adapter 与 --no_adapter 不能同时使用"),

@@ -61,6 +61,9 @@ def test_a_run_leaves_what_it_promises(arguments: Command, tmp_path: Path, capsy
     assert list((run / "tensorboard").glob("events*"))
     report = json.loads((run / "eval_report.json").read_text(encoding="utf-8"))
     assert report["triplets"]["sentences"] + report["classification"]["sentences"] == 4
+    answers = [json.loads(line) for line in (run / "eval_results.jsonl").read_text("utf-8").splitlines()]
+    assert len(answers) == report["triplets"]["sentences"]
+    assert all({"text", "triplets", "gold"} <= set(answer) for answer in answers)
     captured = capsys.readouterr()
     assert captured.out == ""
     for phrase in ("可训练参数", "进程内存", "token/s", "剩余", "评估 步 4", "全部验证集"):
