@@ -11,9 +11,14 @@ from functools import cached_property
 from typing import Any, NamedTuple, overload
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
-from extraction.decoding.decoder import Answer, ConstrainedDecoder, Statistics
+from extraction.decoding.decoder import (
+    NOT_FINITE,
+    Answer,
+    ConstrainedDecoder,
+    Statistics,
+)
 from extraction.decoding.grammar import AnswerGrammar, Constraint
 from extraction.merging import merge_answers
 from extraction.parsing import parse_answer
@@ -24,6 +29,13 @@ from task.schema import Schema
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
+
+
+def _finite(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Pass logits on to transformers' generation, if they are finite."""
+    if not scores.amax(-1).isfinite().all():
+        raise FloatingPointError(NOT_FINITE)
+    return scores
 
 
 class _Piece(NamedTuple):
@@ -342,6 +354,7 @@ class TripletExtractor:
                 input_ids=torch.tensor(input_ids, device=device),
                 attention_mask=torch.tensor(attention_mask, device=device),
                 generation_config=self.generation_config,
+                logits_processor=LogitsProcessorList([_finite]),
             )
         return output_ids[:, width:].tolist()
 

@@ -28,6 +28,10 @@ from extraction.decoding.row_cache import RowCache
 __all__ = ["MAX_DRAFT", "Answer", "ConstrainedDecoder", "Statistics"]
 
 
+# With NaN or infinity on top of the logits, the constraint alone would decide.
+NOT_FINITE = "模型算出的不是有限的数（NaN 或无穷大），权重可能已损坏，或半精度放不下"
+
+
 @dataclass
 class Statistics:
     """What decoding took, over all calls.
@@ -270,7 +274,9 @@ class ConstrainedDecoder:
         logits = self.model(**inputs, cache=self._cache).logits.flatten(0, -2)[:count]  # [T, V]
         self.statistics.passes += 1
         self.statistics.row_passes += len(rows)
-        likeliest = logits.argmax(-1).tolist()
+        likeliest = torch.where(logits.amax(-1).isfinite(), logits.argmax(-1), -1).tolist()
+        if -1 in likeliest:
+            raise FloatingPointError(NOT_FINITE)
         with _Clock(self.statistics):
             self._advance(rows, logits, likeliest)
 

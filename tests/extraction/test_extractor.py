@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -166,6 +167,36 @@ def test_a_failing_sentence_costs_only_itself(
     assert len(spy.batches) == 4 or constraint
     batch = "一批句子" if constraint else "一批 3 句"
     assert f"{batch}生成失败（坏了），改为逐句生成。" in caplog.text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_logits_that_are_no_numbers_are_an_error(
+    loaded: tuple[Any, Any], constraint: Constraint | None, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights may be finite and their products not: the constraint would make an answer of nothing."""
+    model, tokenizer = loaded
+    poison = set(tokenizer.encode_plain(build_prompt(NONSENSE))) - set(
+        tokenizer.encode_plain(build_prompt(FILM))
+    )
+
+    base = model.get_base_model()
+    forward = base.forward
+
+    @functools.wraps(forward)
+    def spoilt(input_ids: torch.Tensor, **options: Any) -> Any:
+        output = forward(input_ids=input_ids, **options)
+        if poison & set(input_ids.flatten().tolist()):
+            output.logits[..., 7] = value
+        return output
+
+    extractor = TripletExtractor(
+        model, tokenizer, max_source_seq_len=64, max_new_tokens=48, batch_size=2, constraint=constraint
+    )
+    monkeypatch.setattr(base, "forward", spoilt)
+    film, nonsense = extractor.extract([FILM, NONSENSE])
+    assert film.triplets == FILM_TRIPLETS
+    assert nonsense.problem is not None and "不是有限的数（NaN 或无穷大）" in nonsense.problem
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
