@@ -153,7 +153,7 @@ _RULES = {
     "fp16": Rule(bool),
     "bf16": Rule(bool),
     "gradient_checkpointing": Rule(bool, word="auto"),
-    "vram_budget_gb": Rule(float, above=0),
+    "vram_budget_gb": Rule(float, above=0, at_most=1_000_000),
     "eval_steps": Rule(int, at_least=0),
     "eval_batch_size": Rule(int, at_least=1),
     "eval_samples": Rule(int, at_least=0),

@@ -61,7 +61,7 @@ class Rule:
             return isinstance(value, list) and bool(value) and _are_distinct_names(value)
         return (
             isinstance(value, (int, float) if self.kind is float else int)
-            and math.isfinite(value)
+            and _is_finite(value)
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
@@ -95,6 +95,14 @@ class Rule:
         return self.kind(word)
 
 
+def _is_finite(value: float) -> bool:
+    """Tell whether a number is one that a float can hold: an int may have thousands of digits."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 class KnobConfig(Protocol):
     """A config: knobs are attributes set in `__init__`, each with a trailing comment."""
 
@@ -118,7 +126,9 @@ class Knob(NamedTuple):
 
 def show_value(value: Any) -> str:
     """A value and its type, for a message."""
-    return f"{value!r}（{_TYPE_NAMES[type(value)]}）" if type(value) in _TYPE_NAMES else repr(value)
+    shown = repr(value)
+    shown = shown if len(shown) <= 200 else shown[:200] + "…"
+    return f"{shown}（{_TYPE_NAMES[type(value)]}）" if type(value) in _TYPE_NAMES else shown
 
 
 def read_knobs(config_class: type) -> list[Knob]:

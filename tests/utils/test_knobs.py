@@ -94,6 +94,7 @@ def test_the_first_knob_is_read_as_it_stands_in_the_source() -> None:
         ("learning_rate", float("nan")),
         ("learning_rate", float("inf")),
         ("learning_rate", 2),
+        ("vram_budget_gb", 1e300),
         ("learning_rate", True),
         ("warmup_ratio", 1.0),
         ("warmup_ratio", -0.1),
@@ -137,6 +138,12 @@ def test_a_wrong_value_is_named_in_one_line(knob: str, value: Any) -> None:
     assert message.startswith(f"配置有误：{knob} 应当是")
     assert repr(value) in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("knob", ["lora_dropout", "learning_rate", "batch_size", "epochs", "seed"])
+def test_ints_of_hundreds_of_digits(knob: str) -> None:
+    message = error_of(**{knob: 10**400})
+    assert message.startswith(f"配置有误：{knob} 应当是") and "000…（整数）" in message
 
 
 def test_messages_say_what_is_wanted() -> None:
