@@ -124,7 +124,7 @@ def _combination(item: Any, where: str, exact: bool = False) -> Combination:
     if not isinstance(item, dict):
         raise ValueError(f"{where}不是 JSON 对象")
     if exact and (further := sorted(set(item) - set(Combination._fields))):
-        raise ValueError(f"{where}有多余的字段 {'、'.join(further)}")
+        raise ValueError(f"{where}有多余的字段 {'、'.join(name[:60] for name in further[:10])}")
     names = []
     for field in Combination._fields:
         if field not in item:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 PROJECT = Path(__file__).resolve().parent.parent
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a full disk says
 
 
 # What moves the cursor, rings, or turns the reading direction of what stands around it: C0 and C1 control
@@ -63,6 +65,13 @@ def log(message: str) -> None:
         message = message[: len(message) - len(text)] + time.strftime("%m-%d %H:%M:%S ") + text
     with contextlib.suppress(OSError):
         print(visible(message), file=sys.stderr, flush=True)
+
+
+def with_short_lines(text: str, limit: int = 1500) -> str:
+    """Cut the middle out of lines that quote something endless (a name of a megabyte, say)."""
+    half = limit // 2
+    lines = text.split("\n")
+    return "\n".join(line if len(line) <= limit else f"{line[:half]} … {line[-half:]}" for line in lines)
 
 
 def seconds_since_last_line() -> float:
@@ -134,16 +143,26 @@ def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception],
     except mistakes as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        log(f"错误：{error}")
+        log(f"错误：{with_short_lines(str(error))}")
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         log("\n已中断。")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader is gone: give the interpreter a stdout it can still flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
+        code = 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        log(f"错误：结果写不出去（{error.strerror}），请检查标准输出和正在写的文件所在的磁盘。")
+        _give_up_stdout()
         code = 1
     sys.exit(code)
+
+
+def _give_up_stdout() -> None:
+    """Give the interpreter a stdout that it can still flush at exit: nobody reads the one it had."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def set_seed(seed: int) -> None:

@@ -69,6 +69,7 @@ def declaration(**names: object) -> dict[str, object]:
         ({"combinations": [declaration(subject_type=3)]}, "第 1 项的字段 subject_type 应当是字符串"),
         ({"combinations": [declaration(object_type={"@value": "人物"})]}, "object_type 应当是字符串"),
         ({"combinations": [declaration(more="x")]}, "第 1 项有多余的字段 more"),
+        ({"combinations": [declaration(**{"x" * 5000: "x"})]}, f"第 1 项有多余的字段 {'x' * 60}"),
         ({"combinations": [declaration(predicate="\ud800")]}, "不成对的代理字符"),
         ({"combinations": [declaration(predicate="导" * 101)]}, "有 101 个字符，超过上限 100"),
         (declaration(object_type={}), "第 1 行的字段 object_type 应当是字符串"),
@@ -81,7 +82,7 @@ def test_malformed_files_are_refused(tmp_path: Path, content: object, problem: s
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     with pytest.raises(UserError, match=r"模式文件 .*schema.json 应为") as caught:
         Schema.load(path)
-    assert problem in str(caught.value)
+    assert problem in str(caught.value) and len(str(caught.value)) < 1000
 
 
 def test_the_schema_file_of_duie(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from utils import common_utils
-from utils.common_utils import UserError, run_main
+from utils.common_utils import UserError, run_main, with_short_lines
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,16 @@ def test_a_reader_that_goes_away(root: Path) -> None:
     assert process.wait(timeout=30) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux")
+def test_a_stdout_that_is_full(root: Path) -> None:
+    code = "from utils.common_utils import run_main\nrun_main(lambda: print('x') or 0)"
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", code], cwd=root, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert process.returncode == 1 and process.stderr.startswith("错误：结果写不出去（No space left")
+
+
 def test_seeding_repeats_every_generator() -> None:
     import random
 
@@ -93,3 +103,9 @@ def test_a_stderr_that_is_gone_ends_nothing(root: Path) -> None:
     code = "import os; os.close(2); from utils.common_utils import log; log('x'); print('alive')"
     result = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, check=True)
     assert result.stdout == b"alive\n"
+
+
+def test_errors_that_quote_something_endless_are_cut() -> None:
+    text = with_short_lines("开头" + "x" * 10**6 + "结尾\n第二行")
+    assert len(text) < 2000 and text.startswith("开头") and text.endswith("结尾\n第二行")
+    assert with_short_lines("短") == "短"
