@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -337,14 +338,19 @@ def main() -> int:
         if sys.argv[1] != "all":
             print(run(kinds[sys.argv[1]], *make(kinds[sys.argv[1]], sys.argv[1], int(sys.argv[2]), scratch)))
             return 0
-        tally: dict[str, int] = {}
+        tally = {name: Counter[str]() for name in kinds}
         for name, seed in cases(kinds, int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0):
             verdict = run(kinds[name], *make(kinds[name], name, seed, scratch))
-            tally[verdict.outcome] = tally.get(verdict.outcome, 0) + 1
+            tally[name][verdict.outcome] += 1
             if verdict.bad:
                 least = minimised(kinds[name], name, seed, scratch)
                 print(f"--- {name} {seed}: {least.outcome}\n{least.did}\n{least.detail[-700:]}", flush=True)
-        print(tally)
+        for name, counts in tally.items():
+            print(f"{name:<18}", *(f"{outcome} {count}" for outcome, count in sorted(counts.items())))
+        print(
+            f"{'all':<18}",
+            *(f"{key} {value}" for key, value in sorted(sum(tally.values(), Counter()).items())),
+        )
     return 0
 
 
