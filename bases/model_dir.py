@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bases.interface import CheckpointError
+from utils.directories import leads_outside
 from utils.small_json import read_json_object
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -19,11 +20,7 @@ def checked_file(model_dir: Path, name: str) -> Path:
     Raises:
         CheckpointError: the name or a link leads elsewhere.
     """
-    path, home = (model_dir / name).resolve(), model_dir.resolve()
-    places = [home]
-    if home.parent.name == "snapshots":
-        places.append(home.parent.parent / "blobs")
-    if Path(name).name != name or not any(path.is_relative_to(place) for place in places):
+    if Path(name).name != name or leads_outside(model_dir, name):
         raise CheckpointError(f"模型目录 {model_dir} 里的“{name}”指向目录之外的文件，拒绝加载。")
     return model_dir / name
 

@@ -58,6 +58,8 @@ def list_tensors(path: Path) -> dict[str, tuple[torch.dtype | str, tuple[int, ..
             notes = _state_of(look_through(path))
     except SafetensorError as error:
         raise CheckpointError(f"权重文件 {path} 已损坏（{error}），请重新下载。") from error
+    except MemoryError as error:  # of a limit set for the process; mapping a file takes no memory itself
+        raise CheckpointError(f"权重文件 {path} 太大，超过了允许这个进程使用的内存（ulimit -v）。") from error
     except PermissionError as error:
         raise CheckpointError(f"读不了权重文件 {path}（{error.strerror}），请检查权限。") from error
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from data_handle.data_preprocess import Tokenizer
 from data_handle.encoded_file import FILES, EncodedFile, encode_into, open_encoded
 from utils.common_utils import log
-from utils.directories import file_digest, find_damage, write_directory
+from utils.directories import file_digest, find_damage, real_path, write_directory
 
 FORMAT_VERSION = 4  # to be raised when the files change, or what is made of a line
 CACHES_KEPT = 8
@@ -53,7 +53,7 @@ def read_through_cache(
         OSError: the cache can't be written or read, or the file changed meanwhile.
     """
     before = _stamp(path)
-    directory = cache_dir.resolve() / f"{_PREFIX}{cache_key(path, tokenizer, limits)}"
+    directory = real_path(cache_dir) / f"{_PREFIX}{cache_key(path, tokenizer, limits)}"
     found = _look_up(directory, path, tokenizer)
     if not isinstance(found, EncodedFile):
         cache_dir.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from bases.adapter_files import (
     CONFIG_FILE,
     SCHEMA_FILE,
     AdapterMeta,
+    adapter_file,
     find_base,
     load_adapter_meta,
     read_adapter_json,
@@ -102,7 +103,7 @@ def _own_schema(adapter: Path) -> Schema | None:
     """Return the relations that an adapter was trained on; None if plain peft saved it without them."""
     if load_adapter_meta(adapter).is_foreign and not (adapter / SCHEMA_FILE).exists():
         return None
-    return Schema.load(adapter / SCHEMA_FILE)
+    return Schema.load(adapter_file(adapter, SCHEMA_FILE))
 
 
 def _read_constraint(options: ExtractorOptions, adapter: Path | None) -> Constraint | None:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from bases import find_family
-from bases.adapter import SCHEMA_FILE, attach_lora, check_adapter, load_adapter_weights
+from bases.adapter import SCHEMA_FILE, adapter_file, attach_lora, check_adapter, load_adapter_weights
 from bases.four_bit import choose_4bit
 from bases.hub_cache import resolve_model_dir
 from data_handle.data_loader import build_dataloader
@@ -102,7 +102,7 @@ def _with_schema_of_adapter(data: RunData, directory: Path) -> RunData:
     """
     if not (directory / SCHEMA_FILE).exists():  # saved by plain peft
         return data
-    earlier = Schema.load(directory / SCHEMA_FILE)
+    earlier = Schema.load(adapter_file(directory, SCHEMA_FILE))
     return data._replace(schema=Schema(data.schema.combinations | earlier.combinations))
 
 

@@ -15,7 +15,7 @@ from bases.adapter import META_FILE, load_adapter_meta
 from training import state as run_state
 from training.run_directory import RESULTS_FILE, RunLock, checkpoint_path, remove_old_checkpoints
 from utils.common_utils import UserError, log, to_json
-from utils.directories import copy_files, write_directory, write_file
+from utils.directories import copy_files, real_path, write_directory, write_file
 
 
 class RunFiles:
@@ -107,7 +107,7 @@ class RunFiles:
             may be of a later step than the checkpoint.)
         """
         target, source = self.save_dir / "model_best", home / "model_best"
-        own = target.exists() or home.resolve() == self.save_dir.resolve()
+        own = target.exists() or real_path(home) == real_path(self.save_dir)
         try:
             metrics = load_adapter_meta(target if own else source).metrics
         except UserError:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from bases.adapter_files import CONFIG_FILE
 from utils.common_utils import UserError, log
-from utils.directories import MANIFEST_FILE, find_damage, recover_directory, remove, write_file
+from utils.directories import MANIFEST_FILE, find_damage, real_path, recover_directory, remove, write_file
 from utils.small_json import read_json_object
 
 STATE_FILE = "training_state.pt"
@@ -154,8 +154,8 @@ def has_foreign_results(save_dir: Path, resume_from: str | None, overwrite: bool
         checkpoint = find_checkpoint(save_dir, resume_from)
         if checkpoint is None and is_unfinished(save_dir):
             return False  # of this run itself, killed before its first checkpoint
-        home = checkpoint.resolve().parent if checkpoint is not None else None
-    return home != save_dir.resolve() and not overwrite and has_results(save_dir)
+        home = real_path(checkpoint).parent if checkpoint is not None else None
+    return home != real_path(save_dir) and not overwrite and has_results(save_dir)
 
 
 def foreign_files(save_dir: Path) -> list[str]:
@@ -269,7 +269,7 @@ def find_checkpoint(save_dir: Path, wanted: str) -> Path | None:
     newer = [
         other
         for other in checkpoints
-        if path.resolve().parent == save_dir.resolve() and _step_of(other) > _step_of(path)
+        if real_path(path).parent == real_path(save_dir) and _step_of(other) > _step_of(path)
     ]
     if any(checkpoint_damage(other) is None for other in newer):
         raise UserError(

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from utils.directories import file_digest, write_file
+from utils.directories import file_digest, real_path, write_file
 from utils.small_json import read_json_object
 
 REMEMBERED_BYTES = 256 * 2**20  # smaller files are read again: it takes less than a second
@@ -36,7 +36,7 @@ def remembered_digest(path: Path) -> str:
     if status.st_size < REMEMBERED_BYTES:
         return file_digest(path)
     stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-    key, cache = str(path.resolve()), cache_file()
+    key, cache = str(real_path(path)), cache_file()
     known: dict[str, object] = {}
     with contextlib.suppress(OSError, ValueError):
         known = read_json_object(cache)

@@ -97,6 +97,22 @@ def _umask() -> int:
     return mask
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Follow all links, as `Path.resolve` does; but a circle of links, of which it makes a RuntimeError,
+    stays what it is: nothing that can be read."""
+    return Path(os.path.realpath(path))
+
+
+def leads_outside(directory: Path, name: str) -> bool:
+    """Tell whether a name in a directory, or the link that is there, leads out of the directory.
+
+    (Files of the hub's cache are links to its `blobs` folder, two levels up; those are its own.)
+    """
+    path, home = real_path(directory / name), real_path(directory)
+    places = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    return not any(path.is_relative_to(place) for place in places)
+
+
 def remove(path: Path) -> None:
     """Delete what is at a path, if anything is: a directory with all it holds, a file, a link itself.
 
@@ -163,11 +179,15 @@ def find_damage(directory: Path, names: tuple[str, ...] | None = None) -> str | 
         names: the files to check; all that the manifest lists when None.
     """
     try:
+        if leads_outside(directory, MANIFEST_FILE):
+            return f"{MANIFEST_FILE} 指向目录之外的文件"
         files = read_json_object(directory / MANIFEST_FILE)["files"]
         if not files:
             return f"{MANIFEST_FILE} 是空的"
         entries = {name: files[name] for name in (files if names is None else names)}
         for name, entry in entries.items():
+            if leads_outside(directory, name):
+                return f"{name} 指向目录之外的文件"
             if not (directory / name).is_file():
                 return f"缺少 {name}"
             if (directory / name).stat().st_size != entry["size"]:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizer
 
 from bases.chatglm import text as pieces
 from bases.interface import Unit
+from utils.directories import real_path
 
 from .tokenizer_file import check_tokenizer_file, with_control_pieces
 
@@ -225,6 +226,6 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         """Copy the SentencePiece model into a directory; returns its path there."""
         name = (f"{filename_prefix}-" if filename_prefix else "") + self.vocab_files_names["vocab_file"]
         target = Path(save_directory) / name
-        if target.resolve() != Path(self.vocab_file).resolve():
+        if real_path(target) != real_path(self.vocab_file):
             shutil.copyfile(self.vocab_file, target)
         return (str(target),)

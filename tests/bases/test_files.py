@@ -138,6 +138,26 @@ def test_what_is_no_file_is_not_waited_for(model_dir: Path, name: str) -> None:
         check_model_dir(model_dir)
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "ice_text.model", "model.safetensors"]
+)
+def test_links_are_not_followed_out_of_the_directory(model_dir: Path, tmp_path: Path, name: str) -> None:
+    shutil.move(model_dir / name, tmp_path / "elsewhere")
+    (model_dir / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=f"{name}”指向目录之外的文件，拒绝加载"):
+        check_model_dir(model_dir)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "ice_text.model", "model.safetensors"]
+)
+def test_a_circle_of_links_is_no_file(model_dir: Path, name: str) -> None:
+    (model_dir / name).unlink()
+    (model_dir / name).symlink_to(name)
+    with pytest.raises(CheckpointError, match=rf"{name}|没有权重文件"):
+        check_model_dir(model_dir)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize(
     "text", ["[" * 10**5, '{"a": ' + "9" * 5000 + "}", "[]", "\0", '{"a": "\\ud800"'], ids=range(5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from utils import directories
-from utils.directories import find_damage, write_directory
+from utils.directories import MANIFEST_FILE, find_damage, write_directory
 
 
 def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -85,3 +85,18 @@ def test_any_call_that_fails_leaves_the_old_or_the_new(
         if len(calls) < number:
             return
     raise AssertionError("more calls than expected")
+
+
+@pytest.mark.parametrize("name", ["a.bin", MANIFEST_FILE])
+def test_links_out_of_a_directory_are_damage(tmp_path: Path, name: str) -> None:
+    write_directory(tmp_path / "d", lambda new: (new / "a.bin").write_bytes(b"abc"))
+    (tmp_path / "d" / name).rename(tmp_path / "elsewhere")
+    (tmp_path / "d" / name).symlink_to(tmp_path / "elsewhere")
+    assert find_damage(tmp_path / "d") == f"{name} 指向目录之外的文件"
+
+
+def test_a_circle_of_links_is_no_file(tmp_path: Path) -> None:
+    write_directory(tmp_path / "d", lambda new: (new / "a.bin").write_bytes(b"abc"))
+    (tmp_path / "d" / "a.bin").unlink()
+    (tmp_path / "d" / "a.bin").symlink_to("a.bin")
+    assert find_damage(tmp_path / "d") == "缺少 a.bin"
