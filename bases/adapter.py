@@ -18,9 +18,11 @@ from bases.adapter_files import (
     SCHEMA_FILE,
     WEIGHTS_FILE,
     AdapterMeta,
+    adapter_file,
     find_adapter_damage,
     find_base,
     find_difference,
+    find_unchecked,
     load_adapter_meta,
     read_adapter_json,
     read_lora_shape,
@@ -37,6 +39,7 @@ __all__ = [
     "META_FILE",
     "SCHEMA_FILE",
     "AdapterMeta",
+    "adapter_file",
     "attach_lora",
     "check_adapter",
     "check_belongs",
@@ -218,6 +221,8 @@ def check_belongs(directory: Path, base_fingerprint: Any, base: Path | None) -> 
         )
     if damage := find_adapter_damage(directory):
         raise UserError(f"适配器 {directory} 已损坏（{damage}），请重新拷贝或重新训练。")
+    for sentence in find_unchecked(meta, base, directory):
+        log(f"注意：{sentence}")
 
 
 def load_adapter_weights(model: PeftModel, directory: Path) -> None:
@@ -258,7 +263,7 @@ def read_adapter_weights(directory: Path, expected: Mapping[str, tuple[int, ...]
     Raises:
         UserError: see `load_adapter_weights`.
     """
-    path = directory / WEIGHTS_FILE
+    path = adapter_file(directory, WEIGHTS_FILE)
     refuse_lfs_pointer(path)
     if not path.is_file():
         raise UserError(f"适配器 {directory} 的 {WEIGHTS_FILE} 读不出来，文件缺失或已损坏。")
@@ -277,7 +282,7 @@ def read_adapter_weights(directory: Path, expected: Mapping[str, tuple[int, ...]
                 if kind not in _WEIGHT_TYPES:
                     raise UserError(f"适配器 {directory} 的权重 {name} 是 {kind}，不是浮点数。")
             weights = {name: file.get_tensor(name) for name in expected}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, MemoryError) as error:  # a file too large to be mapped
         raise UserError(f"适配器 {directory} 的 {WEIGHTS_FILE} 读不出来，文件缺失或已损坏。") from error
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:

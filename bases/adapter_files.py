@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +16,11 @@ from typing import Any, NamedTuple
 from bases import find_family
 from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError
+from bases.model_dir import read_model_json
 from task.prompt import PROMPT_TEMPLATE
 from utils.common_utils import UserError
 from utils.digest_cache import remembered_digest
-from utils.directories import MANIFEST_FILE, find_damage
+from utils.directories import MANIFEST_FILE, find_damage, leads_outside, real_path
 from utils.small_json import read_json_object
 
 CONFIG_FILE, SCHEMA_FILE, META_FILE = "project_config.json", "schema.json", "adapter_meta.json"
@@ -93,6 +93,17 @@ class LoraShape(NamedTuple):
     target_modules: list[str]
 
 
+def adapter_file(directory: Path, name: str) -> Path:
+    """Return a file of an adapter, made sure that no link leads out of the directory.
+
+    Raises:
+        UserError: one does.
+    """
+    if leads_outside(directory, name):
+        raise UserError(f"适配器 {directory} 的 {name} 指向目录之外的文件，拒绝加载。")
+    return directory / name
+
+
 def read_adapter_json(directory: Path, name: str) -> dict[str, Any]:
     """Read one of an adapter's JSON files, or of those that a merged model has of its adapter.
 
@@ -104,7 +115,7 @@ def read_adapter_json(directory: Path, name: str) -> dict[str, Any]:
             f"找不到适配器 {directory}（缺 {LORA_FILE}），请先运行 python train.py，或用 --adapter 指定目录。"
         )
     try:
-        return read_json_object(directory / name)
+        return read_json_object(adapter_file(directory, name))
     except FileNotFoundError as error:
         raise UserError(f"适配器 {directory} 缺少 {name}，它不是由本项目保存的，或没有拷贝完整。") from error
     except (OSError, ValueError) as error:
@@ -167,11 +178,11 @@ def with_base(meta: AdapterMeta, base: str, directory: Path) -> AdapterMeta:
     """
     if not base or not Path(base).is_dir():
         return meta
-    path = Path(base).resolve()
+    path = real_path(base)
     in_project = path.relative_to(PROJECT_DIR).as_posix() if path.is_relative_to(PROJECT_DIR) else ""
     from_adapter = ""
     with contextlib.suppress(ValueError):  # on another drive (Windows)
-        from_adapter = Path(os.path.relpath(path, directory.resolve())).as_posix()
+        from_adapter = Path(os.path.relpath(path, real_path(directory))).as_posix()
     return dataclasses.replace(
         meta,
         base_path=str(path),
@@ -203,12 +214,51 @@ def find_difference(meta: AdapterMeta, base: Path) -> str | None:
     if meta.tokenizer_digest and remembered_digest(tokenizer) != meta.tokenizer_digest:
         return tokenizer.name
     for path in family.weight_files(base):
-        entry = meta.base_files.get(path.name)
-        if not isinstance(entry, dict) or entry.get("size") != path.stat().st_size:
-            continue
-        if entry.get("sha256") != remembered_digest(path):
+        if _is_comparable(meta, path) and meta.base_files[path.name].get("sha256") != remembered_digest(path):
             return path.name
+    for name, entry in source_of_copy(base).items():
+        own = meta.base_files.get(name)
+        both = isinstance(own, dict) and isinstance(entry, dict)
+        if both and own.get("size") == entry.get("size") and own != entry:
+            return f"config.json 写明的来源 {name}"
     return None
+
+
+def _is_comparable(meta: AdapterMeta, path: Path) -> bool:
+    """Tell whether a weight file may be one that an adapter was trained on: of the same name and size."""
+    entry = meta.base_files.get(path.name)
+    return isinstance(entry, dict) and entry.get("size") == path.stat().st_size
+
+
+def source_of_copy(base: Path) -> dict[str, Any]:
+    """Return what a 4-bit copy says of the files that it was made of; nothing for other directories."""
+    note = read_model_json(base, "config.json").get("quantization_config")
+    files = note.get("source_files") if isinstance(note, dict) else None
+    return files if isinstance(files, dict) else {}
+
+
+def find_unchecked(meta: AdapterMeta, base: Path | None, directory: Path) -> list[str]:
+    """Say in Chinese what can't be checked of an adapter and its base, though nothing speaks against them.
+
+    Args:
+        meta: of the adapter.
+        base: the base's directory, if it is known; `find_difference` has nothing to say of it.
+        directory: the adapter's.
+    """
+    unchecked = []
+    if not meta.is_foreign and not (directory / MANIFEST_FILE).exists():
+        unchecked.append(f"适配器 {directory} 没有 {MANIFEST_FILE}，它的文件有没有损坏或被改过，无法核对。")
+    if meta.is_foreign or base is None:
+        return unchecked
+    if not all(_is_comparable(meta, path) for path in find_family(base).weight_files(base)):
+        is_copy = isinstance(read_model_json(base, "config.json").get("quantization_config"), dict)
+        what = (
+            "是量化副本，它由哪个模型而来，只有它自己的说明为凭"
+            if is_copy
+            else f"的权重文件不是训练适配器 {directory} 时的那些，只核对了各个张量的首尾"
+        )
+        unchecked.append(f"基座模型 {base} {what}，无法逐字节核对；来历不明的请不要用。")
+    return unchecked
 
 
 def find_base(meta: AdapterMeta, directory: Path) -> Path:
@@ -270,7 +320,7 @@ def read_lora_shape(directory: Path) -> LoraShape:
         raise UserError(
             f"适配器 {directory} 的 {LORA_FILE} 不是 LoRA 的配置，或缺少 r、lora_alpha、target_modules。"
         )
-    if rank < 1 or not math.isfinite(alpha) or not 0 < alpha <= MAX_ALPHA:
+    if rank < 1 or not 0 < alpha <= MAX_ALPHA:
         raise UserError(f"适配器 {directory} 的 {LORA_FILE} 里 r={rank}、lora_alpha={alpha} 不是合理的数。")
     changed = [
         name

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
 
+from bases import find_family
+from bases.adapter_files import describe_files, source_of_copy
 from bases.chatglm import load_base_model, load_config, resolve_model_dir
 from bases.chatglm.anatomy import HEAD, LINEAR_LAYERS
 from bases.chatglm.modeling import ChatGLMForConditionalGeneration
@@ -32,8 +35,8 @@ def save_quantized(
 
     The weights go to safetensors, in shards of 2 GB at most, under their published names; the parts of a
     4-bit weight's quantisation state follow it under bitsandbytes' names. `config.json` keeps the fingerprint
-    of the weights that were quantised, so adapters move freely between the original and its 4-bit copy, and
-    the SHA-256 of the copy's own files.
+    of the weights that were quantised, so adapters move freely between the original and its 4-bit copy; and
+    the SHA-256 of the files that these weights came from, and of the copy's own.
 
     Args:
         model: as `load_base_model(…, load_in_4bit=True)` returns it, without an adapter.
@@ -70,9 +73,18 @@ def save_quantized(
         "bnb_4bit_compute_dtype": str(model.dtype).removeprefix("torch."),
         "base_fingerprint": model.base_fingerprint,
         "content_fingerprint": fingerprint({name: digest(tensor) for name, tensor in tensors.items()}),
+        "source_files": _source_files(model.config.name_or_path),
         "files": {path.name: file_digest(path) for path in sorted(directory.glob("*.safetensors"))},
     }
     config.save_pretrained(directory)
+
+
+def _source_files(name_or_path: str) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of a directory's weight files (of a copy: of those that it was made of)."""
+    source = Path(name_or_path)
+    if not source.is_dir():
+        return {}
+    return source_of_copy(source) or describe_files(find_family(source).weight_files(source))
 
 
 def quantise(pre_model: str, output: Path, dtype: str, device: str | None) -> None:

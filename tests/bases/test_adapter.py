@@ -242,12 +242,25 @@ def test_every_byte_of_the_tokenizer_counts(random_base: Path, saved: Path, tmp_
 
 
 def test_the_same_weights_in_another_format_are_the_same_base(
-    random_base: Path, saved: Path, tmp_path: Path
+    random_base: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = Path(shutil.copytree(random_base, tmp_path / "other"))
     torch.save(load_file(other / "model.safetensors"), other / "pytorch_model.bin")
     (other / "model.safetensors").unlink()
-    assert adapter.load_adapter(load_base_model(other, device="cpu")[0], saved) is not None
+    checkpoint.write_directory(
+        tmp_path / "whole", lambda new: shutil.copytree(saved, new, dirs_exist_ok=True)
+    )
+    assert adapter.load_adapter(load_base_model(other, device="cpu")[0], tmp_path / "whole") is not None
+    assert "只核对了各个张量的首尾，无法逐字节核对" in capsys.readouterr().err
+    assert adapter.load_adapter(load_base_model(random_base, device="cpu")[0], tmp_path / "whole") is not None
+    assert "注意" not in capsys.readouterr().err
+
+
+def test_an_adapter_without_its_manifest_is_said_to_be_unchecked(
+    random_base: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(random_base, copy)
+    assert f"注意：适配器 {copy} 没有 manifest.json，它的文件有没有损坏" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -371,7 +384,44 @@ def test_the_manifest_covers_every_file(random_base: Path, saved: Path, tmp_path
         load(random_base, whole)
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_meta.json", "adapter_model.safetensors"])
+FILES = ["adapter_config.json", "adapter_meta.json", "adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_links_out_of_an_adapter_are_not_followed(
+    random_base: Path, copy: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.move(copy / name, tmp_path / "elsewhere")
+    (copy / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{name} 指向目录之外的文件，拒绝加载"):
+        load(random_base, copy)
+
+
+def test_links_of_the_hub_s_cache_are(random_base: Path, saved: Path, tmp_path: Path) -> None:
+    snapshot = Path(shutil.copytree(saved, tmp_path / "snapshots" / "main"))
+    (tmp_path / "blobs").mkdir()
+    for file in list(snapshot.iterdir()):
+        shutil.move(file, tmp_path / "blobs" / file.name)
+        file.symlink_to(tmp_path / "blobs" / file.name)
+    assert load(random_base, snapshot) is not None
+
+
+def test_weights_too_large_to_be_mapped(
+    random_base: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: Any, **__: Any) -> None:
+        raise MemoryError("Cannot allocate memory (os error 12)")  # as under `ulimit -v`
+
+    base, _ = load_base_model(random_base, device="cpu")
+    monkeypatch.setattr(adapter, "safe_open", no_memory)
+    with pytest.raises(UserError, match="读不出来"):
+        adapter.load_adapter(base, copy)
+    monkeypatch.setattr("bases.weights.safe_open", no_memory)
+    with pytest.raises(UserError, match="太大，超过了允许这个进程使用的内存"):
+        load_base_model(random_base, device="cpu")
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_fifos_are_not_waited_for(random_base: Path, copy: Path, name: str) -> None:
     (copy / name).unlink()
     os.mkfifo(copy / name)

@@ -20,7 +20,8 @@ from export.four_bit import save_quantized
 from glm_config import ProjectConfig
 from training.checks import PASSED
 from training.device_checks import check_model
-from utils.directories import find_damage
+from utils.common_utils import UserError
+from utils.directories import find_damage, write_directory
 
 LAYER = "transformer.layers.1.attention.query_key_value.weight"
 STATE = LAYER + linear4bit.STATE_SUFFIX
@@ -247,6 +248,25 @@ def test_every_byte_of_a_copy_counts(copy: Path, tmp_path: Path) -> None:
     del content["quantization_config"]["files"]  # as copies had it before
     (old / "config.json").write_text(json.dumps(content))
     assert load(old)[0].is_loaded_in_4bit
+
+
+def test_a_copy_s_statement_of_its_source_is_said_to_be_unchecked(
+    random_base: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, _ = load(random_base)
+    trained = attach_lora(base, rank=2, alpha=4, dropout=0.0, target_modules=["query_key_value"])
+    meta = AdapterMeta(trained.base_fingerprint, "", 10, 10)
+    adapter = tmp_path / "adapter"
+    write_directory(adapter, lambda new: write_adapter_files(trained, new, meta, {}, {}))
+    load_adapter(load(copy)[0], adapter)
+    assert "是量化副本，它由哪个模型而来，只有它自己的说明为凭" in capsys.readouterr().err
+    content = json.loads((copy / "config.json").read_text())
+    source = content["quantization_config"]["source_files"]["model.safetensors"]
+    assert source["size"] == (random_base / "model.safetensors").stat().st_size
+    source["sha256"] = "0" * 64  # made of other weights, it says
+    (copy / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"config\.json 写明的来源 model\.safetensors 与训练适配器"):
+        load_adapter(load(copy)[0], adapter)
 
 
 def test_a_copy_with_nan(copy: Path) -> None:
