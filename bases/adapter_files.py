@@ -218,8 +218,9 @@ def find_difference(meta: AdapterMeta, base: Path) -> str | None:
             return path.name
     for name, entry in source_of_copy(base).items():
         own = meta.base_files.get(name)
-        both = isinstance(own, dict) and isinstance(entry, dict)
-        if both and own.get("size") == entry.get("size") and own != entry:
+        if not (isinstance(own, dict) and isinstance(entry, dict)):
+            continue
+        if own.get("size") == entry.get("size") and own != entry:
             return f"config.json 写明的来源 {name}"
     return None
 
