@@ -69,7 +69,7 @@ def make_app(
         openapi_url=None,
     )
     app.include_router(extract.make_router(engine, limits, metrics), responses=REFUSALS)
-    app.include_router(openai.make_router(engine, limits, metrics), responses=REFUSALS)
+    app.include_router(openai.make_router(engine, limits), responses=REFUSALS)
     app.include_router(_make_router(engine, limits, metrics))
     for router in routers:
         app.include_router(router)
@@ -86,6 +86,12 @@ def make_app(
         metrics.failed(error.code)
         return JSONResponse(error.body(), error.status_code, error.headers)
 
+    async def apologise(request: Request, error: Exception) -> Response:
+        failure = RequestError(500, "internal", f"服务内部出错：{type(error).__name__}。")
+        metrics.failed(failure.code)
+        return JSONResponse(failure.body(), failure.status_code)
+
+    app.add_exception_handler(Exception, apologise)
     for kind in (RequestValidationError, HTTPException):
         app.add_exception_handler(kind, refuse)
     return Gate(app, limits, metrics, api_key, hosts)

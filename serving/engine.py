@@ -103,8 +103,8 @@ class Engine:
         Raises:
             RequestError: too many sentences wait already, or the engine is not ready.
         """
-        self.find(job.model)
         with self._changed:
+            self.find(job.model)
             waiting, limit = self.waiting, self.limits.queue
             if waiting + len(job.questions) > limit and waiting:
                 raise RequestError(

@@ -47,8 +47,8 @@ def make_router(engine: Engine, limits: Limits, metrics: Metrics) -> APIRouter:
         seconds = min(body.timeout or limits.seconds, limits.seconds)
         extractions = Extractions(engine, lane, body.sentences, wanted, seconds)
         if (kind := stream_kind(request, body.stream)) is not None:
-            return StreamingResponse(stream(extractions, kind), media_type=kind)
-        results = await unless_gone(request, collect(extractions), metrics)
+            return StreamingResponse(stream(extractions, kind, metrics), media_type=kind)
+        results = await unless_gone(request, collect(extractions))
         if extractions.answers.timed_out and all("error" in each for each in results):
             raise RequestError(
                 504, "timeout", f"超过了 {seconds:g} 秒的时限，一句也没有做完。", limit=seconds
@@ -66,7 +66,7 @@ def stream_kind(request: Request, wanted: bool) -> str | None:
     return NDJSON if wanted or "ndjson" in accepted or "jsonl" in accepted else None
 
 
-async def stream(extractions: Extractions, kind: str) -> AsyncIterator[bytes]:
+async def stream(extractions: Extractions, kind: str, metrics: Metrics) -> AsyncIterator[bytes]:
     """Yield each result as soon as it is there, with its place in the request."""
     try:
         async for index, fields in extractions:
@@ -74,6 +74,9 @@ async def stream(extractions: Extractions, kind: str) -> AsyncIterator[bytes]:
             yield (f"event: result\ndata: {line}\n\n" if kind == SSE else f"{line}\n").encode()
         if kind == SSE:
             yield b"event: done\ndata: {}\n\n"
+    except (asyncio.CancelledError, GeneratorExit):
+        metrics.failed("hung_up")
+        raise
     finally:
         extractions.answers.cancel()
 
@@ -87,7 +90,7 @@ async def collect(extractions: Extractions) -> list[dict[str, Any]]:
     return [results[index] for index in sorted(results)]
 
 
-async def unless_gone(request: Request, work: Awaitable[T], metrics: Metrics) -> T:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Wait for a result, but not for a client that has hung up.
 
     Raises:

@@ -21,7 +21,6 @@ from serving.extract import SSE, json_response, unless_gone
 from serving.jobs import Outcome
 from serving.lane import Lane
 from serving.limits import Limits
-from serving.metrics import Metrics
 from serving.response_format import Shape, read_response_format
 from serving.schemas import Choices
 from task.prompt import build_prompt, split_context
@@ -109,7 +108,7 @@ class ChatResponse(BaseModel):
     usage: Usage
 
 
-def make_router(engine: Engine, limits: Limits, metrics: Metrics) -> APIRouter:
+def make_router(engine: Engine, limits: Limits) -> APIRouter:
     """Return the route."""
     router = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
     streamed = {SSE: {"schema": {"type": "string"}}}
@@ -153,7 +152,7 @@ def make_router(engine: Engine, limits: Limits, metrics: Metrics) -> APIRouter:
                 answers.cancel()
             raise AssertionError("a question without an outcome")
 
-        content, reason, outcome = await unless_gone(request, answer(), metrics)
+        content, reason, outcome = await unless_gone(request, answer())
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": lane.name}
         usage = {
             "prompt_tokens": outcome.prompt_tokens,

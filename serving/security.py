@@ -81,12 +81,7 @@ class Gate:
                 message["headers"] = [*message["headers"], *(h for h in HEADERS if h[0] not in own)]
                 if not body.whole:  # what is left of it must not be taken for the next request
                     message["headers"].append((b"connection", b"close"))
-            try:
-                async with asyncio.timeout(self.limits.write_seconds):
-                    await send(message)
-            except TimeoutError:
-                self.metrics.failed("slow_reader")
-                raise ConnectionAbortedError("the client does not read") from None
+            await send(message)
 
         self.open += 1
         try:

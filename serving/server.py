@@ -24,6 +24,7 @@ from serving.metrics import Metrics
 from utils.common_utils import EXIT_INTERRUPTED, UserError, log
 
 TICK = 0.05  # seconds between looks at the engine
+FLUSH = 5  # seconds that answers have to reach their clients when all else is done
 KEEP_ALIVE = 15  # seconds that a connection may rest between two requests
 
 
@@ -88,7 +89,7 @@ def address_of(listener: socket.socket) -> str:
 def _config(app: Any, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_protocol(limits.head_seconds),
+        http=_protocol(limits),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -96,14 +97,16 @@ def _config(app: Any, limits: Limits) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=FLUSH,
     )
 
 
-def _protocol(head_seconds: float) -> type[H11Protocol]:
-    """Return uvicorn's protocol, with a limit to the time that a request's head may take."""
+def _protocol(limits: Limits) -> type[H11Protocol]:
+    """Return uvicorn's protocol, impatient with heads that don't end and with clients that don't read."""
 
     class Impatient(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
+        _timer: asyncio.TimerHandle | None = None  # of a head
+        _writing: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -116,18 +119,35 @@ def _protocol(head_seconds: float) -> type[H11Protocol]:
             else:
                 self._stop_waiting()
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._writing = self.loop.call_later(limits.write_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stop_writing()
+
+        def timeout_keep_alive_handler(self) -> None:
+            self.transport.abort()  # `close` would wait for whoever does not read
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
+            self._stop_writing()
             super().connection_lost(exc)
 
         def _wait_for_head(self) -> None:
             if self._timer is None:  # from the first byte on, however they drip
-                self._timer = self.loop.call_later(head_seconds, self.transport.close)
+                self._timer = self.loop.call_later(limits.head_seconds, self.transport.abort)
 
         def _stop_waiting(self) -> None:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+        def _stop_writing(self) -> None:
+            if self._writing is not None:
+                self._writing.cancel()
+                self._writing = None
 
     return Impatient
 
