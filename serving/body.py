@@ -26,7 +26,7 @@ _PROBLEMS = {
     "finite_number": "应当是有限的数",
     "dict_type": "应当是对象",
     "model_type": "应当是对象",
-    "model_attributes_type": "应当是 JSON 对象（并写明 Content-Type: application/json）",
+    "model_attributes_type": "应当是对象",
     "too_short": "至少要有 {min_length} 项",
     "too_long": "至多 {max_length} 项，现在是 {actual_length} 项",
     "string_too_short": "不能是空的",
@@ -74,6 +74,8 @@ def describe(error: RequestValidationError) -> RequestError:
             said = str(context.get("error", each["msg"]))
         else:
             said = _PROBLEMS.get(each["type"], each["msg"]).format_map(_Known(context))
+        if not place and each["type"] == "model_attributes_type":
+            said = "请求体应当是 JSON 对象，并写明 Content-Type: application/json"
         problems.append(f"{place[:100]} {said}" if place else said)
     text = "；".join(problems[:SHOWN]) + (f"；等 {len(problems)} 处" if len(problems) > SHOWN else "")
     first = next(iter(error.errors()), {"loc": ()})["loc"]

@@ -40,7 +40,7 @@ def serve(command: Command, routers: Sequence[APIRouter] = ()) -> int:
     """
     metrics = Metrics()
     load = prepare(command.models, metrics)
-    listener = _listen(command.host, command.port)
+    listener = open_address(command.host, command.port)
     engine = Engine(load, command.limits, metrics)
     app = make_app(
         engine,
@@ -50,7 +50,7 @@ def serve(command: Command, routers: Sequence[APIRouter] = ()) -> int:
         hosts=command.hosts,
         routers=routers,
     )
-    server = Server(_config(app, command.limits), engine)
+    server = Server(make_config(app, command.limits), engine)
     code = asyncio.run(server.live(listener))
     if engine.failure is not None:
         raise engine.failure
@@ -60,7 +60,7 @@ def serve(command: Command, routers: Sequence[APIRouter] = ()) -> int:
     return code
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def open_address(host: str, port: int) -> socket.socket:
     """Open the address, before a model is loaded for it.
 
     Raises:
@@ -86,7 +86,8 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _config(app: Any, limits: Limits) -> uvicorn.Config:
+def make_config(app: Any, limits: Limits) -> uvicorn.Config:
+    """Return how uvicorn is to run the application."""
     return uvicorn.Config(
         app,
         http=_protocol(limits),
