@@ -18,6 +18,7 @@ COMMANDS = [
     "inference_triplet",
     "serve",
     "test_training",
+    "bases.download",
     "benchmarks.bench_data",
     "benchmarks.bench_graph",
     "benchmarks.bench_inference",
@@ -50,6 +51,7 @@ def test_no_command_is_forgotten(root: Path) -> None:
     found = {
         path.relative_to(root).with_suffix("").as_posix().replace("/", ".")
         for folder in (
+            "bases",
             "benchmarks",
             "data",
             "data_handle",

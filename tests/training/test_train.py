@@ -371,7 +371,7 @@ def test_what_may_change_when_resuming(arguments: Command, tmp_path: Path, data:
     ("knobs", "message"),
     [
         ({"train_path": "absent.jsonl"}, r"找不到数据文件 absent.jsonl.*train_path"),
-        ({"pre_model": "absent/model"}, r"找不到模型“absent/model”.*hf download.*models/chatglm-tiny"),
+        ({"pre_model": "absent/model"}, r"找不到模型“absent/model”.*bases.download.*models/chatglm-tiny"),
         ({"lora_target_modules": "q_proj"}, r"q_proj 不是模型各层的线性层.*query_key_value"),
         ({"device": "cuda:7"}, "指定了 --device cuda:7"),
         ({"train_path": "长" * 300}, r"路径 长+ 不能用（File name too long）"),
