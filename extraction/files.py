@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 try:
     import fcntl
@@ -268,6 +268,18 @@ class ResultStream:
         """Leave the stream open: it is not ours."""
 
 
+class Results(Protocol):
+    """A place for results: a `ResultFile`, or what behaves like one."""
+
+    def match(self, heads: list[bytes], summary: FileSummary) -> int: ...
+
+    def check_end(self) -> None: ...
+
+    def write(self, line: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass
 class _Group:
     """Records worked on together, how their output lines begin, and how many of those are there already."""
@@ -294,7 +306,7 @@ class FileJob:
     def __init__(
         self,
         records: Iterable[Record],
-        output: ResultFile | ResultStream,
+        output: Results,
         batch_size: int,
         with_scores: bool = False,
         with_spans: bool = False,

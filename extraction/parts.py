@@ -105,7 +105,7 @@ class CutFile:
         """Return it for JSON, but for the path and the field."""
         return {
             "kind": self.kind and self.kind.value,
-            "encoding": self.encoding,
+            "encoding": self.encoding and list(self.encoding),
             "head": self.head and list(self.head),
             "size": self.size,
             "modified": self.modified,

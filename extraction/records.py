@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,11 +46,19 @@ _LIKELY_FIELDS = ("text", "sentence", "content", "句子", "文本", "正文", "
 csv.field_size_limit(MAX_LINE_BYTES)
 
 
-class Record(NamedTuple):
-    """One line of an input file: its fields (among them `text`), and why no sentence can be had from it."""
+@dataclass(frozen=True)
+class Record:
+    """One line of an input file.
+
+    Args:
+        fields: among them `text`.
+        problem: why no sentence can be had from it.
+        line: its number, from 1; of an array, that of the item.
+    """
 
     fields: dict[str, Any]
     problem: str | None = None
+    line: int = field(default=0, compare=False)
 
 
 def input_name_problem(path: Path) -> str | None:
@@ -168,17 +177,18 @@ def plain_records(lines: Iterable[tuple[int, bytes] | BadLine]) -> Iterator[Reco
     """Make records of lines that are sentences."""
     for item in lines:
         if isinstance(item, BadLine):
-            yield Record({"line": item.line_number, "text": ""}, item.reason)
+            yield Record({"line": item.line_number, "text": ""}, item.reason, item.line_number)
             continue
         number, line = item
         for raw in line.rstrip(b"\r\n").split(b"\r"):  # by itself it ends a line, too (old Macs)
             try:
                 sentence = decode_line(raw)
             except ValueError as error:
-                yield Record({"line": number, "text": raw.decode("utf-8", "replace")}, str(error))
+                fields = {"line": number, "text": raw.decode("utf-8", "replace")}
+                yield Record(fields, str(error), number)
                 continue
             if sentence.strip():
-                yield Record({"text": sentence}, sentence_problem(sentence))
+                yield Record({"text": sentence}, sentence_problem(sentence), number)
 
 
 # --- JSON
@@ -208,17 +218,19 @@ def json_records(
     """
     for item in items:
         if isinstance(item, BadLine):
-            yield Record({"line": item.line_number, "text": item.content}, item.reason)
+            fields = {"line": item.line_number, "text": item.content}
+            yield Record(fields, item.reason, item.line_number)
         else:
             if is_first:
                 _check_field(item[1], path, name)
             is_first = False
-            yield _record_of(item[1], name)
+            yield record_of(item[1], name, item[0])
 
 
-def _record_of(fields: dict[str, Any], name: str) -> Record:
+def record_of(fields: dict[str, Any], name: str, line: int) -> Record:
+    """Make a record of an object with the sentence in a field of that name."""
     problem = sentence_problem(fields[name], name) if name in fields else f"缺少字段 {name}"
-    return Record({**fields, "text": fields.get(name, "")}, problem)
+    return Record({**fields, "text": fields.get(name, "")}, problem, line)
 
 
 def _check_field(fields: dict[str, Any], path: Path, name: str) -> None:
@@ -262,11 +274,12 @@ def _array_records(items: list[Any], path: Path, name: str) -> Iterator[Record]:
         _check_field(objects[0], path, name)
     for number, item in enumerate(items, 1):
         if isinstance(item, dict):
-            yield _record_of(item, name)
+            yield record_of(item, name, number)
         elif isinstance(item, str):
-            yield Record({"text": item}, sentence_problem(item))
+            yield Record({"text": item}, sentence_problem(item), number)
         else:
-            yield Record({"item": number, "text": ""}, "数组的这一项应当是 JSON 对象或字符串")
+            problem = "数组的这一项应当是 JSON 对象或字符串"
+            yield Record({"item": number, "text": ""}, problem, number)
 
 
 # --- tables
@@ -316,10 +329,13 @@ class TableRows:
                 if len(row) != len(head.names):
                     problem = f"这一行有 {len(row)} 列，表头有 {len(head.names)} 列"
                     text = fields.get(head.column, "")
-                    yield Record({"line": self.line_number, **fields, "text": text}, problem)
+                    yield Record(
+                        {"line": self.line_number, **fields, "text": text}, problem, self.line_number
+                    )
                 else:
                     text = fields[head.column]
-                    yield Record({**fields, "text": text}, sentence_problem(text, head.column))
+                    fault = sentence_problem(text, head.column)
+                    yield Record({**fields, "text": text}, fault, self.line_number)
 
     @property
     def line_number(self) -> int:

@@ -111,4 +111,7 @@ def test_every_imported_package_is_a_requirement(files: list[File]) -> None:
     for_development = {"pytest", "matplotlib"}
     assert for_development <= names_in("requirements-dev.txt")
     optional = names_in("requirements-data.txt") | names_in("requirements-serve.txt")
+    optional |= {name.partition("[")[0] for name in names_in("requirements-ray.txt")} | {
+        "pyarrow"
+    }  # Ray's own
     assert outside <= names_in("requirements.txt") | optional | for_development

@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("glm_config",),
     ("extraction",),
     ("training", "serving", "export"),
-    ("train", "inference_triplet", "test_training", "serve"),
+    ("train", "inference_triplet", "extract_ray", "test_training", "serve"),
 )
 SCRIPTS = FLOORS[-1]
 OUTSIDE = ("tiny_base", "data", "benchmarks", "tools")  # workshops: they may look in anywhere
@@ -45,6 +45,8 @@ DOORS: dict[str, set[str]] = {
     "inference_triplet.py": {"extraction"},
     "serve.py": {"serving"},
     "export/merge.py": {"export"},
+    "extract_ray.py": {"extraction"},
+    "extraction/cluster.py": {"extraction", "torch"},  # needed on the machines that have the model only
     "export/quantized.py": {"export"},
     "data_handle/lint_report.py": {"bases"},
     "benchmarks/bench_data.py": {
@@ -62,7 +64,9 @@ OPTIONAL = {
     "matplotlib",
     "openpyxl",
     "packaging",
+    "pyarrow",
     "pytest",
+    "ray",
     "resource",
     "torch.utils.tensorboard",
 }

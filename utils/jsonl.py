@@ -176,7 +176,7 @@ def open_data(path: str | Path, quiet: bool = False) -> TextLines:
     Raises:
         UserError: it is missing, something else, or unreadable.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     try:
         if path.is_dir():
             raise UserError(f"{path} 是目录，应当是一个 JSONL 文件。")

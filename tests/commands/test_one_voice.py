@@ -17,6 +17,7 @@ COMMANDS = [
     "train",
     "inference_triplet",
     "serve",
+    "extract_ray",
     "test_training",
     "bases.download",
     "benchmarks.bench_data",
