@@ -397,10 +397,13 @@ def count_records(path: Path, text_field: str | None = None) -> int | None:
     """
     if path == STANDARD or not path.is_file():
         return None
-    with open_data(path, quiet=True) as file:
-        first = _first_line(file)[1]
-    if _may_be_array(first, path.suffix.lower() in JSON_SUFFIXES):
-        return sum(1 for _ in read_records(path, text_field))
-    with open_data(path, quiet=True) as file:
-        lines = sum(1 for _ in iter_lines_in(file, path))
+    try:
+        with open_data(path, quiet=True) as file:
+            first = _first_line(file)[1]
+        if _may_be_array(first, path.suffix.lower() in JSON_SUFFIXES):
+            return sum(1 for _ in read_records(path, text_field))
+        with open_data(path, quiet=True) as file:
+            lines = sum(1 for _ in iter_lines_in(file, path))
+    except OSError:  # said when the records are read
+        return None
     return max(lines - (path.suffix.lower() in TABLE_SUFFIXES), 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
+import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,24 @@ EVENTS |= {"os.scandir", "shutil.rmtree", "shutil.copyfile"}
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 
 
+class _Metered(io.FileIO):
+    """A file that tells of its reads and writes."""
+
+    meet: Callable[[str], None]
+
+    def readinto(self, buffer: Any) -> int:
+        self.meet("read")
+        return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        self.meet("read")
+        return super().readall()
+
+    def write(self, content: Any) -> int:
+        self.meet("write")
+        return super().write(content)
+
+
 class Injector:
     """Lets the `fail_at`-th file operation below a directory fail (0: none), and counts them."""
 
@@ -33,16 +53,51 @@ class Injector:
         sys.addaudithook(self._hook)  # for the life of the process; it does nothing without a directory
 
     @contextmanager
-    def below(self, directory: Path, fail_at: int) -> Iterator[None]:
-        """Inject into operations on what is below a directory."""
+    def below(self, directory: Path, fail_at: int, reads_and_writes: bool = False) -> Iterator[None]:
+        """Inject into operations on what is below a directory.
+
+        Args:
+            directory: the directory.
+            fail_at: which of them fails.
+            reads_and_writes: each read and write of Python's own files is one, too.
+        """
         self.fail_at, self.count, self.failed = fail_at, 0, ""
         self.directory = str(directory)
-        fsync = os.fsync
+        fsync, opener = os.fsync, io.open
         os.fsync = lambda descriptor: (self._meet("fsync", ""), fsync(descriptor))[1]
+        if reads_and_writes:
+            builtins.open = io.open = self._open_metered(opener)
         try:
             yield
         finally:
             os.fsync, self.directory = fsync, None
+            builtins.open = io.open = opener
+
+    def _open_metered(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """Return an `open` whose files, below the directory, tell of their reads and writes."""
+
+        def metered(
+            file: Any,
+            mode: str = "r",
+            buffering: int = -1,
+            encoding: str | None = None,
+            errors: str | None = None,
+            newline: str | None = None,
+            closefd: bool = True,
+            opener: Any = None,
+        ) -> Any:
+            path = os.fspath(file) if isinstance(file, (str, os.PathLike)) else ""
+            if self.directory is None or not str(path).startswith(self.directory):
+                return plain(file, mode, buffering, encoding, errors, newline, closefd, opener)
+            raw = _Metered(file, mode.replace("t", "").replace("b", ""), closefd, opener)
+            raw.meet = lambda event: self._meet(event, str(path))
+            if buffering == 0:
+                return raw
+            kind = io.BufferedReader if raw.readable() else io.BufferedWriter
+            content = (io.BufferedRandom if "+" in mode else kind)(raw)
+            return content if "b" in mode else io.TextIOWrapper(content, encoding, errors, newline)
+
+        return metered
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
         if self.directory is None or event not in EVENTS:
