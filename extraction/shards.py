@@ -80,7 +80,10 @@ class SharedFile:
         folder.mkdir(exist_ok=True)
         with FileLock(folder / LOCK):
             if (folder / INDEX).exists():
-                cut = CutFile.from_dict(source, read_json_object(folder / INDEX))
+                try:
+                    cut = CutFile.from_dict(source, read_json_object(folder / INDEX))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise _damaged(folder / INDEX, output) from error
                 if not cut.is_still(source, text_field):
                     raise UserError(
                         f"{source}（或 --text_field）在上次运行之后变了，{folder} 里是按原来的做的结果："
@@ -148,11 +151,16 @@ class SharedFile:
     def _look(self, number: int) -> bool:
         """Tell whether a part is done."""
         if number not in self._done:
+            path = self._folder / f"{number:06d}.done"
             try:
-                done = json.loads((self._folder / f"{number:06d}.done").read_text("utf-8"))
+                done = Done(**read_json_object(path))
             except FileNotFoundError:
                 return False
-            self._done[number] = Done(**done)
+            except (ValueError, TypeError) as error:
+                raise _damaged(path, self._output) from error
+            if not all(type(count) is int and count >= 0 for count in asdict(done).values()):
+                raise _damaged(path, self._output)
+            self._done[number] = done
         return True
 
     def _free_parts(self) -> Iterator[int]:
@@ -209,6 +217,13 @@ class SharedFile:
             summary.extracted += done.extracted if is_new else 0
             summary.failed += done.failed
         return summary
+
+
+def _damaged(path: Path, output: Path) -> UserError:
+    return UserError(
+        f"{path} 已损坏，不知道上次做到哪里：请删除目录 {path.parent} 后重新运行，"
+        f"{output} 里已有的结果会接着用。"
+    )
 
 
 def _create(path: str, flags: int) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,24 @@ def test_a_copy_that_the_kernel_refuses(
     monkeypatch.setattr("os.copy_file_range", refuse)
     share(source, tmp_path / "out", 2, Scripted())
     assert (tmp_path / "out").read_bytes() == expected
+
+
+@pytest.mark.parametrize("name", ["index.json", "000000.done"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"parts": 5}', "[" * 10**5, '{"size": -1}'])
+def test_what_a_damaged_folder_has_lost_is_found_in_the_output(
+    source: Path, tmp_path: Path, expected: bytes, name: str, text: str
+) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(OSError, match="gone"):
+        share(source, output, 2, Scripted(fails_at="第50句"))
+    (parts_folder(output) / name).write_text(text, "utf-8")
+    before = output.read_bytes()
+    with pytest.raises(UserError, match=rf"{name} 已损坏，不知道上次做到哪里：请删除目录"):
+        share(source, output, 2, Scripted())
+    assert output.read_bytes() == before
+    shutil.rmtree(parts_folder(output))
+    share(source, output, 2, Scripted())
+    assert output.read_bytes() == expected
 
 
 def test_a_changed_input_is_refused(source: Path, tmp_path: Path) -> None:
