@@ -71,7 +71,10 @@ def read_response_format(value: Mapping[str, Any] | None) -> Shape:
     schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
     if not isinstance(schema, dict):
         raise _refuse("json_schema 里缺少 schema")
-    return _Reader(schema).shape()
+    try:
+        return _Reader(schema).shape()
+    except (TypeError, AttributeError) as error:  # a number or an object where a schema has names
+        raise _refuse("里面有不合 JSON Schema 规定的值") from error
 
 
 class _Reader:
