@@ -114,8 +114,9 @@ def read_adapter_json(directory: Path, name: str) -> dict[str, Any]:
         raise UserError(
             f"找不到适配器 {directory}（缺 {LORA_FILE}），请先运行 python train.py，或用 --adapter 指定目录。"
         )
+    path = adapter_file(directory, name)
     try:
-        return read_json_object(adapter_file(directory, name))
+        return read_json_object(path)
     except FileNotFoundError as error:
         raise UserError(f"适配器 {directory} 缺少 {name}，它不是由本项目保存的，或没有拷贝完整。") from error
     except (OSError, ValueError) as error:

@@ -331,6 +331,8 @@ def cases(kinds: dict[str, Kind], count: int, first_seed: int = 0) -> Iterator[t
 
 def main() -> int:
     """Run one case again, or so many from a seed on: `KIND SEED`, or `all COUNT [FIRST_SEED]`."""
+    # Should the generator itself read one of its bombs; children have a limit of their own.
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     root = Path(__file__).resolve().parents[2]
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

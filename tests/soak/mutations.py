@@ -171,6 +171,8 @@ def mutate_safetensors(rng: random.Random, file: Path) -> str:
 
 def mutate_pickle(rng: random.Random, file: Path) -> str:
     """Save other objects: strange tensors, objects that call, bombs."""
+    if b"bytearray" in file.read_bytes():
+        raise ValueError("a bomb already; the generator itself is not to read it")
     state = torch.load(file, map_location="cpu", weights_only=True)
     name = rng.choice([key for key in state if isinstance(state[key], torch.Tensor)] or list(state))
     tensor = state[name] if isinstance(state[name], torch.Tensor) else torch.ones(3)
