@@ -1,6 +1,6 @@
 """What `data_handle.label_studio select` is worth: F1 after some hundred lines chosen by it, or at random.
 
-Usage: python -m benchmarks.bench_select --points 100 200 400 --seeds 3 --work DIR
+Usage: python -m benchmarks.bench_select --points 100 200 400 --seeds 0 1 2 --work DIR
 
 The bundled training lines play the sentences that nobody has labelled, and their answers the annotator. Both
 ways begin with the same few lines drawn at random. At each point random draws on; `select` trains on what it
@@ -146,7 +146,7 @@ def main() -> int:
     parser = ChineseArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--points", nargs="+", type=positive_int, default=[100, 200, 400], help="各多少行")
     parser.add_argument("--start", type=positive_int, default=50, help="先随机标多少行")
-    parser.add_argument("--seeds", type=positive_int, default=3, help="几个种子")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="哪些种子")
     parser.add_argument("--epochs", type=positive_int, default=5, help="每次训练几轮")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS), help="比较哪些")
     parser.add_argument("--work", type=Path, required=True, help="放中间结果的目录；中断后接着做")
@@ -154,7 +154,7 @@ def main() -> int:
     options = parser.parse_args()
     pool = Pool(TRAIN)
     studies = []
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         work = options.work.resolve() / f"seed-{seed}"
         work.mkdir(parents=True, exist_ok=True)
         studies.append(Study(pool, work, seed, str(ROOT / "models" / "chatglm-tiny"), options.epochs))

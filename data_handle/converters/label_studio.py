@@ -107,6 +107,8 @@ def read_annotation(text: str, result: Any, where: str) -> Iterator[Fact | Probl
                 regions[str(item["id"])] = _region(text, value)
             except ValueError as error:
                 yield Problem(where, str(error), excerpt(str(value)), whole=False)
+        elif isinstance(value, dict) and ("x" in value or "points" in value):
+            yield Problem(where, "标注是图片上的区域，不是文字的片段", str(item.get("type")), whole=False)
     if _counts_utf16(text, regions.values()):
         regions = {key: _in_code_points(text, region) for key, region in regions.items()}
     for item in items:

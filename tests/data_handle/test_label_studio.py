@@ -19,10 +19,13 @@ from data_handle.converters import label_studio as converter
 from data_handle.converters.labelled import Labelled, Settings, Span
 from data_handle.converters.source import Record
 from data_handle.label_studio import main
+from task.prompt import split_context
 from task.schema import Combination
-from task.triplets import Triplet
+from task.triplets import Triplet, parse_target
 from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, jsonl
 from utils.common_utils import UserError
+
+EXPORTS = Path(__file__).parents[1] / "fixtures" / "label_studio"
 
 
 def region(identity: str, start: int, end: int, kind: str, text: str = FILM) -> dict[str, Any]:
@@ -91,6 +94,14 @@ def test_choices_and_remarks_are_no_regions(runner: Runner) -> None:
     assert '"object_span": [7, 10]' in runner.output.read_text("utf-8")
 
 
+def test_regions_of_an_image_do_not_say_that_its_caption_has_no_triplets(runner: Runner) -> None:
+    box = {"id": "x", "type": "rectanglelabels", "value": {"x": 1.5, "y": 2, "width": 9, "height": 9}}
+    drawn = {"id": 2, "data": {"text": RAIN, "image": "rain.jpg"}, "annotations": [{"result": [box]}]}
+    sentences, talk = run_import(runner, task([*REGIONS, DIRECTS]), drawn)
+    assert sentences == {FILM: [DIRECTED]}
+    assert "标注是图片上的区域，不是文字的片段：1 处" in talk and "没有采用 1 条" in talk
+
+
 def test_direction_and_several_labels(runner: Runner) -> None:
     back = [*REGIONS, relation("b", "a", "导演", direction="left")]
     assert run_import(runner, task(back))[0] == {FILM: [DIRECTED]}
@@ -155,6 +166,42 @@ def test_json_min_is_refused_with_the_reason(runner: Runner) -> None:
         UserError, match=r"export\.json：这是 Label Studio 的 JSON-MIN 导出，它不含关系.*选 JSON"
     ):
         run_import(runner, {**exported, "lead_time": 3.5})
+
+
+def test_what_label_studio_1_23_exported(runner: Runner) -> None:
+    """See tests/fixtures/label_studio: pre-annotations that were submitted in its editor come back whole."""
+    assert main(["import", str(EXPORTS / "export.json"), "-o", str(runner.output)]) == 0
+    talk = runner._capsys.readouterr().err
+    assert "认作 Label Studio JSON（JSON 数组，UTF-8）；读入 7 条，采用 5 条，没有采用 2 条" in talk
+    assert "任务被跳过（was_cancelled）：1 处" in talk and "任务还没有标注：1 处" in talk
+    found = {}
+    for line in runner.output.read_text("utf-8").splitlines():
+        fields = json.loads(line)
+        text = split_context(fields["context"])[1]
+        found[text] = [
+            (triplet.subject, triplet.predicate, triplet.object) for triplet in parse_target(fields["target"])
+        ]
+        for triplet, spans in zip(parse_target(fields["target"]), fields.get("spans", ()), strict=True):
+            assert text[slice(*spans["subject_span"])] == triplet.subject
+            assert text[slice(*spans["object_span"])] == triplet.object
+    assert found == {
+        FILM: [("雾港来信", "导演", "沈知远"), ("雾港来信", "主演", "顾小满")],
+        "🎬😀《晚潮》由许其琛导演，许其琛还唱了片尾曲《北岸》。": [
+            ("晚潮", "导演", "许其琛"),
+            ("北岸", "歌手", "许其琛"),
+        ],
+        "苏州青禾科技有限公司由林望舒创办。": [
+            ("苏州青禾科技有限公司", "总部地点", "苏州"),
+            ("苏州青禾科技有限公司", "创始人", "林望舒"),
+        ],
+        RAIN: [],
+        '林望舒的父亲是林怀远，😀林怀远在"苏州"教书。': [("林望舒", "父亲", "林怀远")],
+    }
+    exported = str(EXPORTS / "export.json")
+    assert main(["import", exported, "-o", str(runner.output), "--agreement", "0.6", "--overwrite"]) == 0
+    assert "标注者意见不一，没有达到 --agreement：1 处" in runner._capsys.readouterr().err
+    with pytest.raises(UserError, match="JSON-MIN 导出，它不含关系"):
+        main(["import", str(EXPORTS / "export_min.json"), "-o", str(runner.folder / "none.jsonl")])
 
 
 def test_import_takes_doccano_too_and_nothing_else(runner: Runner) -> None:
