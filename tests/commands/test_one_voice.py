@@ -23,6 +23,7 @@ COMMANDS = [
     "benchmarks.bench_data",
     "benchmarks.bench_graph",
     "benchmarks.bench_inference",
+    "benchmarks.bench_serving",
     "benchmarks.bench_memory",
     "benchmarks.bench_select",
     "benchmarks.bench_shares",
