@@ -16,10 +16,11 @@ PATIENCE = timedelta(days=30)
 
 
 class Launcher(NamedTuple):
-    """This process's number, from 0, and how many there are."""
+    """This process's number, from 0, and how many there are: in all, and on this machine."""
 
     rank: int = 0
     world_size: int = 1
+    local_world_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -38,7 +39,7 @@ def read_launcher(environment: Mapping[str, str] | None = None) -> Launcher:
     """
     environment = os.environ if environment is None else environment
     numbers: dict[str, int] = {}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         if (word := environment.get(name)) is not None:
             if not re.fullmatch(r"[0-9]{1,6}", word):
                 raise _refusal(f"{name}={word!r} 不是非负整数")
@@ -49,11 +50,13 @@ def read_launcher(environment: Mapping[str, str] | None = None) -> Launcher:
         raise _refusal(f"RANK={rank} 而{said}，两者矛盾" if "RANK" in numbers else f"{said} 没有意义")
     if world_size > 1 and (missing := [name for name in ("RANK", "LOCAL_RANK") if name not in numbers]):
         raise _refusal(f"WORLD_SIZE={world_size} 而没有 {'、'.join(missing)}")
-    return Launcher(rank, world_size)
+    if not (local := numbers.get("LOCAL_WORLD_SIZE", 1)):
+        raise _refusal("LOCAL_WORLD_SIZE=0 没有意义")
+    return Launcher(rank, world_size, local)
 
 
 def _refusal(what: str) -> UserError:
     return UserError(
         f"环境变量 {what}：多个进程请用 accelerate launch 或 torchrun 启动；只用一个进程请先 unset RANK "
-        "WORLD_SIZE LOCAL_RANK。"
+        "WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE。"
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import torch
+
+from utils.launcher import read_launcher
 
 GB = 2**30
 
@@ -60,7 +61,7 @@ def memory_budget(device: torch.device, limit_gb: float) -> int:
         free, _ = torch.cuda.mem_get_info(device)
     else:
         free = min([psutil.virtual_memory().available, *_free_in_cgroups()])
-        free //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        free //= read_launcher().local_world_size
     return min(free, int(limit_gb * GB))
 
 
