@@ -39,7 +39,8 @@ _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _FIELDS: dict[str, _Rule] = {
     **dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads"), _SIZE),
     "num_hidden_layers": (_is_int(1, MAX_LAYERS), f"1 到 {MAX_LAYERS} 之间的整数"),
-    **dict.fromkeys(("intermediate_size", "num_key_value_heads", "head_dim", "sliding_window"), _SIZE),
+    **dict.fromkeys(("intermediate_size", "num_key_value_heads", "sliding_window"), _SIZE),
+    "head_dim": (_is_int(1, 4096), "1 到 4096 之间的整数"),  # half as many angles are computed for real
     "max_position_embeddings": (_is_int(1, 2**24), "1 到 16777216 之间的整数"),
     "original_max_position_embeddings": (_is_int(1, 2**24), "1 到 16777216 之间的整数"),
     **dict.fromkeys(("max_window_layers", "no_rope_layer_interval"), _COUNT),

@@ -59,7 +59,11 @@ def plan(model_dir: Path, config: PreTrainedConfig, shards: list[Path]) -> dict[
     Raises:
         CheckpointError: a file is damaged; a tensor is unknown, missing, or of another type or shape.
     """
-    expected = _expected_shapes(config)
+    try:
+        expected = _expected_shapes(config)
+    except Exception as error:  # transformers' own, of values that don't go together
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{model_dir} 的 config.json 里的值不能一起用（{said}）。") from error
     needed = dict(expected)
     if config.tie_word_embeddings:
         needed.pop(HEAD, None)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -144,8 +145,21 @@ def empty_model(config: PreTrainedConfig) -> Any:
     """Return a model on the meta device, but for its buffers, which are what they shall be."""
     config = copy.deepcopy(config)
     config._attn_implementation = "sdpa"
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), _EmptyOnMeta():
         return model_class(config)(config)
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Lets `torch.empty`, with which layers make their weights, take no memory for the moment before they are
+    put onto the meta device: a stranger's config may ask for more than there is."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def checkpoint_layers(model: Any, every: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer, normalizers
 
 from bases.interface import CheckpointError, Unit
-from bases.model_dir import read_model_json
+from bases.model_dir import checked_file, read_model_json
 from utils.small_json import read_small_file
 
 from .chat import FORMATS, choose_format
@@ -243,9 +243,12 @@ def _token(content: dict[str, Any], name: str) -> str | None:
 def _template(model_dir: Path, content: dict[str, Any]) -> str:
     """Return the text of a directory's chat template; "" if it has none."""
     template = content.get("chat_template")
-    path = model_dir / _TEMPLATE_FILE
+    path = checked_file(model_dir, _TEMPLATE_FILE)
     if template is None and path.is_file():
-        template = read_small_file(path).decode("utf-8", "replace")
+        try:
+            template = read_small_file(path).decode("utf-8", "replace")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"无法使用 {path}：{error}。") from error
     if isinstance(template, list):  # several by name
         found = [each.get("template") for each in template if isinstance(each, dict)]
         template = next((each for each in found if isinstance(each, str)), None)

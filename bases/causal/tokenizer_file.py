@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bases.interface import CheckpointError
-from bases.model_dir import refuse_lfs_pointer
-from utils.small_json import read_json_object
+from bases.model_dir import checked_file, refuse_lfs_pointer
+from utils.small_json import parse_small_json, read_small_file
 
-MAX_FILE_BYTES = 128 * 2**20  # Gemma 3's has 33 MB
+MAX_FILE_BYTES = 64 * 2**20  # Gemma 3's has 33 MB
+MAX_PARTS = 4_000_000  # lists and objects: a list of nothing takes thirty times its bytes in memory
 MAX_TOKENS = 1_000_000
 TOKENIZER_FILE = "tokenizer.json"
 _NORMALIZERS = {"NFC", "NFKC", "Replace", "Prepend", "Sequence"}
@@ -49,10 +50,15 @@ def read_description(model_dir: Path) -> Description:
     Raises:
         CheckpointError: it is missing, damaged, or of another kind than the family knows.
     """
-    path = model_dir / TOKENIZER_FILE
+    path = checked_file(model_dir, TOKENIZER_FILE)
     refuse_lfs_pointer(path)
     try:
-        content = read_json_object(path, MAX_FILE_BYTES)
+        text = read_small_file(path, MAX_FILE_BYTES)
+        if text.count(b"[") + text.count(b"{") > MAX_PARTS:
+            raise ValueError(f"里面的列表和对象超过了 {MAX_PARTS:,} 个")
+        content = parse_small_json(text.decode("utf-8-sig"))
+        if not isinstance(content, dict):
+            raise ValueError("不是 JSON 对象")
     except FileNotFoundError as error:
         raise CheckpointError(f"模型目录 {model_dir} 缺少 {TOKENIZER_FILE}，请检查下载是否完整。") from error
     except (OSError, ValueError) as error:
