@@ -1,6 +1,6 @@
 // What is shown of a collection: a search, kinds of sentences, predicates, a slider for the score, counts.
 
-import {debounce, el, replace} from "./dom.js";
+import {el, replace} from "./dom.js";
 import {addWords, applyWords, onLanguage, word} from "./words.js";
 
 addWords({
@@ -29,8 +29,8 @@ const FIRST = 10; // predicates shown before "more"
 
 // Returns the element; it follows the collection by itself.
 export function makeToolbar(collection) {
-  const search = el("input", {type: "search", class: "search", label: "search", oninput: debounce(120, () =>
-    collection.setFilter({query: search.value}))});
+  const search = el("input", {type: "search", class: "search", label: "search", oninput: () =>
+    collection.setFilter({query: search.value})});
   const kind = el("select", {id: "kind", label: "kind", onchange: () => collection.setFilter({kind: kind.value})});
   const slider = el("input", {type: "range", id: "min-score", min: 0, max: 1, step: 0.01, value: "0"});
   const shown = el("output", {for: "min-score", class: "number"}, "0.00");
@@ -101,7 +101,7 @@ export function makeToolbar(collection) {
 
   function draw() {
     score.hidden = !collection.hasScores;
-    if (search.value !== collection.filter.query && document.activeElement !== search) search.value = collection.filter.query;
+    if (search.value !== collection.filter.query) search.value = collection.filter.query;
     slider.value = String(collection.filter.minScore);
     shown.value = collection.filter.minScore.toFixed(2);
     drawKinds();

@@ -1,0 +1,1 @@
+"""Tests of the page and the report in a real browser."""

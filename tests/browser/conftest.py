@@ -1,0 +1,63 @@
+"""One browser for all of these tests, a fresh context for each; without one, they are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import browser as chromium
+from tests.helpers.page_server import PageServer, serve_page
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = None
+    if find_spec("playwright") is None:
+        reason = "没有 playwright：pip install -r requirements-dev.txt"
+    elif chromium.find_browser() is None:
+        reason = chromium.HOW_TO_GET
+    here = Path(__file__).parent
+    for item in items:
+        if reason is not None and here in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium.open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def watch() -> chromium.Watch:
+    return chromium.Watch()
+
+
+@pytest.fixture
+def open_page(browser: Any, watch: chromium.Watch) -> Iterator[Callable[..., Any]]:
+    """A function that opens an address; options are those of a browser context."""
+    contexts = []
+
+    def open_address(address: str, **options: Any) -> Any:
+        options = {"locale": "zh-CN", "viewport": {"width": 1200, "height": 900}, **options}
+        context = browser.new_context(**options)
+        context.set_default_timeout(60_000)  # of a machine that does other things, too
+        contexts.append(context)
+        page = context.new_page()
+        watch.on(page)
+        page.goto(address)
+        return page
+
+    yield open_address
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def server(watch: chromium.Watch) -> Iterator[PageServer]:
+    with serve_page() as served:
+        yield served
+        watch.check(served.address, "blob:", "data:")
