@@ -108,7 +108,7 @@ def test_every_imported_package_is_a_requirement(files: list[File]) -> None:
 
     used = {each.module.split(".")[0] for file in files for each in file.imports}
     outside = used - {file.room for file in files} - {"__future__", *sys.stdlib_module_names}
-    for_development = {"httpx2", "pytest", "matplotlib"}
+    for_development = {"httpx2", "pytest", "matplotlib", "playwright"}
     assert for_development <= names_in("requirements-dev.txt")
     optional = names_in("requirements-data.txt") | names_in("requirements-serve.txt")
     optional |= {name.partition("[")[0] for name in names_in("requirements-ray.txt")} | {

@@ -65,6 +65,7 @@ OPTIONAL = {
     "openpyxl",
     "packaging",
     "pyarrow",
+    "playwright.sync_api",
     "pytest",
     "ray",
     "resource",

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import browser as chromium
+from tests.helpers.browser import Watch
 from tests.helpers.page_server import PageServer, serve_page
+from tools.browser import HOW_TO_GET, find_browser, open_browser
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = None
     if find_spec("playwright") is None:
         reason = "没有 playwright：pip install -r requirements-dev.txt"
-    elif chromium.find_browser() is None:
-        reason = chromium.HOW_TO_GET
+    elif find_browser() is None:
+        reason = HOW_TO_GET
     here = Path(__file__).parent
     for item in items:
         if reason is not None and here in item.path.parents:
@@ -27,17 +28,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    with chromium.open_browser() as opened:
+    with open_browser() as opened:
         yield opened
 
 
 @pytest.fixture
-def watch() -> chromium.Watch:
-    return chromium.Watch()
+def watch() -> Watch:
+    return Watch()
 
 
 @pytest.fixture
-def open_page(browser: Any, watch: chromium.Watch) -> Iterator[Callable[..., Any]]:
+def open_page(browser: Any, watch: Watch) -> Iterator[Callable[..., Any]]:
     """A function that opens an address; options are those of a browser context."""
     contexts = []
 
@@ -57,7 +58,7 @@ def open_page(browser: Any, watch: chromium.Watch) -> Iterator[Callable[..., Any
 
 
 @pytest.fixture
-def server(watch: chromium.Watch) -> Iterator[PageServer]:
+def server(watch: Watch) -> Iterator[PageServer]:
     with serve_page() as served:
         yield served
         watch.check(served.address, "blob:", "data:")

@@ -1,31 +1,13 @@
-"""A real Chromium, driven by Playwright, that reaches nothing but the addresses of a test."""
+"""What a page says and asks for in a test, and what is wrong with its accessibility."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# No sandbox: tests run as root, and look at their own pages only. Nothing goes out by itself.
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-default-apps"),
-)
-HOW_TO_GET = "没有浏览器：apt-get install chromium fonts-noto-cjk（或用 CHROMIUM 指定），再 make test 就会跑"
-
-
-def find_browser() -> str | None:
-    """Return the browser's program, by the variable CHROMIUM or by its usual names; None if there is none."""
-    if (named := os.environ.get("CHROMIUM")) is not None:
-        return named or None
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 def axe_source() -> str:
@@ -33,17 +15,6 @@ def axe_source() -> str:
     spec = find_spec("axe_playwright_python")
     assert spec is not None and spec.submodule_search_locations is not None
     return (Path(next(iter(spec.submodule_search_locations))) / "axe.min.js").read_text("utf-8")
-
-
-@contextlib.contextmanager
-def open_browser() -> Iterator[Any]:
-    """Start the browser, with a profile of its own."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @dataclass
