@@ -48,7 +48,7 @@ export function makeCard({item, facts}, colour) {
 function makeHead(item, facts) {
   const head = el("div", {class: "sentence-head"}, el("span", {class: "number"}, word("sentence_number", item.number)));
   if (item.id !== undefined && item.id !== null) head.append(el("span", {}, String(item.id)));
-  if (item.seconds !== undefined) head.append(el("span", {class: "number"}, word("at_seconds", item.seconds.toFixed(2))));
+  if (item.seconds !== undefined) head.append(el("span", {class: "number seconds"}, word("at_seconds", item.seconds.toFixed(2))));
   if (!facts.length && !item.error) head.append(el("span", {}, word("no_facts")));
   return head;
 }

@@ -14,16 +14,20 @@ from tests.helpers.page_server import PageServer, serve_page
 from tools.browser import HOW_TO_GET, find_browser, open_browser
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = None
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave one test, which is skipped, to say what is missing."""
     if find_spec("playwright") is None:
         reason = "没有 playwright：pip install -r requirements-dev.txt"
     elif find_browser() is None:
         reason = HOW_TO_GET
+    else:
+        return
     here = Path(__file__).parent
-    for item in items:
-        if reason is not None and here in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    first, *others = [item for item in items if here in item.path.parents] or [None]
+    if first is not None:
+        first.add_marker(pytest.mark.skip(reason=reason))
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ COMMANDS = [
     "tiny_base.pretrain",
     "tiny_base.train_tokenizer",
     "tools.architecture",
+    "tools.pictures",
     "tools.sbom",
 ]
 
