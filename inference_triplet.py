@@ -95,7 +95,7 @@ def prepare(command: Command, with_scores: bool, launcher: Launcher | None = Non
         logging.getLogger("extraction").setLevel(logging.DEBUG)
     else:
         quiet_libraries()
-    from extraction.loading import load_extractor, own_gpu, read_settings
+    from extraction.loading import load_extractor, own_gpu, read_settings, rows_of
 
     options, config = command.options, ProjectConfig()
     adapter = options.adapter
@@ -110,7 +110,7 @@ def prepare(command: Command, with_scores: bool, launcher: Launcher | None = Non
         except OSError as error:  # not to be taken for trouble with an output
             raise UserError(f"加载模型失败：{error}。请检查模型和适配器的文件及权限。") from error
 
-    return Prepared(settings.config.eval_batch_size, load)
+    return Prepared(rows_of(settings), load)
 
 
 def load_for_display(command: Command, way: str, results: TextIO) -> tuple[Extractor, Display]:

@@ -30,6 +30,7 @@ from bases.adapter_files import (
     write_adapter_json,
 )
 from bases.fsdp import split_like
+from bases.lora_product import shorten_lora
 from bases.model_dir import refuse_lfs_pointer
 from task.prompt import PROMPT_TEMPLATE
 from utils.common_utils import UserError, log
@@ -151,6 +152,7 @@ def load_adapter(
         _set_weights(peft_model, weights)
     assert peft_model is not None
     peft_model.set_adapter("default")
+    shorten_lora(peft_model)
     return peft_model.eval()
 
 

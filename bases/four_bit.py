@@ -9,6 +9,8 @@ import torch
 from bases.linear4bit import import_bitsandbytes
 from utils.common_utils import log
 
+NF4_BYTES = 0.516  # per weight: 4 bits, and the doubly quantised scale of each block of 64
+
 
 def choose_4bit(wanted: bool, device: str | torch.device) -> bool:
     """Return whether to load in 4-bit; if it is wanted and not possible, say so in one line.

@@ -287,6 +287,12 @@ class Family(ABC):
             query sees a key) that ends at its borders.
         """
 
+    def pack_on(
+        self, device: torch.device, rows: Sequence[Sequence[Sample]], row_length: int, config: Any
+    ) -> dict[str, torch.Tensor]:
+        """Do as `pack`, with the result on a device. (A family may make the mask there.)"""
+        return {name: tensor.to(device) for name, tensor in self.pack(rows, row_length, config).items()}
+
     @abstractmethod
     def next_inputs(
         self, rows: Sequence[list[int]], slots: torch.Tensor, prompt_lengths: torch.Tensor, config: Any

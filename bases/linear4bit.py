@@ -180,3 +180,24 @@ def join_weight(
     del copies[STATE_SUFFIX.removeprefix(".")]
     values = expected | {"nested_offset": offset, "dtype": str(dtype).removeprefix("torch.")}
     return Params4bit.from_prequantized(packed, copies | values, device=device, module=module)
+
+
+def expand_4bit(model: nn.Module) -> None:
+    """Turn the 4-bit layers of a model into plain ones of the same values, in the type of their products.
+
+    A 4-bit layer turns all its weights back in every pass over several tokens. Done once, the results are
+    the same to the bit; it takes four times the memory, and training needs 4-bit for that reason.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, Linear4bit):
+            continue
+        weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+        plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+        plain.weight = nn.Parameter(weight.to(module.compute_dtype or weight.dtype), requires_grad=False)
+        plain.bias = module.bias
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain.train(module.training))
+    model.is_loaded_in_4bit = False  # type: ignore[assignment]  # read by peft

@@ -107,6 +107,16 @@ def assign_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return rows
 
 
-def pack(rows: Sequence[Sequence[Sample]], row_length: int, config: Any) -> dict[str, torch.Tensor]:
-    """Lay samples out in rows, kept apart there by what the model's family knows; see `Family.pack`."""
-    return family_of(config).pack(rows, row_length, config)
+def pack(
+    rows: Sequence[Sequence[Sample]], row_length: int, config: Any, device: torch.device | None = None
+) -> dict[str, torch.Tensor]:
+    """Lay samples out in rows, kept apart there by what the model's family knows; see `Family.pack`.
+
+    Args:
+        rows, row_length, config: see there.
+        device: where the tensors shall live; the CPU when None.
+    """
+    family = family_of(config)
+    if device is None:
+        return family.pack(rows, row_length, config)
+    return family.pack_on(device, rows, row_length, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from argparse import ArgumentTypeError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from extraction.display import FORMATS
 from extraction.files import output_name_problem
 from extraction.options import ExtractorOptions
 from extraction.records import STANDARD, input_name_problem, typed_problem
-from utils.command_line import ChineseArgumentParser, positive_int, probability, summarise
+from utils.command_line import ChineseArgumentParser, positive_int, positive_number, probability, summarise
 from utils.common_utils import UserError
 from utils.startup import check_device_name
 
@@ -85,6 +86,19 @@ def read_command(argv: Sequence[str]) -> Command:
     return Command(**_chosen({**values, "options": options}, Command))
 
 
+def positive_int_or_auto(word: str) -> int | None:
+    """Read a positive integer, or None for "auto", for argparse."""
+    return None if word == "auto" else positive_int(word)
+
+
+def yes_no_auto(word: str) -> bool | None:
+    """Read true or false, or None for "auto", for argparse."""
+    choices = {"auto": None, "true": True, "false": False}
+    if word.lower() not in choices:
+        raise ArgumentTypeError(f"应为 auto、true 或 false，现在是 {word!r}")
+    return choices[word.lower()]
+
+
 def build_parser() -> ChineseArgumentParser:
     """Return the parser of the command line."""
     parser = ChineseArgumentParser(
@@ -110,7 +124,11 @@ def build_parser() -> ChineseArgumentParser:
     add("--no_adapter", **switch, help="不加载适配器，直接用基座模型")
     add("--pre_model", metavar="模型", help="基座模型；默认是训练时的那个")
     add("--device", metavar="设备", help="cpu、cuda 或 cuda:1；默认自动选择")
-    add("--batch_size", **number, help="一起生成的句数；默认是训练时的 eval_batch_size")
+    rows = "一起生成的句数；默认 auto：GPU 上按显存，CPU 上是训练时的 eval_batch_size"
+    add("--batch_size", type=positive_int_or_auto, metavar="N", help=rows)
+    bits = "auto：训练时用 4-bit 的，GPU 放得下就展开成半精度（结果相同，更快）；true：不展开；false：不量化"
+    add("--load_in_4bit", type=yes_no_auto, metavar="auto|true|false", help=bits)
+    add("--vram_budget_gb", type=positive_number, metavar="GB", help="最多用多少显存；默认是空闲的全部")
     add("--max_new_tokens", **number, help="答案最多的 token 数；默认是训练时的 max_target_seq_len")
     add = parser.add_argument_group("答案的约束").add_argument
     add("--schema", **file, help="允许的关系和类型；默认是训练时见过的（适配器的 schema.json）")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -202,7 +203,10 @@ class TripletExtractor:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         """What compiles grammars; it lives as long as the extractor, for leaving one takes time."""
-        return ThreadPoolExecutor(1, thread_name_prefix="grammar")
+        cores = os.cpu_count() or 1
+        # On a CPU the model's own threads want the cores.
+        threads = min(4, max(1, cores // 4)) if self.model.device.type == "cuda" else 1
+        return ThreadPoolExecutor(threads, thread_name_prefix="grammar")
 
     def _stream_constrained(
         self, prompts: dict[int, str], on_piece: Callable[[int, int], None] | None = None
@@ -235,22 +239,29 @@ class TripletExtractor:
         """Decode pieces; yield an answer, or what went wrong, for each."""
         while waiting:
             answered: set[int] = set()
+            failed = False
             try:
                 for place, answer in self._decode(waiting, self.batch_size):
                     answered.add(place)
                     yield waiting[place], answer
             except (torch.OutOfMemoryError, MemoryError):
-                logger.warning("一批 %d 句的生成内存不足，改为逐句生成；可调小批次大小。", self.batch_size)
+                rows = min(self.batch_size, len(waiting) - len(answered))
+                if rows == 1:
+                    raise
+                self.batch_size = rows // 2  # for good
+                logger.warning("一批 %d 句的生成内存不足，改为一批 %d 句，接着做。", rows, self.batch_size)
             except Exception as error:
+                failed = True
                 logger.debug("generation failed", exc_info=True)
                 logger.warning("一批句子生成失败（%s），改为逐句生成。", error)
             # Outside the handlers: while one runs, the traceback keeps the failed batch's tensors alive.
             waiting = [piece for place, piece in enumerate(waiting) if place not in answered]
             if waiting and torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            for piece in waiting[: self.batch_size]:  # those that were being decoded
-                yield piece, self._answer_alone(piece)
-            waiting = waiting[self.batch_size :]
+            if failed:
+                for piece in waiting[: self.batch_size]:  # those that were being decoded
+                    yield piece, self._answer_alone(piece)
+                waiting = waiting[self.batch_size :]
 
     def _answer_alone(self, piece: _Piece) -> Answer | str:
         """Decode a piece; return the answer, or what went wrong."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +17,19 @@ from bases import find_family
 from bases.adapter import load_adapter
 from bases.four_bit import choose_4bit
 from bases.hub_cache import resolve_model_dir
+from bases.interface import ModelShape
+from bases.linear4bit import expand_4bit
 from extraction.decoding.grammar import Constraint
 from extraction.extractor import TripletExtractor
+from extraction.memory_plan import MAX_ROWS, ExtractionPlan, ExtractionSettings, plan_extraction
 from extraction.options import ExtractorOptions
 from extraction.settings import Settings, read_settings
+from extraction.warm_up import warm_up_kernels
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log
-from utils.device import check_device, compute_dtype
+from utils.device import avoid_planning_kernels, check_device, compute_dtype
 from utils.launcher import Launcher
+from utils.memory import memory_budget
 from utils.startup import limit_primitive_cache
 
 __all__ = ["ExtractorOptions", "Settings", "load_extractor", "make_extractor", "own_gpu", "read_settings"]
@@ -68,9 +74,16 @@ def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
     load_in_4bit = choose_4bit(config.load_in_4bit, device)
     model_dir = resolve_model_dir(config.pre_model)
-    model, tokenizer = find_family(model_dir).load(
-        model_dir, load_in_4bit=load_in_4bit, dtype=dtype, device=device
-    )
+    family = find_family(model_dir)
+    plan = None
+    if torch.device(device).type == "cuda":
+        avoid_planning_kernels()
+        shape = family.shape(family.load_config(model_dir))
+        plan = _make_plan(shape, settings, load_in_4bit, dtype, torch.device(device))
+        warm_up_kernels(shape, dtype, torch.device(device))
+    model, tokenizer = family.load(model_dir, load_in_4bit=load_in_4bit, dtype=dtype, device=device)
+    if plan is not None and plan.expanded:
+        expand_4bit(model)
     names = adapter_names(len(settings))
     if first.adapter is not None:
         others = {name: each.adapter for name, each in zip(names, settings, strict=True) if each.adapter}
@@ -98,6 +111,46 @@ def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
     if first.adapter is not None:
         model.set_adapter(names[0])
     return extractors
+
+
+def rows_of(settings: Settings) -> int:
+    """Return how many sentences will be in work at a time, or on a card, before it is asked, at most."""
+    config = settings.config
+    if settings.rows is not None:
+        return settings.rows
+    on_card = config.device != "cpu" and torch.cuda.is_available()
+    return MAX_ROWS if on_card else config.eval_batch_size
+
+
+def _make_plan(
+    shape: ModelShape,
+    settings: Sequence[Settings],
+    load_in_4bit: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> ExtractionPlan:
+    """Plan what extraction takes of a card, tell it, and set the rows of those who left them open."""
+    first = settings[0]
+    config = first.config
+    names = {name.rpartition(".")[2] for name in config.lora_target_modules}
+    sizes = sum(sum(size) for name, size in shape.linear_shapes.items() if name in names)
+    plan = plan_extraction(
+        shape,
+        ExtractionSettings(
+            value_bytes=dtype.itemsize,
+            load_in_4bit=load_in_4bit,
+            prompt_tokens=config.max_source_seq_len,
+            answer_tokens=config.max_target_seq_len,
+            adapter_weights=len(settings) * shape.num_layers * config.lora_rank * sizes,
+        ),
+        memory_budget(device, first.vram_budget_gb or math.inf),
+        rows=first.rows,
+        expand=None if first.load_in_4bit is None else False,
+    )
+    log(plan.describe())
+    for each in settings:
+        each.config.eval_batch_size = each.rows or plan.rows
+    return plan
 
 
 def adapter_names(count: int) -> list[str]:

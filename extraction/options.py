@@ -14,7 +14,10 @@ class ExtractorOptions:
         adapter: directory of an adapter, or of a run that has one in `model_best`; None for the bare base.
         pre_model: the base model.
         device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
-        batch_size: sentences generated together.
+        batch_size: sentences generated together; on a card as many as fit, on a CPU as in training.
+        load_in_4bit: keep the weights in 4 bits (True) or take the published ones (False); None: 4-bit
+            values as in training, on a card that has room for it turned back into half precision once.
+        vram_budget_gb: of the card's memory at most; all that is free when None.
         max_new_tokens: answer tokens at most.
         schema: file of the allowed combinations.
         open_schema: any predicate and types.
@@ -28,6 +31,8 @@ class ExtractorOptions:
     pre_model: str | None = None
     device: str | None = None
     batch_size: int | None = None
+    load_in_4bit: bool | None = None
+    vram_budget_gb: float | None = None
     max_new_tokens: int | None = None
     schema: str | Path | None = None
     open_schema: bool = False

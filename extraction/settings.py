@@ -33,6 +33,8 @@ class Settings:
         adapter: its directory; None for a base alone.
         constraint: what answers may hold; None for free decoding.
         half_right_score: see `Reliability`; None if the training did not find it out.
+        rows: sentences at a time that were asked for; None for what suits the device.
+        load_in_4bit, vram_budget_gb: see `ExtractorOptions`.
     """
 
     config: ProjectConfig
@@ -41,6 +43,9 @@ class Settings:
     with_scores: bool
     min_score: float
     half_right_score: float | None
+    rows: int | None = None
+    load_in_4bit: bool | None = None
+    vram_budget_gb: float | None = None
 
 
 def read_settings(options: ExtractorOptions) -> Settings:
@@ -70,9 +75,21 @@ def read_settings(options: ExtractorOptions) -> Settings:
     if options.pre_model is not None:
         config.pre_model = options.pre_model
     config.eval_batch_size = options.batch_size or config.eval_batch_size
+    if options.load_in_4bit is not None:
+        config.load_in_4bit = options.load_in_4bit
     config.max_target_seq_len = options.max_new_tokens or config.max_target_seq_len
     with_scores = options.with_scores and constraint is not None
-    return Settings(config, adapter, constraint, with_scores, options.min_score, half_right_score)
+    return Settings(
+        config,
+        adapter,
+        constraint,
+        with_scores,
+        options.min_score,
+        half_right_score,
+        rows=options.batch_size,
+        load_in_4bit=options.load_in_4bit,
+        vram_budget_gb=options.vram_budget_gb,
+    )
 
 
 def _config_of(meta: AdapterMeta, adapter: Path) -> ProjectConfig:

@@ -13,6 +13,7 @@ from bases import find_family
 from bases.adapter import SCHEMA_FILE, adapter_file, attach_lora, check_adapter, load_adapter_weights
 from bases.four_bit import choose_4bit
 from bases.hub_cache import resolve_model_dir
+from bases.lora_product import shorten_lora
 from data_handle.data_loader import build_dataloader
 from glm_config import ProjectConfig
 from task.schema import Schema
@@ -162,6 +163,8 @@ def _load_model(
         dropout=config.lora_dropout,
         target_modules=config.lora_target_modules,
     )
+    if accelerator.distributed_type != "FSDP":  # which gathers weights when their own module is called
+        shorten_lora(peft_model)
     kind = "4-bit NF4" if config.load_in_4bit else "未量化"
     run_log.say(f"模型已加载：{config.pre_model}（{kind}），{loaded.describe()}")
     trainable, total = peft_model.get_nb_trainable_parameters()

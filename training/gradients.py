@@ -133,10 +133,9 @@ class Gradients:
     ) -> tuple[dict[str, torch.Tensor], float]:
         """Return the model's inputs for a micro-batch, and its share of the step's target tokens."""
         rows = [[samples[index] for index in row] for row in micro_batch.rows]
-        batch = pack(rows, micro_batch.row_length, self._config)
+        batch = pack(rows, micro_batch.row_length, self._config, self._accelerator.device)
         count = sum(sample.num_targets for row in rows for sample in row)
-        device = self._accelerator.device
-        return {name: tensor.to(device) for name, tensor in batch.items()}, count / max(target_tokens, 1)
+        return batch, count / max(target_tokens, 1)
 
     def _run_side_by_side(
         self, samples: Sequence[Features], micro_batches: Sequence[MicroBatch], target_tokens: int

@@ -12,15 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bases import family_of
+from bases.four_bit import NF4_BYTES
 from bases.interface import ModelShape
 from utils.common_utils import UserError
 from utils.device import compute_dtype, multiplies_bf16
-from utils.memory import GB
+from utils.memory import CUDA_CONTEXT, GB
 from utils.table import pad
 
-NF4_BYTES = 0.516  # per weight: 4 bits, and the doubly quantised scale of each block of 64
 LORA_BYTES = 16  # per adapter weight in fp32: itself, its gradient, Adam's two moments
-CUDA_CONTEXT = GB  # CUDA context, kernels, and what the allocator can't use
 CPU_RUNTIME = 150 * 2**20  # what the libraries take once they compute, and the C library keeps (measured)
 # A pass of so many tokens keeps the device busy: one with more is hardly faster per token, one with fewer
 # pays too often for turning 4-bit weights back into half precision.

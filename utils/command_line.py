@@ -189,6 +189,17 @@ def positive_int(word: str) -> int:
     return int(word)
 
 
+def positive_number(word: str) -> float:
+    """Read a positive number for argparse."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"应为正数，现在是 {word!r}")
+    return value
+
+
 def probability(word: str) -> float:
     """Read a number between 0 and 1 for argparse."""
     try:

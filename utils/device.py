@@ -82,6 +82,14 @@ def choose_precision(device: str | torch.device, *, fp16: bool, bf16: bool) -> P
     return Precision("bf16", "CPU 上 FP16 极慢，已自动改用 BF16" if fp16 else "")
 
 
+def avoid_planning_kernels() -> None:
+    """Keep attention on CUDA from kernels that plan anew for each shape, as cuDNN's do: 1 to 2 ms a layer.
+
+    Here nearly every pass has a shape of its own.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def compute_dtype(device: str | torch.device, *, fp16: bool = True, bf16: bool = False) -> torch.dtype:
     """Return the type that `choose_precision` chooses; half precision where the device has it by default."""
     return choose_precision(device, fp16=fp16, bf16=bf16).dtype
@@ -117,6 +125,7 @@ def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerat
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     # Each weight is cast once a pass, so that a cache of what is cast saves nothing; it is shared by threads.
     casting = AutocastKwargs(cache_enabled=not on_cpu)
+    avoid_planning_kernels()
     accelerator = Accelerator(mixed_precision=precision.name, cpu=on_cpu, kwargs_handlers=[patience, casting])
     if accelerator.is_main_process:
         processes = f"，{accelerator.num_processes} 个进程" if accelerator.num_processes > 1 else ""

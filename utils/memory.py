@@ -13,6 +13,7 @@ import torch
 from utils.launcher import read_launcher
 
 GB = 2**30
+CUDA_CONTEXT = GB  # CUDA context, kernels, and what the allocator can't use
 
 
 class MemoryReading(NamedTuple):
@@ -62,7 +63,7 @@ def memory_budget(device: torch.device, limit_gb: float) -> int:
     else:
         free = min([psutil.virtual_memory().available, *_free_in_cgroups()])
         free //= read_launcher().local_world_size
-    return min(free, int(limit_gb * GB))
+    return int(min(free, limit_gb * GB))
 
 
 def _free_in_cgroups(

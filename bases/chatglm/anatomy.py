@@ -41,7 +41,6 @@ def shape_of(config: Any) -> ModelShape:
     # Of a token, per block: inputs of both layer norms; the projection (alive through its view, the value),
     # rotated query and key, attention's output; the MLP's inner activations, before GELU.
     kept = 2 * hidden + (3 + 2 + 1) * hidden + inner
-    head_dim = hidden // config.num_attention_heads
     return ModelShape(
         num_layers=layers,
         hidden_size=hidden,
@@ -50,7 +49,7 @@ def shape_of(config: Any) -> ModelShape:
         linear_shapes=linear_shapes,
         other_parameters=layers * (biases + 4 * hidden) + 2 * hidden,  # two layer norms a block, one behind
         kept_activations=kept,
-        cast_activations=4 * head_dim,  # cos and sin, cast for query and key
+        cast_activations=0,  # cos and sin are cast once for all
         kept_fp32=2 * 8 + 4 * config.num_attention_heads,  # means and deviations, log-sum-exp
         key_value_size=2 * hidden,
         logit_rows=chunk_rows(config.vocab_size),

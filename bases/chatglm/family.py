@@ -83,6 +83,15 @@ class ChatGLMFamily(Family):
     ) -> dict[str, torch.Tensor]:
         return layout.pack(rows, row_length, config)
 
+    def pack_on(
+        self,
+        device: torch.device,
+        rows: Sequence[Sequence[Sample]],
+        row_length: int,
+        config: ChatGLMConfig,
+    ) -> dict[str, torch.Tensor]:
+        return layout.pack(rows, row_length, config, device)
+
     def next_inputs(
         self,
         rows: Sequence[list[int]],

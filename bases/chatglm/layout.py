@@ -118,7 +118,12 @@ def _but_padding(visible: torch.Tensor, is_token: torch.Tensor) -> torch.Tensor:
 # ---- several samples in one row
 
 
-def pack(rows: Sequence[Sequence[Sample]], row_length: int, config: SpecialIds) -> dict[str, torch.Tensor]:
+def pack(
+    rows: Sequence[Sequence[Sample]],
+    row_length: int,
+    config: SpecialIds,
+    device: torch.device | None = None,
+) -> dict[str, torch.Tensor]:
     """Lay samples out in rows, with padding on the right; see `bases.interface.Family.pack`.
 
     Each sample gets what it would have got alone: its own positions from 0, and a mask that ends at its
@@ -129,6 +134,7 @@ def pack(rows: Sequence[Sequence[Sample]], row_length: int, config: SpecialIds) 
             token (the label of a sample's first token would be predicted by the sample before).
         row_length: tokens of a row, no fewer than any row's samples have together.
         config: of the model, for the special ids.
+        device: where the tensors shall live; the mask is made there, for it would be most of the way.
 
     Returns:
         `input_ids` and `labels` [B, S] int64; `position_ids` [B, 2, S] int64; `attention_mask`
@@ -153,6 +159,9 @@ def pack(rows: Sequence[Sequence[Sample]], row_length: int, config: SpecialIds) 
             context_length[row, place] = ids.index(config.bos_token_id)
             blank[row, place] = ids.index(mask_token)
             start += len(ids)
+    if device is not None and device.type != "cpu":
+        stacked = torch.stack([input_ids, labels, sample_number, index, context_length, blank])
+        input_ids, labels, sample_number, index, context_length, blank = stacked.to(device).unbind()
     visible = is_visible(index[:, :, None], index[:, None, :], context_length[:, None, :])
     same = sample_number[:, :, None] == sample_number[:, None, :]
     return {

@@ -58,7 +58,12 @@ def rotary_embedding(
 
 
 def apply_rotary(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate queries or keys, [B, N, S, D], each half of a head by its own channel."""
+    """Rotate queries or keys, [B, N, S, ..., D], each half of a head by its own channel.
+
+    Args:
+        states: of any type.
+        cos, sin: of `rotary_embedding`, with as many dimensions.
+    """
     first, second, third, fourth = states.chunk(4, dim=-1)
     rotated = torch.cat([-second, first, -fourth, third], dim=-1)
     return states * cos.to(states.dtype) + rotated * sin.to(states.dtype)
@@ -110,14 +115,15 @@ class SelfAttention(nn.Module):
     ) -> torch.Tensor:
         B, S, H = hidden_states.shape
         mixed = self.query_key_value(hidden_states)  # [B, S, 3H]
-        mixed = mixed.view(B, S, self.num_attention_heads, -1).transpose(1, 2)  # [B, N, S, 3D]
-        query, key, value = mixed.chunk(3, dim=-1)  # 3 x [B, N, S, D]
-        query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
+        mixed = mixed.view(B, S, self.num_attention_heads, 3, -1).transpose(1, 2)  # [B, N, S, 3, D]
+        value = mixed[..., 2, :]
+        turned = apply_rotary(mixed[..., :2, :], *(table[..., None, :] for table in rotary))
+        query, key = turned.unbind(-2)  # 2 x [B, N, S, D]
         if cache is not None:
             key, value = cache.update(key, value, self.layer_id)  # [B, N, K, D]
         if prefix is not None:  # [B, N, P + K, D]; not kept in the cache, whose slots are the sequence's
             key, value = (
-                torch.cat([front.to(states).expand(B, -1, -1, -1), states], dim=2)
+                torch.cat([front.to(states).expand(len(states), -1, -1, -1), states], dim=2)
                 for front, states in zip(prefix, (key, value), strict=True)
             )
         # The published code divides the query by (layer_id + 1) and multiplies the scores by it again, to
@@ -175,9 +181,9 @@ class GLMBlock(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         normed = self.input_layernorm(hidden_states)  # [B, S, H], as all below
         attended = self.attention(normed, attention_mask, rotary, cache, prefix)
-        hidden_states = normed * RESIDUAL_SCALE + attended
+        hidden_states = torch.add(attended, normed, alpha=RESIDUAL_SCALE)  # one kernel
         normed = self.post_attention_layernorm(hidden_states)
-        return normed * RESIDUAL_SCALE + self.mlp(normed)
+        return torch.add(self.mlp(normed), normed, alpha=RESIDUAL_SCALE)
 
 
 class ChatGLMPreTrainedModel(PreTrainedModel):
@@ -255,7 +261,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)
         if mask is not None and mask.dtype == torch.bool:
-            mask = additive_mask(mask, inputs_embeds.dtype)
+            mask = additive_mask(mask, _attention_dtype(inputs_embeds))
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         if use_cache and cache is None:
@@ -263,7 +269,9 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
 
         hidden_states = inputs_embeds  # [B, S, H]
         head_dim = self.config.hidden_size // self.config.num_attention_heads
-        rotary = rotary_embedding(position_ids, head_dim, self.word_embeddings.weight.dtype)
+        tables = rotary_embedding(position_ids, head_dim, self.word_embeddings.weight.dtype)
+        dtype = _attention_dtype(inputs_embeds)
+        rotary = tables[0].to(dtype), tables[1].to(dtype)  # once, not in each layer
         prefixes: list[Prefix | None] = [None] * len(self.layers)
         if self.prefix_encoder is not None:
             prefixes = self.prefix_encoder(head_dim)
@@ -286,6 +294,12 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         return get_continued_mask(past_length, input_ids.shape[1], attention_mask, input_ids.device)
 
 
+def _attention_dtype(hidden_states: torch.Tensor) -> torch.dtype:
+    """Return the type of what linear layers make of the hidden states; autocast has the last word."""
+    device = hidden_states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
+
+
 def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Turn a bool mask into what is added to the scores, in the type that attention runs in.
 
@@ -293,11 +307,8 @@ def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
     Args:
         visible: bool, True where a query sees a key.
-        dtype: of the hidden states; autocast has the last word.
+        dtype: that attention runs in.
     """
-    device = visible.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
 
 

@@ -15,8 +15,10 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from extraction.decoding.grammar import AnswerGrammar
@@ -24,6 +26,11 @@ from extraction.decoding.masks import packed_masks, unpack_masks
 from extraction.decoding.passes import lay_out
 from extraction.decoding.row import MAX_DRAFT, Answer, Choice, Row
 from extraction.decoding.row_cache import RowCache
+
+# Prompt tokens of a pass: more hardly speed a device up, and take memory.
+PROMPT_TOKENS = 4096
+# Grammars of waiting sentences that are prepared while a pass computes on a card.
+AHEAD = 16
 
 __all__ = ["MAX_DRAFT", "Answer", "ConstrainedDecoder", "Statistics"]
 
@@ -41,6 +48,8 @@ class Statistics:
         row_passes: forward passes, counted once for each row that took part.
         passes: forward passes of the model.
         constraint_seconds: spent on grammars, masks and forced tokens.
+        cache_tokens, pass_tokens, logits: the most that there was room for, that a pass had, and that got
+            logits in one.
     """
 
     answers: int = 0
@@ -48,6 +57,15 @@ class Statistics:
     row_passes: int = 0
     passes: int = 0
     constraint_seconds: float = 0.0
+    cache_tokens: int = 0
+    pass_tokens: int = 0
+    logits: int = 0
+
+    def note_sizes(self, cache_tokens: int, pass_tokens: int, logits: int) -> None:
+        """Keep the largest sizes."""
+        self.cache_tokens = max(self.cache_tokens, cache_tokens)
+        self.pass_tokens = max(self.pass_tokens, pass_tokens)
+        self.logits = max(self.logits, logits)
 
 
 class ConstrainedDecoder:
@@ -96,6 +114,7 @@ class ConstrainedDecoder:
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []  # their places in the list are those in the cache
         self._cache = RowCache()
+        self._is_filling = False
 
     def __len__(self) -> int:
         """Return how many sentences wait or are in work."""
@@ -217,10 +236,15 @@ class ConstrainedDecoder:
     def _admit(self, finished: list[tuple[Hashable, Answer | Exception]]) -> list[Row]:
         """Give waiting sentences the free rows; those that need no pass are finished."""
         new: list[Row] = []
-        if not self.at_once and len(self._rows) > self.batch_size // 2:
+        tokens = 0
+        if not (self.at_once or self._is_filling) and len(self._rows) > self.batch_size // 2:
             return new
         assert self._pool is not None
         while self._waiting and len(self._rows) < self.batch_size:
+            tokens += self._waiting[0].prompt_length
+            if new and tokens > PROMPT_TOKENS:
+                self._is_filling = True
+                return new
             row = self._waiting.popleft()
             with _Clock(self.statistics):
                 self._guard(row, partial(row.start, self._pool))
@@ -229,7 +253,15 @@ class ConstrainedDecoder:
             else:
                 new.append(row)
                 self._rows.append(row)
+        self._is_filling = False
         return new
+
+    def _look_ahead(self) -> None:
+        """Let grammars be compiled for sentences that will be next."""
+        assert self._pool is not None
+        due = (row for row in islice(self._waiting, self.batch_size) if not row.is_compiling)
+        for row in islice(due, AHEAD):
+            self._guard(row, partial(row.compile, self._pool))
 
     def _send_back(self, first: int) -> None:
         """Let the rows from a place on wait again, before all others."""
@@ -274,7 +306,11 @@ class ConstrainedDecoder:
         logits = self.model(**inputs, cache=self._cache).logits.flatten(0, -2)[:count]  # [T, V]
         self.statistics.passes += 1
         self.statistics.row_passes += len(rows)
-        likeliest = torch.where(logits.amax(-1).isfinite(), logits.argmax(-1), -1).tolist()
+        self.statistics.note_sizes(self._cache.tokens, inputs["input_ids"].numel(), count)
+        chosen = torch.where(logits.amax(-1).isfinite(), logits.argmax(-1), -1)
+        if logits.is_cuda:  # computing goes on meanwhile; on a CPU, threads would take its cores from it
+            self._look_ahead()
+        likeliest = chosen.tolist()
         if -1 in likeliest:
             raise FloatingPointError(NOT_FINITE)
         with _Clock(self.statistics):
@@ -310,7 +346,7 @@ class ConstrainedDecoder:
     def _choose(self, rows: list[Row], logits: torch.Tensor) -> list[Choice]:
         """Return the likeliest token that each row's grammar allows, from its logits [R, V]."""
         bits = packed_masks(self.vocabulary, [row.matcher for row in rows])
-        allowed = unpack_masks(bits, self.vocabulary.size, logits.device)
+        allowed = _unpack(bits, self.vocabulary.size, logits.device)
         scores = logits.float().masked_fill(~allowed, -math.inf)
         chosen = scores.argmax(-1)
         if not any(row.with_scores for row in rows):
@@ -325,6 +361,15 @@ class ConstrainedDecoder:
     def _quotes(self, device: torch.device) -> torch.Tensor:
         """Return which tokens end a value, [V] bool."""
         return torch.from_numpy(self.vocabulary.starts_with_quote).to(device)
+
+
+def _unpack(bits: np.ndarray, size: int, device: torch.device) -> torch.Tensor:
+    """Turn packed masks into [R, V] bool on a device; only the bits travel there."""
+    if device.type == "cpu":
+        return torch.from_numpy(unpack_masks(bits, size))
+    octets = torch.from_numpy(bits.view(np.uint8)).to(device)
+    places = torch.arange(8, dtype=torch.uint8, device=device)
+    return (octets[..., None] >> places & 1).flatten(1)[:, :size].bool()
 
 
 def _send(work: Generator[int, Choice, None], choice: Choice) -> int | None:

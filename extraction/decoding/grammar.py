@@ -91,7 +91,7 @@ class AnswerGrammar:
 
     def mask(self, matcher: LLMatcher) -> np.ndarray:
         """Return which tokens a matcher allows next, [V] bool."""
-        return unpack_masks(packed_masks(self.vocabulary, [matcher]), self.vocabulary.size, "cpu")[0].numpy()
+        return unpack_masks(packed_masks(self.vocabulary, [matcher]), self.vocabulary.size)[0]
 
     def lark(self, source: SourceText) -> str:
         """Return the grammar in llguidance's Lark dialect."""

@@ -1,4 +1,4 @@
-"""Which tokens grammars allow next: for many sentences at once, and as a tensor where the logits are."""
+"""Which tokens grammars allow next, for many sentences at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from llguidance import LLExecutor, LLMatcher
 from llguidance.numpy import fill_next_token_bitmask, fill_next_token_bitmask_par
 
@@ -42,11 +41,6 @@ def packed_masks(vocabulary: Vocabulary, matchers: Sequence[LLMatcher]) -> np.nd
     return bits
 
 
-def unpack_masks(bits: np.ndarray, size: int, device: torch.device | str) -> torch.Tensor:
-    """Turn packed masks into [R, V] bool on a device; only the bits travel there."""
-    octets = np.ascontiguousarray(bits).view(np.uint8)
-    if torch.device(device).type == "cpu":
-        return torch.from_numpy(np.unpackbits(octets, axis=1, bitorder="little")[:, :size].view(bool))
-    places = torch.arange(8, dtype=torch.uint8, device=device)
-    unpacked = torch.from_numpy(octets).to(device)[..., None] >> places & 1  # [R, W, 8]
-    return unpacked.flatten(1)[:, :size].bool()
+def unpack_masks(bits: np.ndarray, size: int) -> np.ndarray:
+    """Turn packed masks into [R, V] bool."""
+    return np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, :size].view(bool)

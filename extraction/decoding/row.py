@@ -78,6 +78,7 @@ class Row:
         self._prompt = prompt
         self._sentence = sentence
         self._compiled: Future[Any] | None = None
+        self._matcher: Any = None
         self._begin()
 
     def _begin(self) -> None:
@@ -103,6 +104,11 @@ class Row:
         return Answer(self.committed, self.triplets, self.scores, self.truncated)
 
     # --- beginning
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether `compile` has been called."""
+        return self._compiled is not None
 
     def compile(self, pool: Executor) -> None:
         """Let a thread prepare the grammar, if that has not been done."""
@@ -132,13 +138,15 @@ class Row:
     def restart(self) -> None:
         """Forget what was decoded: the row's place is needed. The same answer comes of it the next time."""
         self._begin()
-        self._compiled = None  # it has gone on with the answer
+        self._compiled = self._matcher = None  # it has gone on with the answer
 
     @property
     def matcher(self) -> Any:
         """llguidance's state machine, once it is compiled."""
-        assert self._compiled is not None
-        return self._compiled.result()
+        if self._matcher is None:
+            assert self._compiled is not None
+            self._matcher = self._compiled.result()
+        return self._matcher
 
     # --- a pass
 

@@ -25,6 +25,11 @@ class RowCache:
         self._padded: torch.Tensor | None = None
         self._source: torch.Tensor
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens there is room for, in all rows together."""
+        return self._rows * self._capacity
+
     def prepare(
         self,
         first: int,
