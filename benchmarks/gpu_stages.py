@@ -118,7 +118,7 @@ class Stage:
             many.sort(key=lambda line: len(line.prompt))
             self.batches(model, grammar, many, plan.rows, settings)
             if self.on_card:
-                self.profile_decoding(model, grammar, many[: 2 * plan.rows], plan.rows)
+                self.profile_decoding(model, grammar, many[-plan.rows :], plan.rows)
                 for rows in (64, 256):
                     self.timed(model, grammar, many, rows, what=f"rows {rows}")
             expanded = {name: model.get_submodule(name) for name in quantized}
@@ -258,7 +258,7 @@ class Stage:
             table = found.key_averages()
             text = "\n".join(
                 table.table(sort_by=key, row_limit=40, max_name_column_width=70)
-                for key in ("self_cuda_time_total", "self_cpu_time_total")
+                for key in ("self_device_time_total", "self_cpu_time_total")
             )
             (self.args.out / f"profile_{name}.txt").write_text(text, encoding="utf-8")
         except Exception as error:  # a profile is a gift, not a need
@@ -276,7 +276,7 @@ class Stage:
         self.steps(path, many, "all pieces, each step new")
         rest = steps[33:] if self.on_card else steps[3:4]
         self.steps(path, rest, "all pieces")
-        self.profile("training", lambda: [self.take(path, step) for step in rest[:3]])
+        self.profile("training", lambda: [self.take(path, step) for step in rest[:2]])
         model = path.run.model
         lengthen_lora(model)
         self.steps(path, rest, "without: one operation for LoRA")
