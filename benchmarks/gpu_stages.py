@@ -11,16 +11,20 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import GenerationConfig
 
 from bases import family_of
 from bases.adapter import attach_lora
-from bases.chatglm import load_base_model
+from bases.chatglm import load_base_model, load_config
+from bases.chatglm.family import ChatGLMFamily
+from bases.interface import Family
 from bases.linear4bit import expand_4bit
 from bases.lora_product import lengthen_lora, shorten_lora
 from benchmarks.bench_inference import MAX_NEW, MAX_SOURCE, Line, ScriptedDecoder
@@ -92,7 +96,7 @@ class Stage:
         """Time sentences one by one and in batches, the first time and again; then other ways."""
         dtype = compute_dtype(self.device)
         started = self.now()
-        config = family_config(self.args.pre_model)
+        config = load_config(self.args.pre_model)
         shape = family_of(config).shape(config)
         if self.on_card:
             warm_up_kernels(shape, dtype, self.device)
@@ -145,8 +149,6 @@ class Stage:
     def pool(self) -> Any:
         """The threads that compile grammars, as an extractor has them."""
         if not hasattr(self, "_pool"):
-            from concurrent.futures import ThreadPoolExecutor
-
             self._pool = ThreadPoolExecutor(min(4, max(1, (os.cpu_count() or 1) // 4)))
         return self._pool
 
@@ -249,8 +251,6 @@ class Stage:
         """Profile some work into files of the results."""
         if not self.on_card:
             return
-        from torch.profiler import ProfilerActivity, profile
-
         try:
             with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
                 work()
@@ -373,9 +373,6 @@ class Stage:
 @contextlib.contextmanager
 def on_cpu_masks() -> Any:
     """Lay batches out on the CPU and move them, as a family without a way of its own does."""
-    from bases.chatglm.family import ChatGLMFamily
-    from bases.interface import Family
-
     own = ChatGLMFamily.pack_on
     ChatGLMFamily.pack_on = Family.pack_on  # type: ignore[method-assign]
     try:
@@ -394,13 +391,6 @@ def replace_modules(model: torch.nn.Module, modules: dict[str, torch.nn.Module])
     for name, module in modules.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.eval())
-
-
-def family_config(directory: Path) -> Any:
-    """Return a directory's config."""
-    from bases.chatglm import load_config
-
-    return load_config(directory)
 
 
 def read_lines(path: Path, tokenizer: Any) -> tuple[list[Line], Schema]:
