@@ -44,6 +44,7 @@ DOORS: dict[str, set[str]] = {
     "train.py": {"training"},
     "inference_triplet.py": {"extraction"},
     "serve.py": {"serving"},
+    "export/hub.py": {"export"},
     "export/merge.py": {"export"},
     "extract_ray.py": {"extraction"},
     "extraction/cluster.py": {"extraction", "torch"},  # needed on the machines that have the model only

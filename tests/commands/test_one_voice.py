@@ -35,6 +35,7 @@ COMMANDS = [
     "data_handle.label_studio",
     "data_handle.lint_report",
     "export.graph",
+    "export.hub",
     "export.merge",
     "export.quantized",
     "export.query",
