@@ -167,6 +167,9 @@ class StoredWeights(Protocol):
         (What the files hold as whole numbers with scales counts as half precision.)
         """
 
+    def own_name(self, name: str) -> str:
+        """Return the model's own name for a tensor."""
+
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield name and tensor, memory-mapped where the format allows it."""
 

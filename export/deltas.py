@@ -43,7 +43,7 @@ class LoraDelta:
         self.config: dict[str, Any] = {}
         shape = read_lora_shape(directory)
         self._scale = shape.alpha / shape.rank
-        self._targets = _find_targets(directory, shape, base.notes)
+        self._targets = _find_targets(directory, shape, base)
         expected: dict[str, tuple[int, ...]] = {}
         for target, name in self._targets.items():
             rows, columns = base.notes[name][1]
@@ -111,8 +111,8 @@ def is_prefix(directory: Path) -> bool:
     return bool(read_model_json(directory, "config.json").get("pre_seq_len"))
 
 
-def _find_targets(directory: Path, shape: LoraShape, notes: Notes) -> dict[str, str]:
-    """Return, for each module that LoRA stands beside, the name of its weight.
+def _find_targets(directory: Path, shape: LoraShape, base: StoredWeights) -> dict[str, str]:
+    """Return, for each module that LoRA stands beside, the name of its weight in the files.
 
     Raises:
         UserError: one of the names that the adapter gives is none of a linear layer of the base, or its rank
@@ -122,8 +122,8 @@ def _find_targets(directory: Path, shape: LoraShape, notes: Notes) -> dict[str, 
     for wanted in dict.fromkeys(shape.target_modules):
         own = {
             path: name
-            for name, (_, size) in notes.items()
-            if (path := name.removesuffix(".weight")) != name
+            for name, (_, size) in base.notes.items()
+            if (path := base.own_name(name).removesuffix(".weight")) != base.own_name(name)
             and len(size) == 2
             and (path == wanted or path.endswith(f".{wanted}"))
         }
@@ -133,6 +133,6 @@ def _find_targets(directory: Path, shape: LoraShape, notes: Notes) -> dict[str, 
             )
         found |= own
     for path, name in found.items():
-        if shape.rank > min(notes[name][1]):
+        if shape.rank > min(base.notes[name][1]):
             raise UserError(f"适配器 {directory} 的秩 r 写的是 {shape.rank}，比模型的线性层 {path} 还大。")
     return found

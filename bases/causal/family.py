@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from bases.chatglm.files import checkpoint_shards
 from bases.hub_cache import resolve_model_dir
-from bases.interface import CheckpointError, Family, ModelShape, Sample
+from bases.interface import CheckpointError, Family, ModelShape, Sample, StoredWeights
 from bases.model_dir import checked_file, read_model_json
 from utils.device import compute_dtype
 
@@ -20,6 +20,7 @@ from . import anatomy, layout
 from .configuration import read_config
 from .loading import load_model, plan
 from .modeling import checkpoint_layers
+from .stored import CausalWeights
 from .tokenization import CausalTokenizer, load_tokenizer
 from .tokenizer_file import TOKENIZER_FILE
 
@@ -51,6 +52,9 @@ class CausalFamily(Family):
 
     def weight_files(self, model_dir: Path) -> list[Path]:
         return checkpoint_shards(model_dir)
+
+    def stored_weights(self, model_dir: Path) -> StoredWeights:
+        return CausalWeights(model_dir, self.load_config(model_dir))
 
     def load(
         self,

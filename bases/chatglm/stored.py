@@ -53,6 +53,10 @@ class ChatGLMWeights:
                 if met[owner] == self._parts_of(whole):  # as `read` yields it, when its last part is there
                     self.notes[owner] = (DEQUANTISED, tuple(whole))
 
+    def own_name(self, name: str) -> str:
+        """Return the model's own name for a tensor: the published one."""
+        return name
+
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield name and tensor, memory-mapped where the format allows it."""
         pending: dict[str, dict[str, torch.Tensor]] = {}

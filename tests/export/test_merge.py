@@ -344,3 +344,41 @@ def test_the_fingerprint_is_the_loaded_models(random_base: Path, merged: Path, t
         assert stored.fingerprint() == load(directory)[0].base_fingerprint
         read = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in stored.read()}
         assert list(read) == list(stored.notes) and read == stored.notes
+
+
+# ---- models of transformers
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "llama", "gemma3_text"])
+def test_a_causal_model_is_plain_transformers_afterwards(tmp_path: Path, model_type: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from tests.helpers.causal_bases import make_base
+
+    base = make_base(tmp_path / "base", model_type)
+    family = find_family(base)
+    model, _ = family.load(base, load_in_4bit=False, dtype=torch.float32, device="cpu")
+    assert family.stored_weights(base).fingerprint() == model.base_fingerprint
+    trained = attach_lora(model, rank=2, alpha=4, dropout=0.0, target_modules=["q_proj", "down_proj"])
+    for name, parameter in trained.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    (tmp_path / "adapter").mkdir()
+    meta = AdapterMeta(model.base_fingerprint, str(base), 10, 10)
+    write_adapter_files(trained.eval(), tmp_path / "adapter", meta, {}, {})
+    merge(tmp_path / "adapter", tmp_path / "out", max_shard_size=20_000)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.no_grad():
+        expected = trained(input_ids=ids).logits
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)(
+            input_ids=ids
+        ).logits
+        bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)(input_ids=ids).logits
+        again, _ = family.load(tmp_path / "out", load_in_4bit=False, dtype=torch.float32, device="cpu")
+        here = again(input_ids=ids).logits
+    assert (plain - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert (here - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert (bare - expected).abs().max() > 1e-2 * expected.abs().max()
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    with pytest.raises(UserError, match="--quantise 只用于 ChatGLM-6B"):
+        merge(tmp_path / "adapter", tmp_path / "int4", max_shard_size=10**9, quantise="int4")
