@@ -39,6 +39,7 @@ COMMANDS = [
     "export.merge",
     "export.quantized",
     "export.query",
+    "export.request",
     "export.report",
     "tiny_base.corpus.__main__",
     "tiny_base.evaluate",
