@@ -1,9 +1,11 @@
 """Samples per second and memory of an optimiser step: this project's path against the peers' recipe.
 
 Usage: python -m benchmarks.bench_training --model tiny|block|full --device cpu|cuda [--data FILE]
+       python -m benchmarks.bench_training --model causal --pre_model DIR [--no_4bit] [--data FILE]
 
 Both sides take the same steps in turn, with the settings of the README (8 samples a step, 256 + 128 tokens,
-rank 8 on query_key_value). Medians are reported; the last line is a JSON object.
+rank 8 on query_key_value, or on all linear layers of a causal model, whose peers are Hugging Face's own
+tools). Medians are reported; the last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.hugging_face_path import HuggingFacePath
 from benchmarks.measure import gigabytes, peak_during, show
 from benchmarks.training_paths import (
     ProjectPath,
@@ -47,12 +50,17 @@ def main() -> int:
         config = project_config(
             args, model_directory(args, scratch), scratch, gradient_checkpointing=checkpointing
         )
-        ours, recipe = ProjectPath(config), RecipePath(config)
+        ours = ProjectPath(config)
+        recipe: RecipePath | HuggingFacePath
+        if args.model == "causal":
+            recipe = HuggingFacePath(config, ours.run.config.lora_target_modules)
+        else:
+            recipe = RecipePath(config)
         if args.tokens_per_pass:
             ours.run.gradients.tokens_per_pass = args.tokens_per_pass
         steps = list(islice(ours.steps(), args.steps + 1))
 
-        def timed(path: ProjectPath | RecipePath, index: int) -> float:
+        def timed(path: ProjectPath | RecipePath | HuggingFacePath, index: int) -> float:
             started = time.perf_counter()
             path.step(steps[index])
             if device.type == "cuda":

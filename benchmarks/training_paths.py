@@ -30,6 +30,7 @@ from task.triplets import is_triplet_target
 from training.assembly import assemble
 from training.gradients import set_learning_rate, take_step
 from training.log import RunLog
+from utils.common_utils import UserError
 from utils.device import compute_dtype
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +41,7 @@ LAYERS = {"block": 2, "full": 28}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is trained, on what and with what precision."""
-    parser.add_argument("--model", choices=("tiny", "block", "full"), default="tiny")
+    parser.add_argument("--model", choices=("tiny", "block", "full", "causal"), default="tiny")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--pre_model",
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, help="tokenizer directory for the random weights")
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "mixed_train_dataset.jsonl")
     parser.add_argument("--fp32", action="store_true", help="fp32 on both sides, instead of half precision")
+    parser.add_argument("--bf16", action="store_true", help="BF16 on both sides, as Gemma wants it on CUDA")
     parser.add_argument("--no_4bit", action="store_true", help="no quantisation on both sides")
 
 
@@ -57,6 +59,8 @@ def model_directory(args: argparse.Namespace, scratch: Path) -> Path:
     """Return the directory of the model that the arguments name, written first if need be."""
     if args.pre_model:
         return args.pre_model
+    if args.model == "causal":
+        raise UserError("--model causal 要用 --pre_model 指定模型目录。")
     if args.model == "tiny":
         return TINY
     directory = scratch / "model"
@@ -87,7 +91,8 @@ def project_config(args: argparse.Namespace, pre_model: Path, scratch: Path, **k
         "save_dir": str(scratch / "run"),
         "token_cache_dir": str(scratch / "cache"),
         "load_in_4bit": not args.no_4bit,
-        "fp16": not args.fp32,
+        "fp16": not (args.fp32 or args.bf16),
+        "bf16": args.bf16,
         "tensorboard": False,
     }
     return ProjectConfig.from_dict(ProjectConfig().to_dict() | values | knobs)
@@ -120,7 +125,7 @@ class RecipePath:
 
     def __init__(self, config: ProjectConfig) -> None:
         self.config, self.device = config, torch.device(config.device or "cpu")
-        self.dtype = compute_dtype(self.device, fp16=config.fp16)
+        self.dtype = compute_dtype(self.device, fp16=config.fp16, bf16=config.bf16)
         base, tokenizer = load_base_model(
             config.pre_model,
             load_in_4bit=config.load_in_4bit,

@@ -50,6 +50,7 @@ class CausalTokenizer:
     ) -> None:
         self.vocab_file = vocab_file
         self._written, self._control = description.written, description.control
+        self._blank = description.blank
         try:
             self._library = Tokenizer.from_str(json.dumps(description.content))
         except Exception as error:  # the library has no type of its own
@@ -174,7 +175,8 @@ class CausalTokenizer:
     def _normalise(self, text: str) -> str:
         if self._normalizer is None:
             return text
-        return self._normalizer.normalize_str(text).replace("▁", " ")
+        normalised = self._normalizer.normalize_str(text)
+        return normalised.replace(self._blank, " ") if self._blank else normalised
 
     def decode(
         self, ids: Sequence[int], skip_special_tokens: bool = True, clean_up_tokenization_spaces: bool = False

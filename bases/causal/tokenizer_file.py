@@ -19,6 +19,7 @@ MAX_FILE_BYTES = 64 * 2**20  # Gemma 3's has 33 MB
 MAX_PARTS = 4_000_000  # lists and objects: a list of nothing takes thirty times its bytes in memory
 MAX_TOKENS = 1_000_000
 TOKENIZER_FILE = "tokenizer.json"
+BLANK = "▁"
 _NORMALIZERS = {"NFC", "NFKC", "Replace", "Prepend", "Sequence"}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -37,11 +38,13 @@ class Description(NamedTuple):
         content: of the file, ready for the library: what a user's text must never become is marked.
         written: by id, what a token writes in the middle of a text; absent for those that no text becomes.
         control: ids of the latter by name.
+        blank: what pieces have for a blank; "" in a byte-level tokenizer.
     """
 
     content: dict[str, Any]
     written: dict[int, bytes]
     control: dict[str, int]
+    blank: str
 
 
 def read_description(model_dir: Path) -> Description:
@@ -92,25 +95,24 @@ def describe(content: dict[str, Any]) -> Description:
     if not kinds <= _NORMALIZERS:
         raise ValueError(f"不支持它的规范化方式 {'、'.join(sorted(kinds - _NORMALIZERS))}。")
     decoders = {part["type"] for part in parts_of(content.get("decoder"), "decoders")}
-    written = _bytes_of_byte_level(vocab) if "ByteLevel" in decoders else _bytes_of_pieces(vocab, model)
+    blank = "" if "ByteLevel" in decoders else BLANK
+    written = _bytes_of_pieces(vocab, model) if blank else _bytes_of_byte_level(vocab)
     if {bytes([byte]) for byte in range(256)} - set(written.values()) - _NEVER_IN_UTF8:
         raise ValueError("它没有每个字节的词元，有的字写不出来。")
     # Added tokens are found in a text before it is split. White space may become one; all others steer the
     # model, or stand for something that text is not, whatever the file says of them.
-    control = {token["content"]: token["id"] for token in added if token["content"].strip(" \n\r\t▁")}
+    control = {token["content"]: token["id"] for token in added if token["content"].strip(" \n\r\t" + blank)}
     for token in added:
         index, text = token["id"], token["content"]
         token["special"] = text in control
         if text in control:
             token["normalized"] = False
             written.pop(index, None)
-        elif "ByteLevel" in decoders or index not in written:
-            written[index] = text.replace("▁", " ").encode()
-    for name in ("unk_token",):
-        index = vocab.get(model.get(name) or "")
-        if index is not None and model.get("byte_fallback"):
-            written.pop(index, None)
-    return Description(content, written, control)
+        elif not blank or index not in written:
+            written[index] = (text.replace(blank, " ") if blank else text).encode()
+    if model.get("byte_fallback"):
+        written.pop(vocab.get(model.get("unk_token") or "", -1), None)  # bytes stand in for it
+    return Description(content, written, control, blank)
 
 
 # A byte-level vocabulary may lack what no UTF-8 has (and what only control characters beyond Unicode begin).
@@ -141,5 +143,5 @@ def _bytes_of_pieces(vocab: dict[str, int], model: dict[str, Any]) -> dict[int, 
     written = {}
     for piece, index in vocab.items():
         byte = _BYTE_PIECE.fullmatch(piece)
-        written[index] = bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()
+        written[index] = bytes([int(byte[1], 16)]) if byte else piece.replace(BLANK, " ").encode()
     return written

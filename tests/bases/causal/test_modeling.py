@@ -89,7 +89,7 @@ def test_a_cache_by_rows_has_the_logits_of_the_whole_sequences(base: tuple[Path,
         slots = torch.tensor(lengths)[:, None] + torch.arange(max(widths))
         batch = family.next_inputs(parts, slots, torch.tensor([9, 3, 17]), model.config)
         kept = torch.arange(max(widths)) < torch.tensor(widths)[:, None]
-        cache.prepare([0, 1, 2], slots, int(slots.max()) + 1)
+        cache.prepare(0, slots, int(slots.max()) + 1)
         logits = model(**batch, cache=cache, logits_to_keep=kept).logits
         expected = torch.cat(
             [each[done : done + width] for each, done, width in zip(whole, lengths, widths, strict=True)]
