@@ -12,6 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from utils.common_utils import UserError
@@ -116,6 +117,8 @@ class ModelShape(NamedTuple):
         key_value_size: numbers that a block's cache keeps of a token, keys and values together.
         logit_rows: positions whose logits are held at a time, in the loss.
         default_targets: the linear layers that LoRA stands beside unless told otherwise; all if empty.
+        input_groups: a number for each linear layer; those with one number have one input. 0: an input that a
+            block keeps in any case. Each has its own if empty.
         tied: embedding and head are one matrix.
         quantized: the linear layers are 4-bit on the disk already.
     """
@@ -132,6 +135,7 @@ class ModelShape(NamedTuple):
     key_value_size: int
     logit_rows: int
     default_targets: tuple[str, ...] = ()
+    input_groups: Mapping[str, int] = MappingProxyType({})
     tied: bool = True
     quantized: bool = False
 

@@ -27,6 +27,7 @@ from benchmarks.training_paths import (
     project_config,
     scratch_directory,
 )
+from glm_config import ProjectConfig
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, quiet_libraries, run_main, set_seed
 
@@ -44,18 +45,12 @@ def main() -> int:
     quiet_libraries()
     set_seed(0)
     device = torch.device(args.device)
-    checkpointing = {"auto": "auto", "true": True, "false": False}[args.checkpointing]
+    knobs = {"gradient_checkpointing": {"true": True, "false": False}.get(args.checkpointing, "auto")}
     with scratch_directory() as name:
         scratch = Path(name)
-        config = project_config(
-            args, model_directory(args, scratch), scratch, gradient_checkpointing=checkpointing
-        )
+        config = project_config(args, model_directory(args, scratch), scratch, **knobs)
         ours = ProjectPath(config)
-        recipe: RecipePath | HuggingFacePath
-        if args.model == "causal":
-            recipe = HuggingFacePath(config, ours.run.config.lora_target_modules)
-        else:
-            recipe = RecipePath(config)
+        recipe = _recipe(args.model, config, ours.run.config.lora_target_modules)
         if args.tokens_per_pass:
             ours.run.gradients.tokens_per_pass = args.tokens_per_pass
         steps = list(islice(ours.steps(), args.steps + 1))
@@ -74,7 +69,7 @@ def main() -> int:
             first, second = (ours, recipe) if index % 2 else (recipe, ours)
             seconds = {first: timed(first, index), second: timed(second, index)}
             pairs.append((seconds[ours], seconds[recipe]))
-            log(f"步 {index}：{seconds[ours]:.2f} 秒对 {seconds[recipe]:.2f} 秒")
+            log("步 {}：{:.2f} 秒对 {:.2f} 秒".format(index, *pairs[-1]))
         peaks = []
         for path in (ours, recipe):
             before, peak = peak_during(device, lambda path=path: path.step(steps[0]))  # type: ignore[misc]
@@ -106,6 +101,11 @@ def main() -> int:
     }
     show(rows, result, device)
     return 0
+
+
+def _recipe(model: str, config: ProjectConfig, target_modules: list[str]) -> RecipePath | HuggingFacePath:
+    """Return how the peers of a model take a step."""
+    return HuggingFacePath(config, target_modules) if model == "causal" else RecipePath(config)
 
 
 if __name__ == "__main__":

@@ -101,11 +101,15 @@ def layer_bytes_per_token(shape: ModelShape, settings: TrainingSettings) -> int:
     kept = value * shape.kept_activations + shape.kept_fp32
     if settings.half:
         kept += value * shape.cast_activations
-    for name in settings.lora_names(shape):
+    groups: set[int] = {0}  # inputs that are kept already
+    for name in sorted(settings.lora_names(shape)):
         width = shape.linear_shapes[name][0]
-        kept += value * (width + settings.lora_rank)  # the inputs of A and B
-        if settings.lora_dropout:
-            kept += width if settings.on_cuda else value * width  # the mask: bool on CUDA
+        kept += value * settings.lora_rank  # the input of B
+        if settings.lora_dropout:  # the input of A, and the mask: bool on CUDA
+            kept += value * width + (width if settings.on_cuda else value * width)
+        elif (group := shape.input_groups.get(name)) is None or group not in groups:
+            kept += value * width
+            groups |= set() if group is None else {group}
     return kept
 
 

@@ -57,7 +57,7 @@ def _shape_of(model_type: str, text: str, held: _Held) -> ModelShape:
     linear = sum(inputs * outputs for inputs, outputs in linear_shapes.values())
     embedding = model.get_input_embeddings().weight.numel()
     behind = sum(parameter.numel() for parameter in model.base_model.parameters()) - own - embedding
-    full, half = (_kept_bytes(model, dtype) for dtype in (torch.float32, torch.bfloat16))
+    (full, groups), (half, _) = (_kept(model, dtype) for dtype in (torch.float32, torch.bfloat16))
     kept = round(full / 4)
     keys = config.num_key_value_heads * (getattr(config, "head_dim", None) or _head_dim(config))
     return ModelShape(
@@ -72,6 +72,7 @@ def _shape_of(model_type: str, text: str, held: _Held) -> ModelShape:
         kept_fp32=0,
         key_value_size=2 * keys,
         logit_rows=chunk_rows(config.vocab_size),
+        input_groups=groups,
         tied=config.tie_word_embeddings,
         quantized=getattr(config, "quantization_config", None) is not None,
     )
@@ -118,8 +119,11 @@ def _attention(
     return _KeepsLikeAKernel.apply(query, key, value).transpose(1, 2), None
 
 
-def _kept_bytes(model: Any, dtype: torch.dtype) -> float:
-    """Return what the layer keeps of a token, in bytes, with weights and activations of a type."""
+def _kept(model: Any, dtype: torch.dtype) -> tuple[float, dict[str, int]]:
+    """Return what the layer keeps of a token, in bytes, with weights and activations of a type.
+
+    And for each linear layer which input it has (see `ModelShape.input_groups`).
+    """
     model = model.to(dtype).requires_grad_(False)
     base = model.base_model
     hidden = torch.zeros(1, _TOKENS, model.config.hidden_size, dtype=dtype, device="meta", requires_grad=True)
@@ -135,12 +139,26 @@ def _kept_bytes(model: Any, dtype: torch.dtype) -> float:
             kept[place] = tensor
         return tensor
 
+    inputs: dict[str, torch.Tensor] = {}  # of the linear layers
+
+    def watch(name: str, module: nn.Linear) -> Any:
+        return module.register_forward_pre_hook(lambda _, arguments: inputs.update({name: arguments[0]}))
+
+    layer = base.layers[0]
+    hooks = [
+        watch(name.rpartition(".")[2], module)
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = base.layers[0](
-            hidden, attention_mask=None, position_embeddings=rotary, position_ids=position_ids
-        )
+        out = layer(hidden, attention_mask=None, position_embeddings=rotary, position_ids=position_ids)
+    for hook in hooks:
+        hook.remove()
     del out
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / _TOKENS
+    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / _TOKENS
+    places = [place for place in map(_storage, inputs.values()) if place not in kept]
+    numbers = dict.fromkeys(kept, 0) | {place: number for number, place in enumerate(places, start=1)}
+    return size, {name: numbers[_storage(tensor)] for name, tensor in inputs.items()}
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -146,7 +146,10 @@ def empty_model(config: PreTrainedConfig) -> Any:
     config = copy.deepcopy(config)
     config._attn_implementation = "sdpa"
     with init_empty_weights(include_buffers=False), _EmptyOnMeta():
-        return model_class(config)(config)
+        model = model_class(config)(config)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.get_input_embeddings().weight
+    return model
 
 
 class _EmptyOnMeta(TorchFunctionMode):

@@ -184,6 +184,11 @@ class CausalTokenizer:
         """Return the text of ids; control tokens write nothing."""
         return b"".join(self._written.get(index, b"") for index in ids).decode("utf-8", "replace")
 
+    @property
+    def control_names(self) -> list[str]:
+        """The names of the tokens that no text becomes."""
+        return list(self._control)
+
     @cached_property
     def vocab_size(self) -> int:
         """Number of ids."""
