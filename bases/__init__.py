@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from bases.causal.published_glm import is_published_glm
 from bases.causal.types import MODEL_TYPES
 from bases.interface import CheckpointError, Family, ModelShape
 from bases.model_dir import read_model_json
@@ -35,6 +36,8 @@ def find_family(model_dir: Path) -> Family:
         CheckpointError: it has no readable config.json, or one of an unknown `model_type`.
     """
     content = read_model_json(model_dir, "config.json")
+    if is_published_glm(content):  # not of the first ChatGLM, whose name they share
+        return importlib.import_module("bases.causal.family").FAMILY
     return _family(content.get("model_type"), str(model_dir / "config.json"))
 
 

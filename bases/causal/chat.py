@@ -64,6 +64,8 @@ FORMATS = {
     "phi3": ChatFormat(
         ("<|user|>", "<|end|>", "<|assistant|>"), "<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>"
     ),
+    "chatglm3": ChatFormat(("[gMASK]", "<|user|>", "</s>"), "<|user|>\n", "<|assistant|>\n", "</s>"),
+    "chatglm2": ChatFormat(("[gMASK]", "[Round 1]", "</s>"), "[Round 1]\n\n问：", "\n\n答：", "</s>"),
     "mistral": ChatFormat(("[INST]", "[/INST]"), "[INST] ", " [/INST]", "</s>"),
 }
 PLAIN = "plain"

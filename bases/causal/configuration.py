@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
+from .published_glm import glm_fields, is_published_glm
 from .types import MODEL_TYPES
 
 MAX_LAYERS, MAX_PARAMETERS = 1000, 200_000_000_000
@@ -102,6 +103,8 @@ def read_config(content: dict[str, Any]) -> PreTrainedConfig:
         ValueError: it is of no known model, its fields are not what they may be (all of them are named), or
             they ask for what the family does not do.
     """
+    if is_published_glm(content):
+        content = glm_fields(content)
     model_type = content.get("model_type")
     if model_type == "gemma3":  # a model that also sees: its half that reads
         content = content.get("text_config") or {}

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from bases.chatglm.files import checkpoint_shards
 from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError, Family, ModelShape, Sample, StoredWeights
-from bases.model_dir import checked_file, read_model_json
+from bases.model_dir import read_model_json
 from utils.device import compute_dtype
 
 from . import anatomy, layout
@@ -21,8 +21,7 @@ from .configuration import read_config
 from .loading import load_model, plan
 from .modeling import checkpoint_layers
 from .stored import CausalWeights
-from .tokenization import CausalTokenizer, load_tokenizer
-from .tokenizer_file import TOKENIZER_FILE
+from .tokenization import CausalTokenizer, load_tokenizer, tokenizer_path
 
 
 class CausalFamily(Family):
@@ -48,7 +47,7 @@ class CausalFamily(Family):
         return load_tokenizer(model_dir)
 
     def tokenizer_file(self, model_dir: Path) -> Path:
-        return checked_file(model_dir, TOKENIZER_FILE)
+        return tokenizer_path(model_dir)
 
     def weight_files(self, model_dir: Path) -> list[Path]:
         return checkpoint_shards(model_dir)

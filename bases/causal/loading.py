@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +20,13 @@ from bases.weights import digest, fingerprint, list_tensors, read_shard
 
 from .anatomy import shape_of
 from .modeling import empty_model
+from .published_glm import Part, glm_parts
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Not of the half that reads, or computed from the config.
 _IGNORED = re.compile(
-    r"rotary_emb\.inv_freq$|^(model\.)?(vision_tower|multi_modal_projector|vision_model)\.|masked_bias$"
+    r"rotary_(pos_)?emb\.inv_freq$|^(model\.)?(vision_tower|multi_modal_projector|vision_model)\.|masked_bias$"
 )
 _RENAMED = (
     (re.compile(r"^language_model\.(?=model\.|lm_head\.)"), ""),
@@ -35,19 +36,17 @@ _RENAMED = (
 _SHOWN = 120  # characters of a name
 
 
-class Part(NamedTuple):
-    """Which rows of a file's tensor a parameter of the model is."""
-
-    name: str
-    start: int
-    end: int
-
-
 def own_name(name: str) -> str:
     """Return the model's name for a tensor of a file."""
     for pattern, replacement in _RENAMED:
         name = pattern.sub(replacement, name)
     return name
+
+
+def parts_of(name: str, config: PreTrainedConfig) -> list[Part]:
+    """Return what a tensor of a file becomes in the model."""
+    published = glm_parts(name, config) if config.model_type == "glm" else None
+    return published or [Part(own_name(name))]
 
 
 def plan(model_dir: Path, config: PreTrainedConfig, shards: list[Path]) -> dict[str, list[Part]]:
@@ -68,24 +67,27 @@ def plan(model_dir: Path, config: PreTrainedConfig, shards: list[Path]) -> dict[
     if config.tie_word_embeddings:
         needed.pop(HEAD, None)
     parts: dict[str, list[Part]] = {}
+    heads: list[str] = []  # that are not needed: embedding and head are one
     for shard in shards:
         for file_name, (dtype, shape) in list_tensors(shard).items():
-            name = own_name(file_name)
-            if name not in expected:
+            own = parts_of(file_name, config)
+            if any(part.name not in expected for part in own):
                 if not _IGNORED.search(file_name):
                     raise CheckpointError(_unknown(shard, file_name, config))
                 continue
-            if dtype not in _FLOATING or shape != expected[name]:
+            rows = sum(expected[part.name][0] for part in own)
+            wanted = (rows, *expected[own[0].name][1:])
+            if dtype not in _FLOATING or shape != wanted:
                 raise CheckpointError(
                     f"权重文件 {shard} 里的 {file_name} 是 {dtype} {shape}，"
-                    f"而 config.json 要求浮点数 {expected[name]}。"
+                    f"而 config.json 要求浮点数 {wanted}。"
                 )
-            if needed.pop(name, None) is not None:
-                parts[file_name] = [Part(name, 0, shape[0])]
-            elif name == HEAD and EMBEDDING in needed:
-                head_alone = file_name
-    if EMBEDDING in needed and config.tie_word_embeddings and "head_alone" in locals():
-        parts[head_alone] = [Part(EMBEDDING, 0, expected[EMBEDDING][0])]
+            if all(needed.pop(part.name, None) is not None for part in own):
+                parts[file_name] = own
+            elif own[0].name == HEAD:
+                heads.append(file_name)
+    if EMBEDDING in needed and config.tie_word_embeddings and heads:  # the head is the one copy
+        parts[heads[0]] = [Part(EMBEDDING)]
         del needed[EMBEDDING]
     if needed:
         raise CheckpointError(f"模型目录 {model_dir} 的权重缺少 {len(needed)} 个参数，例如 {min(needed)}。")

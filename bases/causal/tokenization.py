@@ -13,11 +13,12 @@ from typing import Any
 from tokenizers import Tokenizer, normalizers
 
 from bases.interface import CheckpointError, Unit
-from bases.model_dir import checked_file, read_model_json
+from bases.model_dir import checked_file, read_model_json, refuse_lfs_pointer
 from utils.small_json import read_small_file
 
 from .chat import FORMATS, choose_format
-from .tokenizer_file import TOKENIZER_FILE, Description, parts_of, read_description
+from .published_vocabulary import VOCABULARY_FILE, read_vocabulary
+from .tokenizer_file import TOKENIZER_FILE, Description, describe, parts_of, read_description
 
 _CONFIG_FILE, _TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
 _MAX_TEMPLATE = 200_000  # characters
@@ -220,24 +221,39 @@ def _split_before_first(pattern: re.Pattern[str], text: str) -> tuple[str, str]:
 
 
 def load_tokenizer(model_dir: Path) -> CausalTokenizer:
-    """Read a directory's tokenizer: tokenizer.json, and of tokenizer_config.json what is known.
+    """Read a directory's tokenizer: its file, and of tokenizer_config.json what is known.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another kind.
     """
-    description = read_description(model_dir)
-    content = read_model_json(model_dir, _CONFIG_FILE) if (model_dir / _CONFIG_FILE).exists() else {}
-    template = _template(model_dir, content)
-    names = set(description.control)
-    chat = choose_format(template, names)
-    eos, bos = (_token(content, name) for name in ("eos_token", "bos_token"))
-    begins = content.get("add_bos_token", bos is not None and bos in template)
+    path = tokenizer_path(model_dir)
+    settings = read_model_json(model_dir, _CONFIG_FILE) if (model_dir / _CONFIG_FILE).exists() else {}
+    eos, bos = (_token(settings, name) for name in ("eos_token", "bos_token"))
     try:
-        return CausalTokenizer(
-            str(model_dir / TOKENIZER_FILE), description, chat, eos, bos if begins else None
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        if path.name == VOCABULARY_FILE:
+            content, chat = read_vocabulary(path)
+            description, begins = describe(content), False
+        else:
+            description = read_description(model_dir)
+            template = _template(model_dir, settings)
+            chat = choose_format(template, set(description.control))
+            begins = settings.get("add_bos_token", bos is not None and bos in template)
+        return CausalTokenizer(str(path), description, chat, eos, bos if begins else None)
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise CheckpointError(f"模型目录 {model_dir} 的分词器不能用：{error}。") from error
+
+
+def tokenizer_path(model_dir: Path) -> Path:
+    """Return the file that decides how text becomes ids; tokenizer.json unless there is only the other.
+
+    Raises:
+        CheckpointError: it leads out of the directory, or is a note of git-lfs.
+    """
+    own = checked_file(model_dir, TOKENIZER_FILE)
+    other = checked_file(model_dir, VOCABULARY_FILE)
+    path = other if other.is_file() and not own.exists() else own
+    refuse_lfs_pointer(path)
+    return path
 
 
 def _token(content: dict[str, Any], name: str) -> str | None:
