@@ -108,8 +108,8 @@ def _of_ranks(content: bytes) -> dict[str, Any]:
         return "".join(letters[byte] for byte in text)
 
     merges = []
-    for text, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(text) > 1 and len(parts := _merge(text, ranks, rank)) == 2:
+    for token, place in sorted(ranks.items(), key=lambda item: item[1]):
+        if len(token) > 1 and len(parts := _merge(token, ranks, place)) == 2:
             merges.append([spell(part) for part in parts])
     added = _added(len(ranks), _GLM4_TOKENS)
     split = {"type": "Split", "pattern": {"Regex": _GLM4_SPLIT}, "behavior": "Isolated", "invert": False}
