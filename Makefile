@@ -58,11 +58,12 @@ test: env-dev
 soak: env-dev
 	$(PY) -m pytest -m soak tests $(ARGS)
 
-bench: env
+bench: env-dev
 	$(PY) -m benchmarks.bench_training $(BENCH)
 	$(PY) -m benchmarks.bench_memory $(BENCH)
 	$(PY) -m benchmarks.bench_data
 	$(PY) -m benchmarks.bench_inference
+	$(PY) -m benchmarks.bench_serving
 	$(PY) -m benchmarks.bench_graph --triplets 100000 --formats csv neo4j-csv cypher rdf graphml jsonld
 
 audit:

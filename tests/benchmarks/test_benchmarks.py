@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_select
+from benchmarks import bench_select, bench_serving
+from tests.helpers.extraction_samples import TinyRun
 
 
 def result(root: Path, script: str, *arguments: str) -> dict:
@@ -118,3 +119,14 @@ def test_shares_of_a_file(root: Path) -> None:
     figures = json.loads(done.stdout.splitlines()[-1])
     assert len(figures["shares"]["2"]) == 2
     assert min(share["read"] for share in figures["shares"]["2"]) < 2.2 * figures["bytes"]
+
+
+def test_serving_three_ways(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--clients", "1", "3", "--requests", "6", "--batch_size", "2"]
+    monkeypatch.setattr(sys, "argv", ["bench_serving", "--adapter", str(tiny_run.adapter), *sizes])
+    assert bench_serving.main() == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["ratios"]["rows_3"] == {"time": 1.0, "cpu": 1.0}
+    assert figures["ratios"]["single_3"]["cpu"] > 0 and figures["ratios"]["generate_1"]["cpu"] > 0
