@@ -102,7 +102,7 @@ def test_load(root: Path, tiny_run: TinyRun, tally: dict) -> None:
     assert process.stderr is not None
     threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True).start()
     try:
-        wait_for(lambda: any("可以用了" in line for line in said), 120)
+        wait_for(lambda: any("可以用了" in line for line in said), 600)
         url = said[0].removeprefix("在 ").partition(" ")[0]
         end = time.monotonic() + 60 * MINUTES
         clients = [Client(url, seed, end, expected) for seed in range(CLIENTS)]
