@@ -77,6 +77,11 @@ def test_answers_become_triplets(extractor: TripletExtractor) -> None:
     assert nonsense.problem == "模型的回答不是可用的三元组 JSON"
 
 
+def test_a_sentence_gives_an_extraction_and_a_list_gives_a_list(extractor: TripletExtractor) -> None:
+    assert extractor.extract(NOVEL).triplets == NOVEL_TRIPLETS
+    assert extractor.extract([NOVEL]) == [extractor.extract(NOVEL)]
+
+
 def test_order_and_batching_do_not_matter(loaded: tuple[Any, Any]) -> None:
     sentences = [FILM, RAIN, NOVEL, RAIN, FILM, NONSENSE, NOVEL]
     one_by_one = TripletExtractor(*loaded, max_source_seq_len=64, max_new_tokens=48, batch_size=1)
