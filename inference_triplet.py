@@ -18,6 +18,7 @@ from export.report_data import lines_of
 from extraction.adapters import find_default_adapter, find_merged
 from extraction.arguments import Command, read_command
 from extraction.display import FOR_PEOPLE, Display, print_json
+from extraction.document_files import find_documents, read_documents
 from extraction.evaluation.evaluate import evaluate
 from extraction.evaluation.report import Report, check_report, write_report
 from extraction.files import FileJob, FileSummary, ResultFile, ResultStream, check_files
@@ -95,6 +96,7 @@ def prepare(command: Command, with_scores: bool, launcher: Launcher | None = Non
         logging.getLogger("extraction").setLevel(logging.DEBUG)
     else:
         quiet_libraries()
+    from extraction.documents import DocumentExtractor
     from extraction.loading import load_extractor, own_gpu, read_settings, rows_of
 
     options, config = command.options, ProjectConfig()
@@ -106,9 +108,11 @@ def prepare(command: Command, with_scores: bool, launcher: Launcher | None = Non
 
     def load() -> Extractor:
         try:
-            return load_extractor(settings)
+            extractor = load_extractor(settings)
         except OSError as error:  # not to be taken for trouble with an output
             raise UserError(f"加载模型失败：{error}。请检查模型和适配器的文件及权限。") from error
+        reach = command.context_sentences
+        return extractor if reach is None else DocumentExtractor(extractor, reach)
 
     return Prepared(rows_of(settings), load)
 
@@ -166,6 +170,8 @@ def extract_file(command: Command, source: Path, target: Path, results: TextIO) 
     launcher = read_launcher()
     prepared = prepare(command, command.scores, launcher)
     shared = target != STANDARD and (launcher.world_size > 1 or parts_folder(target).exists())
+    if shared and command.documents:
+        raise UserError("--documents 不能由几个进程分着做：请只用一个进程，或换一个 --output。")
     extract = extract_parts if shared else extract_alone
     try:
         summary, seconds = extract(command, source, target, results, prepared, launcher)
@@ -189,9 +195,9 @@ def extract_alone(
 ) -> tuple[FileSummary, tuple[float, float]]:
     """Extract a file from its beginning to its end; return the counts, and the seconds as `run_job`."""
     output = ResultStream(results.buffer) if target == STANDARD else ResultFile(target)
-    records = read_records(source, command.text_field)
+    records = read_documents(source) if command.documents else read_records(source, command.text_field)
     job = FileJob(records, output, prepared.batch_size, command.scores, command.spans)
-    total = count_records(source, command.text_field)
+    total = len(find_documents(source)) if command.documents else count_records(source, command.text_field)
     seconds = run_job(job, prepared, total, None if target == STANDARD else target)
     return job.summary, seconds
 

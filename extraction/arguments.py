@@ -18,6 +18,7 @@ from utils.common_utils import UserError
 from utils.startup import check_device_name
 
 PROJECT = Path(__file__).resolve().parent.parent
+DEFAULT_CONTEXT = 1  # sentences before and behind, of documents
 # Options that make no sense together, and why, where it isn't plain.
 _EXCLUDING = (
     ("open_schema", ("schema",), ""),
@@ -29,8 +30,10 @@ _EXCLUDING = (
     ),
     ("evaluate", ("scores", "spans", "format"), "不输出三元组，"),
     ("input", ("format",), "的结果总是 JSONL，"),
+    ("context_sentences", ("free_decoding", "free_values", "evaluate"), "要求值来自原文，"),
+    ("documents", ("text_field", "free_decoding", "free_values"), ""),
 )
-_NEEDING = {"text_field": "input", "report": "evaluate", "html": "evaluate"}
+_NEEDING = {"text_field": "input", "report": "evaluate", "html": "evaluate", "documents": "input"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Command:
         input, output: files of sentences and results.
         text_field: where the sentence is in `input`.
         evaluate, report, html: labelled data, and where all that is found goes, as JSON and as a page.
+        documents: `input` is a document or a folder of them.
+        context_sentences: how many sentences before and behind one are read along; None for sentences that
+            stand alone.
         format: how results are printed; None for the usual way.
         scores, spans: what results say of their triplets.
         no_adapter: the bare base is wanted.
@@ -58,6 +64,8 @@ class Command:
     evaluate: Path | None
     report: Path | None
     html: Path | None
+    documents: bool
+    context_sentences: int | None
     format: str | None
     scores: bool
     spans: bool
@@ -81,6 +89,8 @@ def read_command(argv: Sequence[str]) -> Command:
         complaints += _contradictions(values)
     if complaints:
         raise UserError(summarise("命令行", complaints))
+    if values["documents"] and values["context_sentences"] is None:
+        values["context_sentences"] = DEFAULT_CONTEXT
     values |= {"with_scores": values["scores"], "min_score": values["min_score"] or 0.0}
     options = ExtractorOptions(**_chosen(values, ExtractorOptions))
     return Command(**_chosen({**values, "options": options}, Command))
@@ -116,6 +126,8 @@ def build_parser() -> ChineseArgumentParser:
     add = parser.add_argument_group("文件").add_argument
     add("--output", **file, help="--input 的结果（JSONL）；中断后重跑会接着做；- 是标准输出")
     add("--text_field", metavar="字段", help="--input 中句子所在的字段或列；默认是 text")
+    add("--documents", **switch, help="--input 是一篇文档（.txt、.md），或放文档的文件夹；一篇一行结果")
+    add("--context_sentences", **number, help="每句连同前后各 N 句一起读（文档默认 1）")
     add("--report", **file, help="--evaluate 的完整报告（JSON，含全部错例）")
     add("--html", **file, help="--evaluate 的报告网页：逐句对照标准答案、得分、可靠性图")
     add = parser.add_argument_group("模型").add_argument
@@ -191,7 +203,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterable[str]:
     if (values["input"] is None) != (values["output"] is None):
         yield "--input 与 --output 要一起使用：前者是句子文件，后者是结果文件。"
     for name, needed in _NEEDING.items():
-        if values[name] is not None and values[needed] is None:
+        if values[name] not in (None, False) and values[needed] is None:
             yield f"--{name} 只能与 --{needed} 一起使用。"
     for name, others, reason in _EXCLUDING:
         for other in others:

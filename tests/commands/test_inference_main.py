@@ -21,7 +21,7 @@ from extraction.extractor import TripletExtractor
 from extraction.files import check_output
 from inference_triplet import main
 from task.prompt import build_prompt
-from task.triplets import Triplet, format_target
+from task.triplets import KEYS, Triplet, format_target
 from tests.helpers.extraction_samples import (
     ANSWERS,
     BROKEN,
@@ -277,6 +277,25 @@ def test_sentences_in_a_text_file(run: Callable[..., tuple[int, str, str]], tmp_
     assert "共 4 行（其中 0 行是上次完成的）" in err
     assert "没有重新抽取" not in err
     assert "1 行没有得到结果，原因见输出中的 error 字段" in err
+
+
+def test_documents_in_a_folder(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    (folder := tmp_path / "docs").mkdir()
+    (folder / "a.md").write_text(f"- {FILM}\n", encoding="utf-8")
+    (folder / "b.txt").write_text(RAIN, encoding="utf-8")
+    output = tmp_path / "out.jsonl"
+    code, _, err = run("--input", folder, "--documents", "--output", output, "--spans")
+    first, second = (json.loads(line) for line in output.read_text(encoding="utf-8").splitlines())
+    assert code == 0 and "已完成 2/2" in err
+    assert (first["document"], second) == ("a.md", {"document": "b.txt", "text": RAIN, "triplets": []})
+    assert [{key: item[key] for key in KEYS} for item in first["triplets"]] == as_json(FILM_TRIPLETS)
+    for item in first["triplets"]:
+        assert first["text"][slice(*item["subject_span"])] == item["subject"]
+        assert first["text"][slice(*item["object_span"])] == item["object"]
+    with pytest.raises(UserError, match="--documents 只能与 --input 一起使用"):
+        run("--text", FILM, "--documents")
+    with pytest.raises(UserError, match="要求值来自原文，不能与 --free_decoding 同时使用"):
+        run("--text", FILM, "--context_sentences", 1, "--free_decoding")
 
 
 def test_sentences_in_a_jsonl_file(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

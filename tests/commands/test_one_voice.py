@@ -21,6 +21,7 @@ COMMANDS = [
     "test_training",
     "bases.download",
     "benchmarks.bench_data",
+    "benchmarks.bench_documents",
     "benchmarks.bench_graph",
     "benchmarks.bench_inference",
     "benchmarks.bench_serving",
