@@ -119,6 +119,7 @@ def photograph_page(browser: Any, address: str, folder: Path) -> None:
     phone.fill("#sentences", "《青花瓷》由方文山作词，周杰伦作曲并演唱，收录在专辑《我很忙》中。")
     phone.click("#start")
     phone.wait_for_selector("article .arc", timeout=600_000)
+    phone.mouse.move(1, 1)
     hide_times(phone)
     phone.locator("article").first.evaluate("element => element.scrollIntoView({block: 'end'})")
     save(phone, folder / "page-phone.png")

@@ -70,11 +70,11 @@ export function makeViews(collection) {
     setTimeout(() => replace(said), 2500);
   }
 
-  const tools = el("div", {class: "row push"}, said,
+  const tools = el("div", {class: "row push"},
     el("button", {type: "button", id: "copy", word: "copy", onclick: copy}),
     el("button", {type: "button", id: "download-csv", word: "download_csv", onclick: () => download("triplets.csv", "text/csv;charset=utf-8", toCsv(cells()))}),
     el("button", {type: "button", id: "download-lines", word: "download_lines", onclick: () =>
-      download("results.jsonl", "application/x-ndjson", toLines(collection.visible()))}));
+      download("results.jsonl", "application/x-ndjson", toLines(collection.visible()))}), said);
 
   const stale = new Set();
   const draw = {
