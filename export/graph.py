@@ -74,14 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = ReadSummary()
     with contextlib.ExitStack() as stack:
         work = _work_file(parsed, stack)
-        store = GraphStore(work, parsed.aliases and Aliases.load(parsed.aliases))
-        stack.callback(store.close)
-        if parsed.bolt:
-            bolt.check_server(_server(parsed))
+        aliases = parsed.aliases and Aliases.load(parsed.aliases)
         try:
+            store = GraphStore(work, aliases)
+            stack.callback(store.close)
+            if parsed.bolt:
+                bolt.check_server(_server(parsed))
             _read(parsed, store, summary)
             notes = list(_write(parsed, store, options, work))
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise UserError(f"写工作文件 {work} 时出错（{error}）：请检查剩余空间和权限。") from error
         for line in (*_report(store, summary, parsed.min_score), *notes):
             log(line)

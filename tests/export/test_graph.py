@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -414,3 +415,24 @@ def test_a_full_disk_ends_with_one_line_and_keeps_the_old_output(
         run(results, "--format", "csv", "-o", output, "--force")
     assert output.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "results.jsonl"]
+
+
+def test_a_disk_that_is_full_before_the_first_row(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(graph, "GraphStore", full)
+    with pytest.raises(UserError, match=r"写工作文件 .*database or disk is full"):
+        run(results, "--format", "csv", "-o", tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("score", [10**400, float("nan"), float("inf"), True, "1"])
+def test_scores_that_are_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str], score: Any) -> None:
+    file = write_lines(
+        tmp_path / "r.jsonl", {"text": "句", "triplets": [item("a", "b", "c", score=score), BORN]}
+    )
+    run(file, "--format", "csv", "-o", tmp_path / "out.csv")
+    assert "字段 score 不是数" in capsys.readouterr().err
+    assert len(rows_of(tmp_path / "out.csv")) == 1
