@@ -177,7 +177,7 @@ def _problems(values: Mapping[str, Any]) -> list[str]:
         if name not in _RULES:
             hint = closest_name(name, _RULES)
             problems.append(
-                f"没有名为 {name} 的参数" + (f"，是不是想写 {hint}？" if hint else "，请删去它。")
+                f"没有名为 {name[:60]} 的参数" + (f"，是不是想写 {hint}？" if hint else "，请删去它。")
             )
     sound = dict(values)
     for name, rule in _RULES.items():

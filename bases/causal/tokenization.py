@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, normalizers
 
 from bases.interface import CheckpointError, Unit
 from bases.model_dir import checked_file, read_model_json, refuse_lfs_pointer
+from utils.common_utils import UserError
 from utils.small_json import read_small_file
 
 from .chat import FORMATS, choose_format
@@ -54,7 +55,9 @@ class CausalTokenizer:
         self._blank = description.blank
         try:
             self._library = Tokenizer.from_str(json.dumps(description.content))
-        except Exception as error:  # the library has no type of its own
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # the library has no type of its own, and panics are no `Exception`
             raise ValueError(f"分词库读不了它（{str(error)[:200]}）") from error
         self._library.encode_special_tokens = True  # as ordinary text, where a text spells them
         self._library.no_truncation()
@@ -88,7 +91,7 @@ class CausalTokenizer:
 
     def _leading_ids(self) -> list[int]:
         """Return what the file's post-processor puts in front of a text."""
-        plain, full = (self._library.encode("甲", add_special_tokens=on).ids for on in (False, True))
+        plain, full = (self._library_ids("甲", add_special_tokens=on) for on in (False, True))
         control = set(self._control.values())
         leading = []
         for index in full:
@@ -104,7 +107,20 @@ class CausalTokenizer:
 
     def _encode(self, text: str) -> list[int]:
         text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no UTF-8
-        return self._library.encode(text, add_special_tokens=False).ids
+        return self._library_ids(text, add_special_tokens=False)
+
+    def _library_ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Return what the library makes of a text.
+
+        Raises:
+            UserError: it can't: a stranger's regular expression gave up on the text, say.
+        """
+        try:
+            return self._library.encode(text, add_special_tokens=add_special_tokens).ids
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # panics of Rust are no `Exception`
+            raise UserError(f"分词器 {self.vocab_file} 处理不了这段文字（{str(error)[:200]}）。") from error
 
     def __len__(self) -> int:
         return max(max(self._written), *self._control.values()) + 1

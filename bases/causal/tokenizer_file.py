@@ -94,6 +94,8 @@ def describe(content: dict[str, Any]) -> Description:
     kinds = {part["type"] for part in parts_of(content.get("normalizer"), "normalizers")}
     if not kinds <= _NORMALIZERS:
         raise ValueError(f"不支持它的规范化方式 {'、'.join(sorted(kinds - _NORMALIZERS))}。")
+    for part in parts_of(content.get("normalizer"), "normalizers"):
+        _refuse_growth(part)
     decoders = {part["type"] for part in parts_of(content.get("decoder"), "decoders")}
     blank = "" if "ByteLevel" in decoders else BLANK
     written = _bytes_of_pieces(vocab, model) if blank else _bytes_of_byte_level(vocab)
@@ -117,6 +119,18 @@ def describe(content: dict[str, Any]) -> Description:
 
 # A byte-level vocabulary may lack what no UTF-8 has (and what only control characters beyond Unicode begin).
 _NEVER_IN_UTF8 = {bytes([byte]) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
+
+
+def _refuse_growth(step: dict[str, Any]) -> None:
+    """Refuse a step of normalising that makes texts longer: a dozen of them would make one endless.
+
+    Raises:
+        ValueError: it does.
+    """
+    replaced = (step.get("pattern") or {}).get("String") if step["type"] == "Replace" else "▁"
+    put = step.get("content" if step["type"] == "Replace" else "prepend", "")
+    if len(put) > max(len(replaced or ""), 1):
+        raise ValueError(f"它的规范化会让文字变长（{step['type']}）。")
 
 
 def parts_of(part: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import torch
 from bases import find_family
 from bases.interface import CheckpointError
 from tests.helpers.causal_bases import make_base
+from utils.common_utils import UserError
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,33 @@ def test_files_that_are_none(model_dir: Path, tmp_path: Path, name: str, kind: s
             assert load(model_dir)
             return
     with pytest.raises(CheckpointError, match=rf"{name}|分词器|分词库"):
+        load(model_dir)
+
+
+def test_a_regular_expression_that_never_ends(model_dir: Path) -> None:
+    """The library panics, which is no `Exception`; where a text is needed, that is a user's error."""
+    content = json.loads((model_dir / "tokenizer.json").read_text())
+    steps = content["pre_tokenizer"]["pretokenizers"]
+    steps[0] = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    (model_dir / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = find_family(model_dir).load_tokenizer(model_dir)
+    assert tokenizer.encode_plain("句子")
+    with pytest.raises(UserError, match=r"tokenizer\.json 处理不了这段文字"):
+        tokenizer.encode_plain("a" * 3000 + "！")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"},
+        {"type": "Prepend", "prepend": "x" * 10**6},
+    ],
+)
+def test_normalisers_that_make_texts_longer(model_dir: Path, step: dict[str, Any]) -> None:
+    content = json.loads((model_dir / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Sequence", "normalizers": [step] * 12}
+    (model_dir / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="它的规范化会让文字变长"):
         load(model_dir)
 
 
