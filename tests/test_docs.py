@@ -21,7 +21,7 @@ BESIDE_THE_DATA = [ROOT / "data" / "README.md", ROOT / "models" / "chatglm-tiny"
 OTHERS_OPTIONS = (  # of other programs that pages name
     "multi_gpu num_processes num_machines config_file machine_rank main_process_ip nproc_per_node local_dir "
     "extra_index_url logdir require_hashes nnodes max_restarts rdzv_backend rdzv_id rdzv_endpoint no_python "
-    "target gpus"
+    "target gpus served_model_name structured_outputs_config model_path grammar_backend outfile outtype"
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
