@@ -171,8 +171,8 @@ class StoredWeights(Protocol):
         (What the files hold as whole numbers with scales counts as half precision.)
         """
 
-    def own_name(self, name: str) -> str:
-        """Return the model's own name for a tensor."""
+    def parts(self, name: str) -> list[tuple[str, int, int]]:
+        """Return which parameters of the model a tensor holds: the name, and the rows from and up to."""
 
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield name and tensor, memory-mapped where the format allows it."""

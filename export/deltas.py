@@ -45,12 +45,10 @@ class LoraDelta:
         self._scale = shape.alpha / shape.rank
         self._targets = _find_targets(directory, shape, base)
         expected: dict[str, tuple[int, ...]] = {}
-        for target, name in self._targets.items():
-            rows, columns = base.notes[name][1]
-            expected[f"{_IN_FILES}{target}.lora_A.weight"] = (shape.rank, columns)
-            expected[f"{_IN_FILES}{target}.lora_B.weight"] = (rows, shape.rank)
+        for path, (name, start, end) in self._targets.items():
+            expected[f"{_IN_FILES}{path}.lora_A.weight"] = (shape.rank, base.notes[name][1][1])
+            expected[f"{_IN_FILES}{path}.lora_B.weight"] = (end - start, shape.rank)
         self._weights = read_adapter_weights(directory, expected)
-        self._by_name = {name: target for target, name in self._targets.items()}
 
     def apply(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor of the base with what was learnt, summed in fp32 and rounded once to its own type.
@@ -58,11 +56,14 @@ class LoraDelta:
         Raises:
             UserError: the sum does not fit into that type.
         """
-        target = self._by_name.get(name)
-        if target is None:
+        own = {path: rows for path, (file_name, *rows) in self._targets.items() if file_name == name}
+        if not own:
             return tensor
-        low, high = (self._weights[f"{_IN_FILES}{target}.lora_{side}.weight"].float() for side in "AB")
-        merged = torch.addmm(tensor.float(), high, low, alpha=self._scale).to(tensor.dtype)
+        merged = tensor.clone()
+        for path, (start, end) in own.items():
+            low, high = (self._weights[f"{_IN_FILES}{path}.lora_{side}.weight"].float() for side in "AB")
+            part = torch.addmm(tensor[start:end].float(), high, low, alpha=self._scale)
+            merged[start:end] = part.to(tensor.dtype)
         if not merged.isfinite().all():
             raise UserError(f"{name} 合并之后超出了 {tensor.dtype} 的范围，这个适配器不能合并。")
         return merged
@@ -111,28 +112,29 @@ def is_prefix(directory: Path) -> bool:
     return bool(read_model_json(directory, "config.json").get("pre_seq_len"))
 
 
-def _find_targets(directory: Path, shape: LoraShape, base: StoredWeights) -> dict[str, str]:
-    """Return, for each module that LoRA stands beside, the name of its weight in the files.
+def _find_targets(directory: Path, shape: LoraShape, base: StoredWeights) -> dict[str, tuple[str, int, int]]:
+    """Return, for each module that LoRA stands beside, the tensor of its weight, and the rows in there.
 
     Raises:
         UserError: one of the names that the adapter gives is none of a linear layer of the base, or its rank
             is larger than one.
     """
-    found: dict[str, str] = {}
+    modules = {
+        own.removesuffix(".weight"): (name, start, end)
+        for name, (_, size) in base.notes.items()
+        if len(size) == 2
+        for own, start, end in base.parts(name)
+        if own.endswith(".weight")
+    }
+    found: dict[str, tuple[str, int, int]] = {}
     for wanted in dict.fromkeys(shape.target_modules):
-        own = {
-            path: name
-            for name, (_, size) in base.notes.items()
-            if (path := base.own_name(name).removesuffix(".weight")) != base.own_name(name)
-            and len(size) == 2
-            and (path == wanted or path.endswith(f".{wanted}"))
-        }
+        own = {path: at for path, at in modules.items() if path == wanted or path.endswith(f".{wanted}")}
         if not own:
             raise UserError(
                 f"适配器 {directory} 的 target_modules 里的 {wanted[:60]} 在基座的权重里没有，不能合并。"
             )
         found |= own
-    for path, name in found.items():
-        if shape.rank > min(base.notes[name][1]):
+    for path, (name, start, end) in found.items():
+        if shape.rank > min(end - start, base.notes[name][1][1]):
             raise UserError(f"适配器 {directory} 的秩 r 写的是 {shape.rank}，比模型的线性层 {path} 还大。")
     return found

@@ -9,39 +9,33 @@ import torch
 from transformers import PreTrainedConfig
 
 from bases.chatglm.files import checkpoint_shards
-from bases.interface import CheckpointError
-from bases.model_dir import read_model_json
 from bases.weights import digest, fingerprint, list_tensors, read_shard
 
-from .loading import own_name, plan
+from .loading import parts_of, plan
 
 
 class CausalWeights:
     """See `bases.interface.StoredWeights`; what is not used here (a vision tower) stays in it.
 
     Raises:
-        CheckpointError: something is missing or not what it should be; or the checkpoint was published with
-            code of its own, under names that transformers does not have.
+        CheckpointError: something is missing or not what it should be.
     """
 
     def __init__(self, model_dir: Path, config: PreTrainedConfig) -> None:
+        self._config = config
         self._shards = checkpoint_shards(model_dir)
-        self._parts = plan(model_dir, config, self._shards)
-        published = read_model_json(model_dir, "config.json").get("model_type")
-        split = any(len(parts) > 1 for parts in self._parts.values())
-        if split or published in ("chatglm",):
-            raise CheckpointError(
-                f"{model_dir} 是带着自己的代码公布的检查点，张量的名字与 transformers 的不同，还不能合并。"
-            )
+        self._needed = plan(model_dir, config, self._shards)
         self.notes: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         for shard in self._shards:
             for name, (kind, shape) in list_tensors(shard).items():
                 if isinstance(kind, torch.dtype):
                     self.notes[name] = (kind, shape)
 
-    def own_name(self, name: str) -> str:
-        """Return the model's name for a tensor of a file."""
-        return own_name(name)
+    def parts(self, name: str) -> list[tuple[str, int, int]]:
+        """Return which parameters of the model a tensor holds: several, where GLM's were published as one."""
+        rows = (self.notes[name][1] or (1,))[0]
+        own = self._needed.get(name) or parts_of(name, self._config)
+        return [(part.name, part.start, rows if part.end is None else part.end) for part in own]
 
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield name and tensor, memory-mapped where the format allows it."""
@@ -53,5 +47,9 @@ class CausalWeights:
     def fingerprint(self) -> str:
         """Return what `base_fingerprint` of the loaded model would be."""
         return fingerprint(
-            {part.name: digest(tensor) for name, tensor in self.read() for part in self._parts.get(name, ())}
+            {
+                part.name: digest(tensor[part.start : part.end])
+                for name, tensor in self.read()
+                for part in self._needed.get(name, ())
+            }
         )

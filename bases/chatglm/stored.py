@@ -53,9 +53,9 @@ class ChatGLMWeights:
                 if met[owner] == self._parts_of(whole):  # as `read` yields it, when its last part is there
                     self.notes[owner] = (DEQUANTISED, tuple(whole))
 
-    def own_name(self, name: str) -> str:
-        """Return the model's own name for a tensor: the published one."""
-        return name
+    def parts(self, name: str) -> list[tuple[str, int, int]]:
+        """Return which parameters of the model a tensor holds: the one of its name."""
+        return [(name, 0, self.notes[name][1][0])]
 
     def read(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield name and tensor, memory-mapped where the format allows it."""

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import inference_triplet
 from bases import CheckpointError, check_model_dir, find_family
 from bases.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_files
+from bases.causal.loading import load_model
 from bases.chatglm import load_base_model, row_scaled
 from bases.chatglm.anatomy import EMBEDDING, HEAD, is_linear_layer
 from export import merge as command
@@ -382,3 +383,51 @@ def test_a_causal_model_is_plain_transformers_afterwards(tmp_path: Path, model_t
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
     with pytest.raises(UserError, match="--quantise 只用于 ChatGLM-6B"):
         merge(tmp_path / "adapter", tmp_path / "int4", max_shard_size=10**9, quantise="int4")
+
+
+def test_glm_as_published_keeps_its_fused_tensors(tmp_path: Path) -> None:
+    """ChatGLM2, ChatGLM3, GLM-4-9B: query, key and value lie in one tensor, LoRA beside each of them."""
+    from export.deltas import LoraDelta
+    from tests.bases.causal.test_published import CONFIG, published_weights
+    from tests.helpers.causal_bases import byte_level, write_tokenizer
+
+    def write(directory: Path, state: dict[str, torch.Tensor]) -> Path:
+        directory.mkdir()
+        (directory / "config.json").write_text(json.dumps(CONFIG))
+        write_tokenizer(directory, byte_level())
+        shards.save_file(state, directory / "model.safetensors")
+        return directory
+
+    def model_of(directory: Path) -> Any:
+        options = {
+            "dtype": torch.float32,
+            "load_in_4bit": False,
+            "quant_storage": torch.uint8,
+            "device": "cpu",
+        }
+        return load_model(directory, find_family(directory).load_config(directory), **options)
+
+    base = write(tmp_path / "base", published_weights())
+    stored = find_family(base).stored_weights(base)
+    model = model_of(base)
+    assert stored.fingerprint() == model.base_fingerprint
+    trained = attach_lora(
+        model, rank=2, alpha=4, dropout=0.0, target_modules=["q_proj", "v_proj", "down_proj"]
+    )
+    for name, parameter in trained.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    (tmp_path / "adapter").mkdir()
+    write_adapter_files(
+        trained.eval(), tmp_path / "adapter", AdapterMeta(model.base_fingerprint, "", 10, 10), {}, {}
+    )
+    delta = LoraDelta(tmp_path / "adapter", stored, base)
+    merged = write(tmp_path / "merged", {name: delta.apply(name, tensor) for name, tensor in stored.read()})
+    ids = torch.tensor([[5, 17, 42, 99]])
+    with torch.no_grad():
+        expected, ours = trained(input_ids=ids).logits, model_of(merged)(input_ids=ids).logits
+    assert (ours - expected).abs().max() < 1e-4 * expected.abs().max()
+    before, after = published_weights(), weights_of(merged)
+    fused = "transformer.encoder.layers.0.self_attention.query_key_value.weight"
+    same = (before[fused] == after[fused]).all(dim=1)
+    assert same[64:96].all() and not same[:64].any() and not same[96:].any()  # key; query and value
