@@ -60,32 +60,34 @@ def lay_out(
     prompts = torch.tensor([row.prompt_length for row in rows])
     pending = torch.tensor([len(row.pending) for row in rows])
     kept = is_token & (column >= pending[:, None] - 1)
-    if family.takes_flat_passes:
+    # A single row has no padding; only on a card its length is worth rounding up.
+    flat = family.takes_flat_passes and (rounded or len(rows) > 1)
+    if flat:
         slots, prompts = slots.to(device), prompts.to(device)
     inputs = dict(family.next_inputs(ids, slots, prompts, config))
     if rounded:
         inputs["attention_mask"] = F.pad(inputs["attention_mask"], (0, -end % KEY_MULTIPLE))
         end += -end % KEY_MULTIPLE
+    if not flat:
+        cache.prepare(first, slots.to(device), end)
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        return Pass({**inputs, "logits_to_keep": kept.to(device)}, int(kept.sum()))
     places = is_token.flatten().nonzero()[:, 0]  # [T] of [B * S]
     answers = kept.flatten()[places].nonzero()[:, 0]  # of the T tokens
     count = len(answers)
-    if not family.takes_flat_passes:
-        cache.prepare(first, slots.to(device), end)
-        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        return Pass({**inputs, "logits_to_keep": kept.to(device)}, count)
-    flat = torch.tensor([token for each in ids for token in each])
+    tokens = torch.tensor([token for each in ids for token in each])
     if rounded:
-        more = bucket(len(flat)) - len(flat)
-        flat, padded = F.pad(flat, (0, more)), F.pad(places, (0, more))
+        more = bucket(len(tokens)) - len(tokens)
+        tokens, padded = F.pad(tokens, (0, more)), F.pad(places, (0, more))
         answers = F.pad(answers, (0, bucket(count) - count))
     else:
         padded = places
     padded = padded.to(device)
     positions = inputs["position_ids"].movedim(-1, 1).flatten(0, 1)[padded]  # [T, ...]
-    cache.prepare(first, slots, end, len(flat), places.to(device), padded)
+    cache.prepare(first, slots, end, len(tokens), places.to(device), padded)
     return Pass(
         {
-            "input_ids": flat[None].to(device),
+            "input_ids": tokens[None].to(device),
             "position_ids": positions.movedim(0, -1)[None],
             "attention_mask": inputs["attention_mask"],
             "logits_to_keep": answers.to(device),

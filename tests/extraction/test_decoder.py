@@ -163,7 +163,7 @@ def test_a_repeated_triplet_is_left_out_and_a_second_one_ends_the_answer(
         config = model.config
 
         def __call__(self, position_ids: torch.Tensor, logits_to_keep: torch.Tensor, **_: Any) -> Any:
-            done = position_ids[0, 1][logits_to_keep] - 1
+            done = position_ids[0, 1][logits_to_keep[0]] - 1
             ids = torch.tensor([script[place] for place in done])
             logits = torch.nn.functional.one_hot(ids, grammar.vocabulary.size).float()
             return SimpleNamespace(logits=logits)
