@@ -161,7 +161,7 @@ class ConstrainedDecoder:
                 return True
         place = next((place for place, row in enumerate(self._rows) if row.key == key), None)
         if place is not None:
-            self._remove(place)
+            self._remove([place])
         return place is not None
 
     def clear(self) -> None:
@@ -200,10 +200,9 @@ class ConstrainedDecoder:
             except BaseException:
                 self._send_back(first)
                 raise
-        for place in reversed(range(len(self._rows))):
-            if (row := self._rows[place]).done:
-                self._remove(place)
-                finished.append((row.key, self._result(row)))
+        done = [place for place, row in enumerate(self._rows) if row.done]
+        finished += [(self._rows[place].key, self._result(self._rows[place])) for place in reversed(done)]
+        self._remove(done)
         return finished
 
     def decode(self, prompts: Sequence[list[int]], sentences: Sequence[str]) -> Iterator[tuple[int, Answer]]:
@@ -270,12 +269,16 @@ class ConstrainedDecoder:
             self._waiting.appendleft(row)
         del self._rows[first:]
 
-    def _remove(self, place: int) -> None:
-        """Free a row; the last one takes its place."""
-        last = self._rows.pop()
-        if place < len(self._rows):
-            self._cache.move(len(self._rows), place)
-            self._rows[place] = last
+    def _remove(self, places: list[int]) -> None:
+        """Free rows; the last ones take their places."""
+        origin = list(range(len(self._rows)))  # where what stands in each place has stood
+        for place in reversed(places):
+            last = origin.pop()
+            if place < len(origin):
+                origin[place] = last
+        moved = [place for place, source in enumerate(origin) if place != source]
+        self._cache.move([origin[place] for place in moved], moved)
+        self._rows = [self._rows[source] for source in origin]
 
     def _result(self, row: Row) -> Answer | Exception:
         if row.error is not None:

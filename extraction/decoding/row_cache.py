@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 CHUNK = 64  # tokens; room is made in steps of it
@@ -16,7 +18,8 @@ class RowCache:
 
     def __init__(self) -> None:
         self._rows, self._capacity = 0, 0
-        self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._buffers: list[torch.Tensor] = []  # keys and values of a layer, [2, rows, N, capacity, D]
+        self._high = 0  # places that have been written to
         self._pass = slice(0, 0)
         self._end = 0
         self._shape = torch.Size()
@@ -53,7 +56,7 @@ class RowCache:
         if first + count > self._rows or end > self._capacity:
             self._grow(first + count, end)
         self._pass = slice(first, first + count)
-        self._end = end
+        self._end, self._high = end, max(end, self._high)
         rows = torch.arange(first, first + count, device=slots.device)[:, None].expand_as(slots)
         self._places, self._padded, self._shape = places, padded, slots.shape
         if places is None:
@@ -69,16 +72,13 @@ class RowCache:
             self._capacity = -(-max(capacity, self._capacity * 5 // 4) // CHUNK) * CHUNK
         self._rows = max(rows, self._rows)
         for layer, old in enumerate(self._buffers):
-            self._buffers[layer] = (self._enlarged(old[0]), self._enlarged(old[1]))
-
-    def _enlarged(self, old: torch.Tensor) -> torch.Tensor:
-        new = self._new(old, old.shape[1], old.shape[3])
-        new[: old.shape[0], :, : old.shape[2]] = old
-        return new
+            new = self._new(old, old.shape[2], old.shape[4])
+            new[:, : old.shape[1], :, : old.shape[3]] = old
+            self._buffers[layer] = new
 
     def _new(self, like: torch.Tensor, heads: int, width: int) -> torch.Tensor:
         # Zeros: what lies behind a row's end is masked, but must be a number.
-        return like.new_zeros(self._rows, heads, self._capacity, width)
+        return like.new_zeros(2, self._rows, heads, self._capacity, width)
 
     def update(self, key: torch.Tensor, value: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Store the pass's keys and values; return all of its rows'.
@@ -91,8 +91,7 @@ class RowCache:
             Keys and values, [B, N, K, D].
         """
         while len(self._buffers) <= layer:
-            new = [self._new(states, states.shape[1], states.shape[3]) for states in (key, value)]
-            self._buffers.append((new[0], new[1]))
+            self._buffers.append(self._new(key, key.shape[1], key.shape[3]))
         for buffer, states in zip(self._buffers[layer], (key, value), strict=True):
             tokens = states.transpose(1, 2)  # [B, S, N, D]
             if self._places is not None:
@@ -119,8 +118,17 @@ class RowCache:
         """Return 0: positions and mask are given with each pass, none are derived from a length."""
         return 0
 
-    def move(self, source: int, target: int) -> None:
-        """Copy a row over another."""
-        for buffers in self._buffers:
-            for buffer in buffers:
-                buffer[target] = buffer[source]
+    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy rows over others; none is in both lists."""
+        if not sources or not self._buffers:
+            return
+        device = self._buffers[0].device
+        if device.type == "cpu":
+            for buffer in self._buffers:
+                for source, target in zip(sources, targets, strict=True):
+                    buffer[:, target, :, : self._high] = buffer[:, source, :, : self._high]
+            return
+        # On a card each operation costs a launch: all rows of a layer together.
+        there, here = torch.tensor([list(sources), list(targets)], device=device)
+        for buffer in self._buffers:
+            buffer[:, here, :, : self._high] = buffer[:, there, :, : self._high]
