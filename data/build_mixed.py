@@ -38,6 +38,7 @@ SEED = 20240601
 DEFAULT_SHARE = {"train": 0.4, "dev": 0.5}  # how many triplet lines carry the default instruction
 # Values of these types are common property; everything else that dev names must be new to the model.
 COMMON_TYPES = {"Date", "Number", "Text", "国家", "地点", "城市", "出版社", "网站", "学校", "目", "气候"}
+_STATISTICS_WIDTH = 70  # characters, after which a list goes on in the next line
 MIN_EXAMPLES = 8  # in train, of each predicate that dev asks for
 TRIES = 200  # draws for one filling of a pattern before the tables count as too small
 
@@ -146,11 +147,20 @@ def statistics(split: str) -> str:
         f"分类 {sum(labels.values())} 行",
         f"  指令说法 {len({instruction_of(line) for line in lines})} 种，其中默认指令 {default} 行",
         "  每行三元组个数：" + "，".join(f"{size} 个 {sizes[size]} 行" for size in sorted(sizes)),
-        f"  谓语和主语类型的组合 {len(predicates)} 种："
-        + "，".join(f"{name} {n}" for name, n in predicates.most_common()),
-        "  分类答案：" + "，".join(f"{name} {n}" for name, n in labels.most_common()),
+        _counted(f"  谓语和主语类型的组合 {len(predicates)} 种：", predicates),
+        _counted("  分类答案：", labels),
     ]
     return "\n".join(rows)
+
+
+def _counted(head: str, counts: Counter[str]) -> str:
+    """Return counts on as many lines as they need."""
+    lines = [head]
+    for name, count in counts.most_common():
+        if len(lines[-1]) > _STATISTICS_WIDTH:
+            lines.append("    ")
+        lines[-1] += f"{name} {count}，"
+    return "\n".join(lines).removesuffix("，")
 
 
 def check_line(line: Line, allowed: set[tuple[str, str, str]]) -> list[str]:
