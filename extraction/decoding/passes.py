@@ -27,7 +27,7 @@ class Pass(NamedTuple):
 
 
 def bucket(tokens: int) -> int:
-    """Round up to one of few sizes, at most an eighth larger (a whole 8 for small ones)."""
+    """Round up to one of few sizes, less than a quarter larger (a multiple of 8)."""
     step = max(8, 1 << max(tokens.bit_length() - 3, 0))
     return -(-tokens // step) * step
 
