@@ -286,7 +286,7 @@ def _begin_writing(run: Run, samples: int, samples_per_step: int) -> None:
         if run.config.overwrite_output_dir:
             clear_results(save_dir)
         try:
-            write_marker(save_dir, finished=False)
+            write_marker(save_dir, finished=False, about=_about(run, samples, samples_per_step))
         except OSError as error:
             raise UserError(
                 f"写不了 {error.filename or save_dir}（{error.strerror}），请检查权限和磁盘空间。"
@@ -297,3 +297,22 @@ def _begin_writing(run: Run, samples: int, samples_per_step: int) -> None:
         f"每步 {samples_per_step} 条，输出到 {save_dir}"
     )
     run.model.train()
+
+
+def _about(run: Run, samples: int, samples_per_step: int) -> dict[str, Any]:
+    """Return what those want to know who look on at a run."""
+    return {
+        "knobs": run.config.to_dict(),
+        "samples": samples,
+        "samples_per_step": samples_per_step,
+        "total_steps": run.total_steps,
+        "steps_per_epoch": run.batches.steps_per_epoch,
+        "processes": run.accelerator.num_processes,
+        "device": run.accelerator.device.type,
+        "plan": {
+            "parts": run.plan.parts,
+            "budget": run.plan.budget,
+            "checkpoint_every": run.plan.checkpoint_every,
+            "tokens_per_pass": run.plan.tokens_per_pass,
+        },
+    }

@@ -120,9 +120,22 @@ def lock_directory(save_dir: Path) -> Iterator[RunLock]:
 # ---- whose it is
 
 
-def write_marker(save_dir: Path, finished: bool) -> None:
-    """Say that a directory belongs to a run, and whether the run has come to its end."""
-    write_file(save_dir / MARKER_FILE, json.dumps({"finished": finished}) + "\n")
+def write_marker(save_dir: Path, finished: bool, about: dict[str, Any] | None = None) -> None:
+    """Say that a directory belongs to a run, and whether the run has come to its end.
+
+    Args:
+        save_dir: the directory.
+        finished: it has.
+        about: what else there is to say of it (knobs, steps, memory), for those who look on; what was said
+            before stays if None.
+    """
+    if about is None:
+        try:
+            about = read_json_object(save_dir / MARKER_FILE)
+        except (OSError, ValueError):
+            about = {}
+    content = {**about, "finished": finished}
+    write_file(save_dir / MARKER_FILE, json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def is_unfinished(save_dir: Path) -> bool:
