@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from glm_config import ProjectConfig
 from serving.arguments import read_command
 from utils.common_utils import UserError, quiet_libraries, run_main
 
@@ -34,9 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     if not command.debug:
         quiet_libraries()
+    from serving import runs, training
     from serving.server import serve
 
-    return serve(command)
+    store = runs.RunStore(command.runs.absolute())
+    routers = [runs.make_router(store, command.allow_training)]
+    if command.allow_training:
+        routers.append(training.make_router(training.Trainer(store, command.data.absolute(), plan_memory)))
+    return serve(command, routers)
+
+
+def plan_memory(config: ProjectConfig) -> list[dict[str, str]]:
+    """Return what a configuration would take in memory, as rows of verdict, item and text."""
+    from training.device_checks import check_memory
+
+    return [{"verdict": row.status, "item": row.item, "text": row.detail} for row in check_memory(config)]
 
 
 def command() -> NoReturn:

@@ -19,6 +19,7 @@ from utils.command_line import ChineseArgumentParser, positive_int, summarise
 from utils.common_utils import UserError
 from utils.startup import check_device_name
 
+PROJECT = Path(__file__).resolve().parent.parent
 KEY_VARIABLE = "TRIPLET_API_KEY"
 MIN_KEY = 8  # characters; shorter ones are guessed
 BARE_BASE = "base"
@@ -34,6 +35,9 @@ class Command:
         api_key: that requests must have; None for none.
         hosts: names that the Host header may have; None for any.
         limits: of requests.
+        runs: the folder whose runs of training the page shows.
+        allow_training: they may be started and stopped from the page.
+        data: the folder of what may be trained on.
         debug: libraries may speak.
     """
 
@@ -43,6 +47,9 @@ class Command:
     api_key: str | None
     hosts: frozenset[str] | None
     limits: Limits
+    runs: Path
+    allow_training: bool
+    data: Path
     debug: bool
 
 
@@ -77,6 +84,9 @@ def read_command(argv: Sequence[str]) -> Command:
             queue=values["max_queue"],
             seconds=float(values["timeout"]),
         ),
+        values["runs"],
+        values["allow_training"],
+        values["data"],
         values["debug"],
     )
 
@@ -118,6 +128,16 @@ def build_parser() -> ChineseArgumentParser:
         default=[],
         metavar="名字",
         help="Host 头里允许的名字，可以写几次；只在本机等请求时，默认只有 localhost 和 127.0.0.1",
+    )
+    add = parser.add_argument_group("训练").add_argument
+    add("--runs", type=Path, default=Path("output"), metavar="目录", help="网页显示其中的训练；默认 output")
+    add("--allow_training", **switch, help="可以从网页开始、停止和继续训练；默认只能看")
+    add(
+        "--data",
+        type=Path,
+        default=PROJECT / "data",
+        metavar="目录",
+        help="可以选来训练的 JSONL 文件所在的目录",
     )
     add = parser.add_argument_group("上限").add_argument
     add("--max_body", **number, default=default.body_bytes, help="请求体的字节数；默认 1 MiB")

@@ -221,7 +221,11 @@ def _records(content: bytes) -> list[dict[str, Any]]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if not isinstance(record, dict) or record.get("kind") not in KINDS or type(record.get("step")) is not int:
+        if (
+            not isinstance(record, dict)
+            or record.get("kind") not in KINDS
+            or type(record.get("step")) is not int
+        ):
             continue
         figures = {key: value for key, value in record.items() if key == "kind" or _is_figure(value)}
         records.append(figures)

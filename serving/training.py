@@ -1,4 +1,4 @@
-"""Training from the page: a form made of the knobs, a process of `train.py`, its log; only where it is allowed.
+"""Training from the page, where it is allowed: a form made of the knobs, a process of `train.py`, its log.
 
 What a client sends are names and numbers: paths are chosen by name among those that are offered, knobs are
 checked by their own rules, and words of the command line are made from the values that passed.
@@ -119,7 +119,9 @@ class Trainer:
         if not _NAME.fullmatch(wish.name):
             raise _refusal("name", "名字只能有字母、汉字、数字、下划线、连字符和点，最多 60 个字符。")
         if new and os.path.lexists(self.store.root / wish.name):
-            raise RequestError(409, "name_taken", f"已有名为 {wish.name} 的训练，请换一个名字。", param="name")
+            raise RequestError(
+                409, "name_taken", f"已有名为 {wish.name} 的训练，请换一个名字。", param="name"
+            )
         config, choices, rules = ProjectConfig(), self.choices(), ProjectConfig.rules()
         for name, value in wish.knobs.items():
             if name not in rules or name in HIDDEN:
@@ -192,7 +194,9 @@ class Trainer:
             alive = self._process is not None and self._process.poll() is None
             if alive or (busy := self.busy()) is not None:
                 running = "一个训练" if alive else f"训练 {busy}"
-                raise RequestError(409, "busy", f"{running}正在进行，一次只能有一个：请等它结束，或先停止它。")
+                raise RequestError(
+                    409, "busy", f"{running}正在进行，一次只能有一个：请等它结束，或先停止它。"
+                )
             environment = {key: value for key, value in os.environ.items() if key not in SECRETS}
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
             try:

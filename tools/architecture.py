@@ -43,7 +43,7 @@ LONG_FUNCTIONS = {"forward"}  # a model's forward pass reads best in one piece
 DOORS: dict[str, set[str]] = {
     "train.py": {"training"},
     "inference_triplet.py": {"extraction"},
-    "serve.py": {"serving"},
+    "serve.py": {"serving", "training"},
     "export/hub.py": {"export"},
     "export/merge.py": {"export"},
     "extract_ray.py": {"extraction"},
