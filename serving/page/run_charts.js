@@ -50,21 +50,23 @@ export function makeChart(title, series, show) {
   const readout = el("p", {class: "readout", role: "status"});
   let place = -1;
 
+  function legend({name, colour, dashed}, [, value]) {
+    return el("span", {class: `legend-item ${colour}`}, el("i", {class: `dot ${dashed ? "hollow" : ""}`}), `${name} ${show(value)}`);
+  }
+
   function read(step) {
     place = all.indexOf(step);
     cursor.setAttribute("x1", across(step));
     cursor.setAttribute("x2", across(step));
     cursor.setAttribute("visibility", "visible");
     const found = curves.map((curve) => ({...curve, at: latestAt(curve.points, step)})).filter(({at}) => at);
-    replace(readout, el("span", {}, word("chart_step", step)), found.map(({name, colour, at}) =>
-      el("span", {class: `legend-item ${colour}`}, el("i", {class: "dot"}), `${name} ${show(at[1])}`)));
+    replace(readout, el("span", {}, word("chart_step", step)), found.map((curve) => legend(curve, curve.at)));
   }
 
   function rest() {
     cursor.setAttribute("visibility", "hidden");
     place = -1;
-    replace(readout, curves.map(({name, colour, points}) =>
-      el("span", {class: `legend-item ${colour}`}, el("i", {class: "dot"}), `${name} ${show(points.at(-1)[1])}`)));
+    replace(readout, curves.map((curve) => legend(curve, curve.points.at(-1))));
   }
 
   picture.addEventListener("pointermove", (event) => {
@@ -105,13 +107,11 @@ function scale(from, to, start, end) {
   return (value) => start + ((value - from) / width) * (end - start);
 }
 
-// Where the axis begins and ends: at 0 if that is near, a few outliers at the top cut off by nothing.
+// Where the axis begins and ends: at 0, unless there is something below it.
 function bounds(values) {
-  let low = Math.min(...values);
-  let high = Math.max(...values);
-  if (low > 0 && low < 0.5 * high) low = 0;
-  if (low === high) [low, high] = low === 0 ? [0, 1] : [Math.min(0, low), Math.max(0, high)];
-  return [low, high];
+  const low = Math.min(0, ...values);
+  const high = Math.max(0, ...values);
+  return low === high ? [0, 1] : [low, high];
 }
 
 export function ticks(low, high) {

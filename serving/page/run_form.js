@@ -62,7 +62,7 @@ export async function makeForm(begun) {
     control.setAttribute("aria-describedby", `${id}-help`);
     fields.set(knob.name, {read, control});
     const label = el("label", {for: id}, el("code", {}, knob.name));
-    const help = el("span", {class: "help", id: `${id}-help`}, `${knob.help}${knob.kind === "bool" ? "" : `；${knob.range}`}`);
+    const help = el("span", {class: "help", id: `${id}-help`}, knob.kind === "int" || knob.kind === "float" ? `${knob.help}；${knob.range}` : knob.help);
     return el("div", {class: `field ${knob.kind === "bool" ? "switch" : ""}`}, label, control, help);
   }
 

@@ -75,7 +75,7 @@ export async function makeReport(name) {
   const {triplets, reliability} = report;
   const element = el("div", {class: "stack"},
     el("div", {class: "card stack"}, el("h2", {word: "report_title"}), makeSummary(triplets, reliability)),
-    el("div", {class: "card stack"}, el("h3", {word: "report_predicates"}), makePredicateTable(triplets.per_predicate, (predicate) => {
+    el("div", {class: "card stack predicates"}, el("h3", {word: "report_predicates"}), makePredicateTable(triplets.per_predicate, (predicate) => {
       search.value = predicate;
       search.dispatchEvent(new Event("input"));
       search.scrollIntoView({block: "center"});

@@ -25,9 +25,8 @@ from serving import runs, training
 from serving.errors import RequestError
 from serving.runs import RunStore
 from serving.training import Trainer, Wish
+from tests.helpers.run_samples import TRAINER, write_run
 
-TRAIN = {"kind": "train", "loss": 0.5, "learning_rate": 2e-4, "tokens_seen": 100, "memory_peak": 10}
-EVAL = {"kind": "eval", "dev_loss": 0.4, "triplet_f1": 0.7}
 REPORT = {
     "dev_loss": 0.4,
     "triplets": {
@@ -37,15 +36,6 @@ REPORT = {
     },
     "reliability": None,
 }
-
-
-def write_run(directory: Path, steps: int = 3, **marker: Any) -> Path:
-    directory.mkdir(parents=True)
-    lines = [json.dumps({**TRAIN, "step": step}) + "\n" for step in range(1, steps + 1)]
-    lines.append(json.dumps({**EVAL, "step": steps}) + "\n")
-    (directory / "metrics.jsonl").write_text("".join(lines), "utf-8")
-    (directory / ".training_run.json").write_text(json.dumps({"finished": False, **marker}), "utf-8")
-    return directory
 
 
 class Client:
@@ -216,29 +206,11 @@ def test_a_report_in_pages(store: RunStore, ask: Client) -> None:
 
 # --- training
 
-SLEEPER = """
-import fcntl, json, os, signal, sys, time
-words = dict(word[2:].split("=", 1) for word in sys.argv[1:])
-path = words["save_dir"]
-os.makedirs(path, exist_ok=True)
-lock = os.open(path, os.O_RDONLY)
-fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-about = {"words": words, "key": os.environ.get("TRIPLET_API_KEY")}
-open(path + "/.training_run.json", "w").write(json.dumps(about))
-def stop(*_):
-    os.makedirs(path + "/checkpoint-3", exist_ok=True)
-    print("saved", flush=True)
-    sys.exit(143)
-signal.signal(signal.SIGTERM, stop)
-print("训练中", flush=True)
-time.sleep(60)
-"""
-
 
 @pytest.fixture
 def trainer(store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     monkeypatch.setenv("TRIPLET_API_KEY", "secret-secret")
-    (script := tmp_path / "train.py").write_text(SLEEPER, "utf-8")
+    (script := tmp_path / "train.py").write_text(TRAINER, "utf-8")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.jsonl").touch()
     (tmp_path / "data" / "notes.txt").touch()
