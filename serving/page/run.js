@@ -62,7 +62,7 @@ export function mountRun(panel) {
     el("div", {class: "stack"}, formPlace, welcome, head, charts, details)));
 
   const data = new Map(); // name → {train: [], eval: [], final, next}
-  const state = {runs: [], chosen: null, compared: new Set(), allowed: false, visible: false, timers: [], about: null, drawn: ""};
+  const state = {runs: [], chosen: null, compared: new Set(), allowed: false, visible: false, timers: [], about: null, told: null, drawn: ""};
 
   key.form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -86,9 +86,22 @@ export function mountRun(panel) {
     }
     create.hidden = !state.allowed;
     drawList();
+    drawHead();
+    followEnd();
     const named = decodeURIComponent(location.hash.split("/")[1] ?? "");
     const wanted = state.runs.find(({name}) => name === named) ?? (state.chosen ? null : state.runs[0]);
     if (wanted && wanted.name !== state.chosen) choose(wanted.name, Boolean(named));
+  }
+
+  // When the chosen run begins or ends, what is told of it is asked for again.
+  function followEnd() {
+    const run = state.runs.find(({name}) => name === state.chosen);
+    const now = run && `${run.name} ${run.running} ${run.has_report}`;
+    if (run && state.about && state.told && state.told !== now) {
+      follow();
+      tell(run.name);
+    }
+    state.told = now;
   }
 
   function drawList() {
@@ -119,15 +132,20 @@ export function mountRun(panel) {
     follow();
   }
 
-  async function choose(name, byHand) {
+  function choose(name, byHand) {
+    if (byHand) history.replaceState(null, "", `#run/${encodeURIComponent(name)}`);
+    if (name === state.chosen) return;
     state.chosen = name;
     state.compared.delete(name);
-    if (byHand) history.replaceState(null, "", `#run/${encodeURIComponent(name)}`);
     welcome.hidden = true;
     state.about = null;
     details.replaceChildren();
     drawList();
     follow();
+    tell(name);
+  }
+
+  async function tell(name) {
     try {
       const about = await getJson(`/v1/runs/${encodeURIComponent(name)}`);
       if (state.chosen !== name) return;
