@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedConfig
 
-from bases.interface import ModelShape, chunk_rows
+from bases.interface import CheckpointError, ModelShape, chunk_rows
 
 from .modeling import model_class
 
@@ -24,10 +24,17 @@ _COUNTING = "product_counting"
 
 
 def shape_of(config: PreTrainedConfig) -> ModelShape:
-    """Return the sizes that a config stands for."""
-    return _shape_of(
-        config.model_type, json.dumps(config.to_dict(), sort_keys=True, default=str), _Held(config)
-    )
+    """Return the sizes that a config stands for.
+
+    Raises:
+        CheckpointError: transformers can't make a model of it.
+    """
+    text = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    try:
+        return _shape_of(config.model_type, text, _Held(config))
+    except Exception as error:  # transformers' own, of values that don't go together
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"config.json 里的值不能一起用（{said}）。") from error
 
 
 class _Held:
