@@ -204,16 +204,21 @@ class Row:
         matcher = self.matcher
         room = self.max_new_tokens - len(self.committed)
         is_cut, tokens = len(tokens) > room, tokens[:room]
+        table = self.grammar.vocabulary.token_bytes
+        written = [table[token] for token in tokens]
+        whole = b"".join(written)
         # One by one only where a triplet may end.
-        parts = [[token] for token in tokens] if b"}" in self._write(tokens) else [tokens]
-        for part in parts:
+        if b"}" in whole:
+            parts = [([token], text) for token, text in zip(tokens, written, strict=True)]
+        else:
+            parts = [(tokens, whole)]
+        for part, text in parts:
             if not matcher.consume_tokens(part):
                 raise RuntimeError(f"llguidance: {matcher.get_error()}")
             self.committed += part
             self.pending += part
-            written = self._write(part)
-            self.text += written
-            if b"}" in written:
+            self.text += text
+            if b"}" in text:
                 self._collect()
             if self.done:
                 return
