@@ -29,6 +29,8 @@ from utils.common_utils import UserError
         (["--adapter", "a", "--no_adapter"], "--adapter 与 --no_adapter 不能同时使用"),
         (["--device", "gpu"], "--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 'gpu'"),
         (["--batch_size", "0"], "--batch_size 应为正整数"),
+        (["--load_in_4bit", "maybe"], "--load_in_4bit 应为 auto、true 或 false，现在是 'maybe'"),
+        (["--vram_budget_gb", "-1"], "--vram_budget_gb 应为正数，现在是 '-1'"),
         (["--max_new_tokens", "many"], "--max_new_tokens 应为正整数"),
         (["甲"], "认不出命令行参数 甲"),
     ],
@@ -36,6 +38,19 @@ from utils.common_utils import UserError
 def test_command_lines_that_make_no_sense(argv: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_command(argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "values"),
+    [
+        ([], (None, None, None)),
+        (["--batch_size", "auto", "--load_in_4bit", "auto"], (None, None, None)),
+        (["--batch_size", "3", "--load_in_4bit", "false", "--vram_budget_gb", "7.5"], (3, False, 7.5)),
+    ],
+)
+def test_what_a_card_shall_give(argv: list[str], values: tuple[object, ...]) -> None:
+    options = read_command(argv).options
+    assert (options.batch_size, options.load_in_4bit, options.vram_budget_gb) == values
 
 
 @pytest.mark.parametrize(
