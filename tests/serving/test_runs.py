@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ class Client:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        asyncio.run(self.app(scope, receive, send))
+        with ThreadPoolExecutor(1) as pool:  # a browser's tests leave a loop running in this thread
+            pool.submit(asyncio.run, self.app(scope, receive, send)).result()
         answer = b"".join(message.get("body", b"") for message in sent[1:])
         return sent[0]["status"], json.loads(answer) if answer else None
 
