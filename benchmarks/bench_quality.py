@@ -55,8 +55,9 @@ RECIPE = {
 def main() -> int:
     """Run the benchmark."""
     parser = ChineseArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name in ("train", "dev", "test"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=f"labelled lines to {name} on")
+    parser.add_argument("--train", type=Path, required=True, help="labelled lines to train on")
+    parser.add_argument("--dev", type=Path, required=True, help="labelled lines to choose the epoch on")
+    parser.add_argument("--test", type=Path, required=True, help="labelled lines to score")
     parser.add_argument("--lines", default="360,1000", help="sizes of the training set, with commas")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each size")
     parser.add_argument("--pre_model", default=str(PROJECT / "models" / "chatglm-tiny"), help="the base")
