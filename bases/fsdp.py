@@ -30,9 +30,10 @@ def unsharded(model: Any) -> Iterator[None]:
             would split it again.
     """
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    # Only these give their weights back after a forward; accelerate keeps the others until the backward.
+    # Only these give their weights back after a forward (blocks, and a head or embedding that accelerate has
+    # split by itself); it keeps the others until the backward.
     names = {f"FSDP{name}" for name in getattr(model, "_no_split_modules", None) or ()}
-    blocks = [module for module in parts if type(module).__name__ in names]
+    blocks = [part for part in parts if type(part).__name__ in names or not list(part.children())]
     for block in blocks:
         block.set_reshard_after_forward(False, recurse=False)
     for part in parts:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 from transformers.cache_utils import Cache
@@ -113,7 +114,10 @@ class PackedCausalLM:
         """Return the mean cross-entropy of the labels, each predicted from the hidden state before it."""
         labelled = labels[:, 1:] != IGNORE_INDEX  # [B, S - 1]
         targets = labels[:, 1:][labelled]  # [T]
-        total = linear_cross_entropy(hidden_states[:, :-1][labelled], self.lm_head.weight, targets)
+        weight: Any = self.lm_head.weight
+        if isinstance(weight, DTensor):  # FSDP splits the head by itself, and only its own forward joins it
+            weight = weight.full_tensor()
+        total = linear_cross_entropy(hidden_states[:, :-1][labelled], weight, targets)
         return total / max(len(targets), 1)
 
 
