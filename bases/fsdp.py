@@ -29,7 +29,7 @@ def unsharded(model: Any) -> Iterator[None]:
         model: as `accelerator.prepare` returned it. Its `state_dict()` must not be called meanwhile: that
             would split it again.
     """
-    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    parts: list[Any] = [module for module in model.modules() if isinstance(module, FSDPModule)]
     # Only these give their weights back after a forward (blocks, and a head or embedding that accelerate has
     # split by itself); it keeps the others until the backward.
     names = {f"FSDP{name}" for name in getattr(model, "_no_split_modules", None) or ()}
