@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in others]
 
 
-@pytest.fixture(scope="session")
+# Closed with the last of these tests: until then an event loop is running in this thread.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     with open_browser() as opened:
         yield opened

@@ -102,7 +102,7 @@ def test_filters(server: PageServer, open_page: OpenPage) -> None:
     assert "2 个三元组" in page.inner_text(".counts")
     page.locator("#min-score").fill("0")
     page.get_by_text("略去它们").click()  # the model's own level
-    assert page.input_value("#min-score") == "0.3"
+    wait_until(page, lambda: page.input_value("#min-score") == "0.3")
 
 
 def test_table_and_files(server: PageServer, open_page: OpenPage) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from bases import linear4bit
 from bases.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_files
 from bases.chatglm import ChatGLMModel, CheckpointError, load_base_model
+from bases.lora_product import shorten_lora
 from export import four_bit, quantized
 from export.four_bit import save_quantized
 from glm_config import ProjectConfig
@@ -185,6 +186,7 @@ def test_adapters_move_both_ways(random_base: Path, copy: Path, tmp_path: Path, 
     (tmp_path / "adapter").mkdir()
     meta = AdapterMeta(trained.base_fingerprint, "", 10, 10)
     write_adapter_files(trained, tmp_path / "adapter", meta, {}, {})
+    shorten_lora(trained)  # as training does
     other, _ = load(places["copy" if trained_on == "original" else "original"])
     used = load_adapter(other, tmp_path / "adapter")
     assert torch.equal(logits_of(used), logits_of(trained.eval()))

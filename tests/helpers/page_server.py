@@ -78,6 +78,9 @@ def serve_page() -> Iterator[PageServer]:
             if self.path == "/health":
                 self._send(200, b'{"status": "ready", "limits": {"sentences": 64}}', "application/json", {})
                 return
+            if self.path == "/v1/runs":
+                self._send(200, b'{"runs": [], "allow_training": false}', "application/json", {})
+                return
             name = self.path.partition("?")[0].removeprefix("/page/") if self.path != "/" else "index.html"
             file = page.find(name)
             if file is None:
