@@ -43,14 +43,14 @@ def test_sentences_become_arcs(server: PageServer, open_page: OpenPage) -> None:
         {"texts": [NOVEL, RAIN, "坏句子"], "stream": True, "scores": True, "spans": True, "model": "demo"}
     ]
     page.wait_for_selector("#sentence-1 svg")
-    assert labels(page) == ["作者", "出版社"]
+    wait_until(page, lambda: labels(page) == ["作者", "出版社"])
     mentions = page.locator("#sentence-1 .mention").all_text_contents()
     assert mentions == ["活着", "余华", "作家出版社"]
-    assert "没有三元组" in page.inner_text("#sentence-2")
-    assert "不是可用的三元组 JSON" in page.inner_text("#sentence-3 .note.bad")
+    wait_until(page, lambda: "没有三元组" in page.inner_text("#sentence-2"))
+    wait_until(page, lambda: "不是可用的三元组 JSON" in page.inner_text("#sentence-3 .note.bad"))
     assert page.locator("#sentence-3 pre").text_content() == "<b>[{</b>"
-    assert page.inner_text(".counts").split("\n") == ["3 句", "2 个三元组", "1 句没有结果"]
-    assert "3 句，用时" in page.inner_text("#note")
+    wait_until(page, lambda: page.inner_text(".counts").split("\n") == ["3 句", "2 个三元组", "1 句没有结果"])
+    wait_until(page, lambda: "3 句，用时" in page.inner_text("#note"))
     # What is drawn stands over what it means.
     mention = page.locator("#sentence-1 .mention").nth(1).bounding_box()
     head = page.locator("#sentence-1 .arc .head").first.bounding_box()
@@ -63,7 +63,10 @@ def test_offsets_are_code_points(server: PageServer, open_page: OpenPage) -> Non
     page = open_page(server.address)
     rare = "😀👨‍👩‍👧🇨🇳《𠮷野家𪚥é》作者：𠀀𠀁，出版社：😀社𠮷。"
     extract(page, rare, NOVEL)
-    assert page.locator("#sentence-1 .mention").all_text_contents() == ["𠮷野家𪚥é", "𠀀𠀁", "😀社𠮷"]
+    wait_until(
+        page,
+        lambda: page.locator("#sentence-1 .mention").all_text_contents() == ["𠮷野家𪚥é", "𠀀𠀁", "😀社𠮷"],
+    )
     assert (
         page.locator("#sentence-1 .sentence").evaluate(
             "element => [...element.querySelectorAll('.line')].map((line) => line.textContent).join('')"
@@ -94,12 +97,12 @@ def test_filters(server: PageServer, open_page: OpenPage) -> None:
     page.fill(".search", "")
     page.click(".chip[data-name='p:作者']")
     wait_until(page, lambda: page.locator("article").count() == 2)
-    assert labels(page, 1) == ["作者"]
+    wait_until(page, lambda: labels(page, 1) == ["作者"])
     page.click(".chip[data-name='*']")
     wait_until(page, lambda: page.locator("article").count() == 4)
     page.locator("#min-score").fill("0.7")
     wait_until(page, lambda: page.locator("#sentence-1 .arc").count() == 1)
-    assert "2 个三元组" in page.inner_text(".counts")
+    wait_until(page, lambda: "2 个三元组" in page.inner_text(".counts"))
     page.locator("#min-score").fill("0")
     page.get_by_text("略去它们").click()  # the model's own level
     wait_until(page, lambda: page.input_value("#min-score") == "0.3")
@@ -112,10 +115,13 @@ def test_table_and_files(server: PageServer, open_page: OpenPage) -> None:
     column = page.locator("tbody tr td.col_object")
     assert column.all_text_contents() == ["@evil", '说"好"', "张艺谋", "莫言"]
     page.get_by_role("button", name="置信度").click()  # numbers fall at first
-    assert page.locator("th[aria-sort=descending]").inner_text().startswith("置信度")
+    wait_until(page, lambda: page.locator("th[aria-sort=descending]").inner_text().startswith("置信度"))
     assert column.all_text_contents() == ["@evil", "张艺谋", '说"好"', "莫言"]
     page.get_by_role("button", name="置信度").click()
-    assert page.locator("tbody td.col_score").all_text_contents() == ["0.65", "0.65", "0.90", "0.90"]
+    wait_until(
+        page,
+        lambda: page.locator("tbody td.col_score").all_text_contents() == ["0.65", "0.65", "0.90", "0.90"],
+    )
     content = save(page, "#download-csv")
     assert content.startswith("\ufeff")
     rows = list(csv.reader(io.StringIO(content[1:])))
@@ -134,7 +140,7 @@ def test_table_and_files(server: PageServer, open_page: OpenPage) -> None:
     page.locator("tbody .button-link").last.click()  # back to its sentence
     page.wait_for_selector("#sentence-2:focus")
     page.click("#view-json")
-    assert '"object": "张艺谋"' in page.inner_text("pre.json")
+    wait_until(page, lambda: '"object": "张艺谋"' in page.inner_text("pre.json"))
 
 
 def test_graph(server: PageServer, open_page: OpenPage) -> None:
@@ -143,13 +149,13 @@ def test_graph(server: PageServer, open_page: OpenPage) -> None:
     page.click("#view-graph")
     page.wait_for_selector(".node")
     # An entity is a name and a type: the novel and the film are two.
-    assert page.locator(".node").count() == 8
+    wait_until(page, lambda: page.locator(".node").count() == 8)
     node = page.get_by_role("button", name="张艺谋（人物），2 条联系")
     node.focus()
     page.keyboard.press("Enter")
     details = page.locator(".graph-details .row")
     assert details.count() == 2
-    assert page.locator(".node.on").count() == 3
+    wait_until(page, lambda: page.locator(".node.on").count() == 3)
     before = node.bounding_box()
     page.mouse.move(before["x"] + before["width"] / 2, before["y"] + 8)
     page.mouse.down()
@@ -159,11 +165,11 @@ def test_graph(server: PageServer, open_page: OpenPage) -> None:
     assert abs(after["x"] - before["x"]) + abs(after["y"] - before["y"]) > 20
     size = page.locator(".graph svg").get_attribute("viewBox")
     page.click("[data-label=zoom_in]")
-    assert page.locator(".graph svg").get_attribute("viewBox") != size
+    wait_until(page, lambda: page.locator(".graph svg").get_attribute("viewBox") != size)
     page.locator(".graph svg").focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Escape")
-    assert page.locator(".node.on").count() == 0
+    wait_until(page, lambda: page.locator(".node.on").count() == 0)
     page.click("[data-label=zoom_fit]")
     page.locator(".edge text").filter(has_text="出版社").click()
     page.get_by_role("button", name="看第 1 句").click()
@@ -189,7 +195,7 @@ def test_files(server: PageServer, open_page: OpenPage, name: str, content: byte
     page.set_input_files("#file", {"name": name, "mimeType": "text/plain", "buffer": content})
     page.wait_for_selector("#note.good")
     assert server.requests[0]["texts"] == texts
-    assert page.locator("article").count() == len(texts)
+    wait_until(page, lambda: page.locator("article").count() == len(texts))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_files_that_can_not_be_read(
     page = open_page(server.address)
     page.set_input_files("#file", {"name": name, "mimeType": "text/plain", "buffer": content})
     page.wait_for_selector("#note.bad")
-    assert said in page.inner_text("#note") and server.requests == []
+    wait_until(page, lambda: said in page.inner_text("#note") and server.requests == [])
 
 
 def test_a_file_that_is_dropped_and_results_are_shown(server: PageServer, open_page: OpenPage) -> None:
@@ -225,22 +231,22 @@ def test_a_file_that_is_dropped_and_results_are_shown(server: PageServer, open_p
         lines,
     )
     page.wait_for_selector("#sentence-1 .arc")
-    assert "1 句抽取过的结果" in page.inner_text("#note") and server.requests == []
-    assert page.locator(".score-row").is_hidden()  # there are none
+    wait_until(page, lambda: "1 句抽取过的结果" in page.inner_text("#note") and server.requests == [])
+    wait_until(page, lambda: page.locator(".score-row").is_hidden())  # there are none
 
 
 def test_choices_of_the_model(server: PageServer, open_page: OpenPage) -> None:
     page = open_page(server.address)
     page.select_option("#model", "other")
-    assert page.locator("#wanted button").count() == 1
+    wait_until(page, lambda: page.locator("#wanted button").count() == 1)
     page.select_option("#model", "demo")
     page.click("summary")
     page.click("#wanted button:has-text('出版社')")
     extract(page, NOVEL)
     assert server.requests[0]["predicates"] == ["出版社"] and server.requests[0]["model"] == "demo"
-    assert labels(page) == ["出版社"]
+    wait_until(page, lambda: labels(page) == ["出版社"])
     page.get_by_role("button", name="《活着》").click()
-    assert page.input_value("#sentences").startswith("《活着》是作家余华")
+    wait_until(page, lambda: page.input_value("#sentences").startswith("《活着》是作家余华"))
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#sentence-1:has-text('作家余华')")
 
@@ -257,8 +263,8 @@ def test_a_key_is_asked_for(server: PageServer, open_page: OpenPage, watch: Watc
     page.click("text=使用")
     page.wait_for_selector("#key", state="hidden")
     extract(page, NOVEL)
-    assert labels(page) == ["作者", "出版社"]
-    assert page.evaluate("() => localStorage.getItem('key')") is None
+    wait_until(page, lambda: labels(page) == ["作者", "出版社"])
+    wait_until(page, lambda: page.evaluate("() => localStorage.getItem('key')") is None)
 
 
 def test_a_full_service_is_asked_again(server: PageServer, open_page: OpenPage, watch: Watch) -> None:
@@ -272,7 +278,7 @@ def test_a_full_service_is_asked_again(server: PageServer, open_page: OpenPage, 
     server.refusals = [(500, "出了错", {})]
     page.click("#start")
     page.wait_for_selector("#note.bad")
-    assert page.inner_text("#note") == "服务拒绝了请求（500）：出了错 已完成 0 / 1 句。"
+    wait_until(page, lambda: page.inner_text("#note") == "服务拒绝了请求（500）：出了错 已完成 0 / 1 句。")
     page.click("#go-on")
     page.wait_for_selector("#note.good")
 
@@ -286,11 +292,11 @@ def test_stop_and_go_on(server: PageServer, open_page: OpenPage) -> None:
     wait_until(page, lambda: page.evaluate("document.querySelector('progress').value > 0.05"))
     page.click("#stop")
     page.wait_for_selector("#note.warn")
-    assert "已停止，完成" in page.inner_text("#note")
+    wait_until(page, lambda: "已停止，完成" in page.inner_text("#note"))
     server.delay = 0
     page.click("#go-on")
     page.wait_for_selector("#note.good")
-    assert page.inner_text(".counts").split("\n")[:2] == ["70 句", "70 个三元组"]
+    wait_until(page, lambda: page.inner_text(".counts").split("\n")[:2] == ["70 句", "70 个三元组"])
 
 
 def test_a_connection_that_breaks_off(server: PageServer, open_page: OpenPage, watch: Watch) -> None:
@@ -299,17 +305,17 @@ def test_a_connection_that_breaks_off(server: PageServer, open_page: OpenPage, w
     page.fill("#sentences", f"{NOVEL}\n{FILM}\n{RAIN}")
     page.click("#start")
     page.wait_for_selector("#note.bad")
-    assert "已完成 1 / 3 句" in page.inner_text("#note")
+    wait_until(page, lambda: "已完成 1 / 3 句" in page.inner_text("#note"))
     server.break_after = None
     page.click("text=继续其余 2 句")
     page.wait_for_selector("#note.good")
-    assert page.locator("article").count() == 3
+    wait_until(page, lambda: page.locator("article").count() == 3)
 
 
 def test_no_input(server: PageServer, open_page: OpenPage) -> None:
     page = open_page(server.address)
     page.click("#start")
-    assert page.inner_text("#note") == "请先写一个句子。"
+    wait_until(page, lambda: page.inner_text("#note") == "请先写一个句子。")
 
 
 def test_text_is_never_markup(server: PageServer, open_page: OpenPage) -> None:
@@ -319,7 +325,7 @@ def test_text_is_never_markup(server: PageServer, open_page: OpenPage) -> None:
     for view in ("sentences", "table", "graph", "json"):
         page.click(f"#view-{view}")
         page.wait_for_timeout(100)
-    assert page.locator("main img, main script, main style").count() == 0
+    wait_until(page, lambda: page.locator("main img, main script, main style").count() == 0)
 
 
 def test_ten_thousand_sentences_stay_usable(server: PageServer, open_page: OpenPage) -> None:
@@ -334,7 +340,7 @@ def test_ten_thousand_sentences_stay_usable(server: PageServer, open_page: OpenP
     content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
     page.set_input_files("#file", {"name": "r.jsonl", "mimeType": "text/plain", "buffer": content})
     page.wait_for_selector("#sentence-1 .arc")
-    assert page.locator("article").count() == 20
+    wait_until(page, lambda: page.locator("article").count() == 20)
     took = page.evaluate(
         """async () => {
             const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
@@ -376,23 +382,24 @@ def test_no_serious_fault_of_accessibility(server: PageServer, open_page: OpenPa
 def test_keyboard_alone(server: PageServer, open_page: OpenPage) -> None:
     page = open_page(server.address)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
+    wait_until(page, lambda: page.evaluate("document.activeElement.className") == "skip")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "tab-extract"
+    wait_until(page, lambda: page.evaluate("document.activeElement.id") == "tab-extract")
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("location.hash") == "#run" and page.locator("#extract").is_hidden()
+    wait_until(page, page.locator("#extract").is_hidden)
+    wait_until(page, lambda: page.evaluate("location.hash") == "#run")
     page.keyboard.press("ArrowLeft")
-    assert page.locator("#extract").is_visible()
+    wait_until(page, page.locator("#extract").is_visible)
     page.focus("#sentences")
     page.keyboard.insert_text(NOVEL)
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#sentence-1 .arc")
     page.focus("#view-sentences")
     page.keyboard.press("ArrowRight")
-    assert page.locator("#panel-table").is_visible()
+    wait_until(page, page.locator("#panel-table").is_visible)
     page.keyboard.press("ArrowLeft")
     page.focus("#sentence-1 .fact")  # lights its arc
-    assert page.locator("#sentence-1 .arc.on").count() == 1
+    wait_until(page, lambda: page.locator("#sentence-1 .arc.on").count() == 1)
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
 
@@ -418,11 +425,17 @@ def test_language_and_light(server: PageServer, open_page: OpenPage) -> None:
     extract(page, NOVEL, RAIN)
     light = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     page.click("#theme")
-    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != light
+    wait_until(
+        page, lambda: page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != light
+    )
     page.click("#language")
-    assert page.inner_text("h1") == "Triplet extraction" and page.inner_text("#start") == "Extract"
+    wait_until(
+        page, lambda: page.inner_text("h1") == "Triplet extraction" and page.inner_text("#start") == "Extract"
+    )
     page.wait_for_selector("text=no triplets")
-    assert page.evaluate("document.documentElement.lang") == "en"
+    wait_until(page, lambda: page.evaluate("document.documentElement.lang") == "en")
     page.reload()
-    assert page.inner_text("h1") == "Triplet extraction"  # both are kept
-    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != light
+    wait_until(page, lambda: page.inner_text("h1") == "Triplet extraction")  # both are kept
+    wait_until(
+        page, lambda: page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != light
+    )

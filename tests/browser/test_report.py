@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from export import report
-from tests.helpers.browser import Watch, find_faults
+from tests.helpers.browser import Watch, find_faults, wait_until
 
 OpenPage = Callable[..., Any]
 
@@ -51,30 +51,35 @@ def judged(tmp_path: Path, watch: Watch) -> Iterator[str]:
 def test_scores_and_mistakes(judged: str, open_page: OpenPage) -> None:
     page = open_page(judged)
     page.wait_for_selector(".figures")
-    assert page.inner_text(".figures .figure >> nth=0").startswith("0.667")
-    assert "来自 results.jsonl" in page.inner_text("#about")
+    wait_until(page, lambda: page.inner_text(".figures .figure >> nth=0").startswith("0.667"))
+    wait_until(page, lambda: "来自 results.jsonl" in page.inner_text("#about"))
     rows = page.locator(".card", has_text="逐关系").locator("tbody tr")
     assert rows.first.inner_text().split()[:4] == ["作者", "2", "2", "2"]
-    assert page.locator("svg.chart[role=img]").get_attribute("aria-label").startswith("可靠性图：3 个三元组")
+    wait_until(
+        page,
+        lambda: (
+            page.locator("svg.chart[role=img]").get_attribute("aria-label").startswith("可靠性图：3 个三元组")
+        ),
+    )
     page.locator(".heat td.wrong button").first.click()  # a confusion leads to its sentences
     page.wait_for_selector("#sentence-1 .arc")
-    assert page.locator("article").count() == 1
-    assert page.locator("#sentence-1 .arc.spurious text").text_content() == "导演"
-    assert page.locator("#sentence-1 .arc.missing text").text_content() == "作序"
-    assert page.locator("#sentence-1 .fact.spurious").inner_text().startswith("✗ 多出")
+    wait_until(page, lambda: page.locator("article").count() == 1)
+    wait_until(page, lambda: page.locator("#sentence-1 .arc.spurious text").text_content() == "导演")
+    wait_until(page, lambda: page.locator("#sentence-1 .arc.missing text").text_content() == "作序")
+    wait_until(page, lambda: page.locator("#sentence-1 .fact.spurious").inner_text().startswith("✗ 多出"))
     page.click(".chip[data-name='*']")
     page.select_option("#kind", "right")
     page.wait_for_selector("#sentence-2")
     page.select_option("#kind", "all")
-    assert "精确率 0.667，召回率 0.667，F1 0.667" in page.inner_text(".counts")
+    wait_until(page, lambda: "精确率 0.667，召回率 0.667，F1 0.667" in page.inner_text(".counts"))
     page.locator("#min-score").fill("0.5")  # the invented one is gone, and what it hid is still missed
     page.wait_for_selector("#sentence-1 .arc.spurious", state="detached")
-    assert page.locator("#sentence-1 .arc.missing").count() == 1
-    assert "精确率 1.000，召回率 0.667，F1 0.800" in page.inner_text(".counts")
+    wait_until(page, lambda: page.locator("#sentence-1 .arc.missing").count() == 1)
+    wait_until(page, lambda: "精确率 1.000，召回率 0.667，F1 0.800" in page.inner_text(".counts"))
     page.locator("#min-score").fill("0.97")  # what was right is missed now
     page.wait_for_selector("#sentence-2 .arc.missing")
     page.click("#view-table")
-    assert page.locator("td.col_status").all_text_contents() == ["漏掉"] * 3
+    wait_until(page, lambda: page.locator("td.col_status").all_text_contents() == ["漏掉"] * 3)
 
 
 def test_without_labels(tmp_path: Path, open_page: OpenPage, watch: Watch) -> None:
@@ -82,11 +87,11 @@ def test_without_labels(tmp_path: Path, open_page: OpenPage, watch: Watch) -> No
     span = {"object_span": [hostile.index("余华"), len(hostile)]}
     page = open_page(write(tmp_path, {"text": hostile, "triplets": [fact("作者", "余华", **span)]}))
     page.wait_for_selector("#sentence-1 .arc")
-    assert page.locator("#sentence-1 .mention").all_text_contents() == ["活着", "余华"]
-    assert page.locator("#view-scores").count() == 0
+    wait_until(page, lambda: page.locator("#sentence-1 .mention").all_text_contents() == ["活着", "余华"])
+    wait_until(page, lambda: page.locator("#view-scores").count() == 0)
     for view in ("table", "graph", "json", "sentences"):
         page.click(f"#view-{view}")
-        assert page.locator(".col_status").first.is_hidden()
+        wait_until(page, lambda: page.locator(".col_status").first.is_hidden())
     with page.expect_download() as download:
         page.click("#download-lines")
     assert json.loads(Path(download.value.path()).read_text("utf-8"))["text"] == hostile
@@ -106,13 +111,13 @@ def test_no_serious_fault_of_accessibility(judged: str, open_page: OpenPage, sch
 def test_phone_and_english(judged: str, open_page: OpenPage) -> None:
     page = open_page(judged, viewport={"width": 360, "height": 700}, locale="en-GB")
     page.wait_for_selector(".figures")
-    assert page.inner_text("h1") == "Extraction report"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    wait_until(page, lambda: page.inner_text("h1") == "Extraction report")
+    wait_until(page, lambda: page.evaluate("document.documentElement.scrollWidth") <= 360)
     page.click("#view-all")
     page.wait_for_selector("#sentence-1 .arc")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    wait_until(page, lambda: page.evaluate("document.documentElement.scrollWidth") <= 360)
     page.click("#language")
-    assert page.inner_text("h1") == "抽取报告"
+    wait_until(page, lambda: page.inner_text("h1") == "抽取报告")
 
 
 def test_ten_thousand_sentences(tmp_path: Path, open_page: OpenPage, watch: Watch) -> None:

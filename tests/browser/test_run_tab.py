@@ -86,12 +86,12 @@ def test_a_run_is_followed_while_it_trains(run_server: RunServer, open_page: Ope
     page = open_page(f"{run_server.address}/#run")
     page.wait_for_selector("#curves .line", state="attached")
     assert read_figure(page, "步") == "5 / 20"
-    assert page.locator("#run-一 .state").inner_text() == "进行中"
+    wait_until(page, lambda: page.locator("#run-一 .state").inner_text() == "进行中")
     assert read_figure(page, "剩余") == "0:00:15"  # 15 steps of a second each
     with (path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"kind": "train", "step": 6, "loss": 0.25, "tokens_seen": 600}) + "\n{")
     wait_until(page, lambda: read_figure(page, "训练损失") == "0.2500")
-    assert "训练损失 0.250" in page.locator(".readout").first.inner_text()
+    wait_until(page, lambda: "训练损失 0.250" in page.locator(".readout").first.inner_text())
     os.close(descriptor)
     wait_until(page, lambda: page.locator("#run-一 .state").inner_text() == "未完成")
 
@@ -104,7 +104,7 @@ def test_runs_beside_each_other(run_server: RunServer, open_page: OpenPage) -> N
     write_run(run_server.root / "b", steps=8, loss=0.3)
     page = open_page(f"{run_server.address}/#run/a")
     page.wait_for_selector("#curves .line", state="attached")
-    assert page.locator("#run-a").get_attribute("aria-pressed") == "true"
+    wait_until(page, lambda: page.locator("#run-a").get_attribute("aria-pressed") == "true")
     rows = page.locator(".compact").first.inner_text().split("\n")
     assert [row.split("\t") for row in rows if "计划的峰值" in row or "预算" in row] == [
         ["计划的峰值", "1.50 GB"], ["预算", "2.00 GB"],
@@ -119,7 +119,7 @@ def test_runs_beside_each_other(run_server: RunServer, open_page: OpenPage) -> N
     page.keyboard.press("ArrowRight")
     assert "步 8" in readout.inner_text() and "b " in readout.inner_text()
     page.locator("#curves svg").first.hover()
-    assert page.locator("#curves .readout").first.inner_text().startswith("步 ")
+    wait_until(page, lambda: page.locator("#curves .readout").first.inner_text().startswith("步 "))
     page.uncheck("#compare-b")
     wait_until(page, lambda: page.locator("#curves figure").first.locator(".line").count() == 2)
     page.click("#run-b")
@@ -134,14 +134,14 @@ def test_the_evaluation(run_server: RunServer, open_page: OpenPage) -> None:
     first.scroll_into_view_if_needed()
     first.locator(".arc").first.wait_for()
     assert "漏掉" in first.inner_text() and "多出" in first.inner_text()
-    assert page.locator("article").count() == 20
+    wait_until(page, lambda: page.locator("article").count() == 20)
     page.get_by_role("button", name="再看 5 句").click()
     wait_until(page, lambda: page.locator("article").count() == 25)
     page.fill("#error-search", "第7句")
     wait_until(page, lambda: page.locator("article").count() == 1)
     page.click(".predicates .button-link")
     wait_until(page, lambda: page.locator("article").count() == 20)
-    assert page.locator("svg[aria-label^='可靠性图']").count() == 1
+    wait_until(page, lambda: page.locator("svg[aria-label^='可靠性图']").count() == 1)
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,11 @@ def test_light_dark_and_phone(run_server: RunServer, open_page: OpenPage, option
     for summary in page.locator("#training-form summary").all()[1:]:
         summary.click()
     assert find_faults(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    wait_until(page, lambda: page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0)
     english = "locale" in options
-    assert page.locator("#curves figcaption").first.inner_text() == ("Loss" if english else "损失")
+    wait_until(
+        page, lambda: page.locator("#curves figcaption").first.inner_text() == ("Loss" if english else "损失")
+    )
     page.click("#language")
     wait_until(
         page, lambda: page.locator("#curves figcaption").first.inner_text() == ("损失" if english else "Loss")

@@ -8,7 +8,7 @@ from typing import Any
 from extraction.loading import load_extractor
 from serving.limits import Limits
 from serving.metrics import Metrics
-from tests.helpers.browser import Watch, find_faults
+from tests.helpers.browser import Watch, find_faults, wait_until
 from tests.helpers.extraction_samples import FILM, RAIN, TinyRun
 from tests.helpers.service import make_engine, running
 
@@ -24,15 +24,21 @@ def test_what_the_model_finds_is_drawn(
         page.click("#start")
         page.wait_for_selector("#note.good")
         page.wait_for_selector("#sentence-1 .arc")
-        assert page.locator("#sentence-1 .arc text").all_text_contents() == ["导演", "主演", "主演"]
-        assert page.locator("#sentence-1 .fact .score").count() == 3
-        assert "没有三元组" in page.inner_text("#sentence-2")
+        wait_until(
+            page,
+            lambda: page.locator("#sentence-1 .arc text").all_text_contents() == ["导演", "主演", "主演"],
+        )
+        wait_until(page, lambda: page.locator("#sentence-1 .fact .score").count() == 3)
+        wait_until(page, lambda: "没有三元组" in page.inner_text("#sentence-2"))
         page.click("summary")
-        assert page.locator("#wanted button").all_text_contents() == ["主演", "作者", "导演"]
+        wait_until(
+            page, lambda: page.locator("#wanted button").all_text_contents() == ["主演", "作者", "导演"]
+        )
         page.click("#wanted button >> text=导演")
         page.click("#start")
         page.wait_for_selector("#sentence-1 .arc")
         page.wait_for_selector("#note.good")
-        assert set(page.locator("#sentence-1 .arc text").all_text_contents()) == {"导演"}
+        arcs = page.locator("#sentence-1 .arc text")
+        wait_until(page, lambda: set(arcs.all_text_contents()) == {"导演"})
         assert find_faults(page) == []
         watch.check(service.url)
