@@ -14,7 +14,7 @@ from bases.hubs import HUBS, Hub, RemoteFile, check_id
 from bases.published_files import choose_files, has_weights
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main
-from utils.directories import remove
+from utils.directories import check_is_free, remove
 from utils.progress import Progress
 
 MB = 10**6
@@ -145,8 +145,8 @@ def run() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it resumes, and says so in English
     check_id(arguments.model_id)
     output: Path | None = arguments.output
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} 已存在且不是空目录，请换一个 --output。")
+    if output is not None:
+        check_is_free(output)
     print(download(arguments.model_id, HUBS[arguments.hub](), output, arguments.revision))
 
 

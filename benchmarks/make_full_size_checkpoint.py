@@ -28,6 +28,7 @@ from bases.chatglm.anatomy import EMBEDDING, HEAD
 from training.checks import nearest_directory
 from utils.command_line import ChineseArgumentParser, positive_int
 from utils.common_utils import UserError, log, run_main
+from utils.directories import check_is_free
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -159,8 +160,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     directory: Path = args.directory
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory} 已存在且不是空目录，请换一个。")
+    check_is_free(directory, "请换一个")
     tokenizer = load_tokenizer(args.tokenizer)
     if tokenizer.vocab_size > args.vocab_size:
         raise UserError(f"--vocab_size 至少要是分词器的 {tokenizer.vocab_size}。")

@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 
 from utils.command_line import ChineseArgumentParser
-from utils.common_utils import UserError, quiet_libraries, run_main
+from utils.common_utils import quiet_libraries, run_main
+from utils.directories import check_is_free
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -68,8 +69,7 @@ def run() -> None:
     """
     arguments = build_parser().parse_args()
     output: Path = arguments.output
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} 已存在且不是空目录，请换一个 --output。")
+    check_is_free(output)
     quiet_libraries()
     from export.merging import merge  # behind this door is torch
 

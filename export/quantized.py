@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 
 from utils.command_line import ChineseArgumentParser
-from utils.common_utils import UserError, quiet_libraries, run_main
+from utils.common_utils import quiet_libraries, run_main
+from utils.directories import check_is_free
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,8 +40,7 @@ def convert() -> None:
     """
     arguments = build_parser().parse_args()
     output: Path = arguments.output
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} 已存在且不是空目录，请换一个 --output。")
+    check_is_free(output)
     quiet_libraries()
     from export.four_bit import quantise  # behind this door is torch
 

@@ -11,9 +11,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from utils.common_utils import UserError
 from utils.small_json import read_json_object
 
 MANIFEST_FILE = "manifest.json"
+
+
+def check_is_free(path: Path, instead: str = "请换一个 --output") -> None:
+    """Make sure that a directory is still to be made, or is empty.
+
+    Args:
+        path: where results are to go.
+        instead: what the user can do, in Chinese.
+
+    Raises:
+        UserError: something is there.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} 已存在且不是空目录，{instead}。")
 
 
 def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
