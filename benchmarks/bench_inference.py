@@ -47,6 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "models" / "chatglm-tiny"
 ADAPTER = ROOT / "output" / "demo" / "model_best"
 MAX_SOURCE, MAX_NEW = 256, 256
+BUNDLED = tuple(ROOT / "data" / name for name in ("mixed_dev_dataset.jsonl", "mixed_train_dataset.jsonl"))
 
 
 class Line(NamedTuple):
@@ -144,10 +145,9 @@ def make_block(device: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def read_lines(tokenizer: Any) -> tuple[list[Line], Schema]:
-    """Return the triplet lines of the bundled data, and their schema."""
-    names = ("mixed_dev_dataset.jsonl", "mixed_train_dataset.jsonl")
-    examples = [example for name in names for example in read_jsonl(ROOT / "data" / name)[0]]
+def read_lines(tokenizer: Any, files: Sequence[Path] = BUNDLED) -> tuple[list[Line], Schema]:
+    """Return the triplet lines of files, and their schema."""
+    examples = [example for file in files for example in read_jsonl(file)[0]]
     examples = [example for example in examples if is_triplet_target(example.target)]
     lines = [
         Line(

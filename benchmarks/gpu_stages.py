@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,18 +26,14 @@ from bases.chatglm.family import ChatGLMFamily
 from bases.interface import Family
 from bases.linear4bit import expand_4bit
 from bases.lora_product import lengthen_lora, shorten_lora
-from benchmarks.bench_inference import MAX_NEW, MAX_SOURCE, Line, ScriptedDecoder
+from benchmarks.bench_inference import MAX_NEW, MAX_SOURCE, Line, ScriptedDecoder, read_lines
 from benchmarks.measure import device_name
 from benchmarks.training_paths import ProjectPath, RecipePath, project_config
 from data_handle.packing import plan_micro_batches
-from data_handle.reader import read_jsonl
 from extraction import memory_plan as extraction_plan
 from extraction.decoding.decoder import ConstrainedDecoder, Statistics
 from extraction.decoding.grammar import AnswerGrammar, Constraint
 from extraction.warm_up import warm_up_kernels
-from task.prompt import encode_prompt, split_context
-from task.schema import Schema
-from task.triplets import is_triplet_target
 from training.memory_plan import TrainingSettings, memory_parts, shape_of
 from utils.common_utils import log
 from utils.device import avoid_planning_kernels, compute_dtype
@@ -110,7 +105,7 @@ class Stage:
         self.note(
             what="load", seconds=round(loaded - started, 1), peak_gb=self.peak(), **machine(self.device)
         )
-        lines, schema = read_lines(self.args.data, tokenizer)
+        lines, schema = read_lines(tokenizer, [self.args.data])
         grammar = AnswerGrammar(tokenizer, model.config.vocab_size, Constraint(schema))
         settings = extraction_plan.ExtractionSettings(dtype.itemsize, True, MAX_SOURCE, MAX_NEW)
         budget = memory_budget(self.device, math.inf) + (torch.cuda.memory_allocated() if self.on_card else 0)
@@ -391,20 +386,6 @@ def replace_modules(model: torch.nn.Module, modules: dict[str, torch.nn.Module])
     for name, module in modules.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.eval())
-
-
-def read_lines(path: Path, tokenizer: Any) -> tuple[list[Line], Schema]:
-    """Return the triplet lines of a file, and their schema."""
-    examples = [each for each in read_jsonl(path, strict=False)[0] if is_triplet_target(each.target)]
-    lines = [
-        Line(
-            split_context(example.context)[1],
-            encode_prompt(tokenizer, example.context, MAX_SOURCE).input_ids,
-            tokenizer.encode_plain(example.target),
-        )
-        for example in examples
-    ]
-    return lines, Schema.from_targets(example.target for example in examples)
 
 
 def generate(model: Any, tokenizer: Any, prompt: list[int], length: int) -> None:
