@@ -112,9 +112,17 @@ class Answers:
         model: by name.
         questions: in their order.
         seconds: to wait at most.
+        growing: beginnings of answers are wanted, too.
     """
 
-    def __init__(self, engine: Engine, model: str, questions: Sequence[Question], seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        model: str,
+        questions: Sequence[Question],
+        seconds: float,
+        growing: bool = False,
+    ) -> None:
         self.timed_out = False
         self._engine = engine
         self._seconds = seconds
@@ -122,7 +130,7 @@ class Answers:
         self._arrived: asyncio.Queue[tuple[int, Outcome]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._open = set(range(len(questions)))
-        self.job = Job(model, questions, self._deliver)
+        self.job = Job(model, questions, self._deliver, growing)
         if questions:
             engine.submit(self.job)
 
@@ -144,7 +152,8 @@ class Answers:
                         yield number, Outcome(error, failure="timeout")
                     return
                 if number in self._open:
-                    self._open.discard(number)
+                    if outcome.whole:
+                        self._open.discard(number)
                     yield number, outcome
         finally:
             self.cancel()

@@ -69,7 +69,7 @@ def make_app(
         openapi_url=None,
     )
     app.include_router(extract.make_router(engine, limits, metrics), responses=REFUSALS)
-    app.include_router(openai.make_router(engine, limits), responses=REFUSALS)
+    app.include_router(openai.make_router(engine, limits, metrics), responses=REFUSALS)
     app.include_router(_make_router(engine, limits, metrics))
     for router in routers:
         app.include_router(router)

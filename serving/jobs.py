@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class Outcome(NamedTuple):
     prompt_tokens: int = 0
     answer_tokens: int = 0
     failure: str | None = None  # its kind, for the metrics
+    whole: bool = True  # else it is a beginning, whose triplets stay as they are
 
 
 class Piece(NamedTuple):
@@ -51,11 +52,13 @@ class Job:
         model: the name of the one that is asked.
         questions: in their order.
         deliver: called in the engine's thread with the number of a question and its outcome.
+        growing: deliver beginnings of answers, too, whenever a triplet has been added.
     """
 
     model: str
     questions: Sequence[Question]
     deliver: Callable[[int, Outcome], None]
+    growing: bool = False
     cancelled: bool = False  # nobody waits for what is left
     submitted: float = field(default_factory=time.perf_counter)
     begun: int = 0  # questions
@@ -83,17 +86,42 @@ class Work:
         self.failure: tuple[str, str] | None = None  # kind and message
         self.source_truncated = False
         self.delivered = False
+        self.shown = 0  # triplets that have been delivered as a beginning
+        self._offsets: list[int] = []  # of the pieces so far
         self._out = 0  # pieces without an answer
         self._whole = False  # there are no more pieces
 
     def pieces(self, split: Iterator[tuple[int, str, list[int]]]) -> Iterator[tuple[Work, Piece]]:
         """Yield the pieces of the sentence; none after a failure, or when nobody waits any more."""
-        for each in split:
+        following = next(split, None)
+        while following is not None:
+            piece, following = Piece(*following), next(split, None)
+            self._whole = following is None  # known at once: its answer must not wait for the next turn
+            self._offsets.append(piece.offset)
             self._out += 1
-            yield self, Piece(*each)
+            yield self, piece
             if self.failure is not None or self.job.cancelled:
                 break
         self._whole = True
+
+    def beginning(self, unfinished: Mapping[int, tuple[Piece, Answer]]) -> list[tuple[Piece, Answer]]:
+        """Return the parts of the answer, from its start, whose triplets will stay as they are.
+
+        Args:
+            unfinished: pieces in work by their offsets, with what there is of their answers.
+        """
+        assert self.question.constraint is not None
+        only_piece = self._whole and len(self._offsets) == 1
+        if self.question.with_scores and (self.question.constraint.free_values or not only_piece):
+            return []  # the same triplet, found once more, may raise its score
+        finished = {part[0].offset: part for part in self.parts}
+        parts = []
+        for offset in self._offsets:
+            if (part := finished.get(offset) or unfinished.get(offset)) is not None:
+                parts.append(part)
+            if offset not in finished:
+                break
+        return parts
 
     def take(self, piece: Piece, answer: Answer) -> None:
         """Take the answer to a piece."""

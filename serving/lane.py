@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -49,7 +49,7 @@ class Lane:
         self.activate = activate
         self.metrics = metrics
         self._turns: deque[Iterator[Turn]] = deque()
-        self._rows: dict[int, Turn] = {}
+        self._rows: dict[Hashable, Turn] = {}  # by what the decoder knows them by
         self._free: list[Turn] = []  # without a constraint: answered at the next step, as a whole
         self._alone: deque[Turn] = deque()  # failed in company, not yet tried alone
         self._next_key = 1
@@ -180,6 +180,22 @@ class Lane:
             else:
                 work.take(piece, answer)
             self._settle(work)
+        self._show_beginnings()
+
+    def _show_beginnings(self) -> None:
+        """Deliver what there is of the answers that somebody wants to see grow."""
+        growing: dict[Work, dict[int, tuple[Piece, Answer]]] = {}
+        if self._decoder is None or not any(work.job.growing for work, _ in self._rows.values()):
+            return
+        for key, answer in self._decoder.unfinished():
+            work, piece = self._rows[key]
+            if work.job.growing and not work.delivered:
+                growing.setdefault(work, {})[piece.offset] = piece, answer
+        for work, unfinished in growing.items():
+            extraction = self._merge(work, work.beginning(unfinished))
+            if len(extraction.triplets) > work.shown:
+                work.shown = len(extraction.triplets)
+                work.job.deliver(work.number, Outcome(extraction, whole=False))
 
     def _start_anew(self, kind: str, message: str) -> None:
         """After a failed pass: half the rows if memory was short, else one by one; alone, it is an error."""
@@ -214,21 +230,24 @@ class Lane:
 
     def _settle(self, work: Work) -> None:
         """Deliver a question's outcome as soon as it is there."""
-        if not work.done:
+        if work.delivered or not work.done:
             return
         if work.failure is not None:
             kind, message = work.failure
             self._deliver(work, Outcome(Extraction(error=message), failure=kind))
             return
-        question = work.question
-        assert question.constraint is not None
-        work.parts.sort(key=lambda part: part[0].offset)
-        parts = [(piece.offset, piece.text, answer) for piece, answer in work.parts]
-        grammar = self._grammar(question.constraint)
-        extraction = merge_answers(grammar, parts, question.with_scores, question.min_score)
+        extraction = self._merge(work, sorted(work.parts, key=lambda part: part[0].offset))
         prompt_tokens = sum(len(piece.input_ids) for piece, _ in work.parts)
         answer_tokens = sum(len(answer.token_ids) for _, answer in work.parts)
         self._deliver(work, Outcome(extraction, prompt_tokens, answer_tokens))
+
+    def _merge(self, work: Work, parts: list[tuple[Piece, Answer]]) -> Extraction:
+        """Return what the answers to a sentence's pieces come to."""
+        question = work.question
+        assert question.constraint is not None
+        named = [(piece.offset, piece.text, answer) for piece, answer in parts]
+        grammar = self._grammar(question.constraint)
+        return merge_answers(grammar, named, question.with_scores, question.min_score)
 
     def _deliver(self, work: Work, outcome: Outcome) -> None:
         if work.delivered or work.job.cancelled:

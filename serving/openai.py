@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from serving.extract import SSE, json_response, unless_gone
 from serving.jobs import Outcome
 from serving.lane import Lane
 from serving.limits import Limits
+from serving.metrics import Metrics
 from serving.response_format import Shape, read_response_format
 from serving.schemas import Choices
 from task.prompt import build_prompt, split_context
@@ -108,7 +110,7 @@ class ChatResponse(BaseModel):
     usage: Usage
 
 
-def make_router(engine: Engine, limits: Limits) -> APIRouter:
+def make_router(engine: Engine, limits: Limits, metrics: Metrics) -> APIRouter:
     """Return the route."""
     router = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
     streamed = {SSE: {"schema": {"type": "string"}}}
@@ -142,39 +144,27 @@ def make_router(engine: Engine, limits: Limits) -> APIRouter:
                 )
             wanted = wanted._replace(constraint=None)
         seconds = min(body.timeout or limits.seconds, limits.seconds)
-        answers = Answers(engine, lane.name, [make_question(prompt, wanted)], seconds)
-
-        async def answer() -> tuple[str, str, Outcome]:
-            try:
-                async for _, outcome in answers:
-                    return *_content(outcome, shape, wanted), outcome
-            finally:
-                answers.cancel()
-            raise AssertionError("a question without an outcome")
-
-        content, reason, outcome = await unless_gone(request, answer())
+        answers = Answers(engine, lane.name, [make_question(prompt, wanted)], seconds, growing=body.stream)
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": lane.name}
-        usage = {
-            "prompt_tokens": outcome.prompt_tokens,
-            "completion_tokens": outcome.answer_tokens,
-            "total_tokens": outcome.prompt_tokens + outcome.answer_tokens,
-        }
         if body.stream:
             with_usage = body.stream_options is not None and body.stream_options.include_usage
-            chunks = _chunks(head, content, reason, usage if with_usage else None)
+            chunks = _chunks(head, answers, shape, wanted, with_usage, metrics)
             return StreamingResponse(chunks, media_type=SSE)
+        outcome = await unless_gone(request, _last(answers))
+        content, reason = _content(outcome, shape, wanted)
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": content},
             "finish_reason": reason,
         }
-        return json_response({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+        answer = {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(outcome)}
+        return json_response(answer)
 
     return router
 
 
 def _content(outcome: Outcome, shape: Shape, wanted: Wanted) -> tuple[str, str]:
-    """Return an answer's text and why it ends.
+    """Return an answer's text, or what there is of it, and why it ends.
 
     Raises:
         RequestError: there is none.
@@ -188,24 +178,60 @@ def _content(outcome: Outcome, shape: Shape, wanted: Wanted) -> tuple[str, str]:
     if wanted.constraint is None:
         return extraction.raw, reason
     scores, spans = wanted.scores and bool(extraction.scores), wanted.spans and bool(extraction.spans)
-    return shape.write(extraction.to_list(scores, spans)), reason
+    triplets = extraction.to_list(scores, spans)
+    return (shape.write if outcome.whole else shape.begin)(triplets), reason
+
+
+async def _last(answers: Answers) -> Outcome:
+    """Return the outcome of the only question."""
+    try:
+        async for _, outcome in answers:
+            if outcome.whole:
+                return outcome
+    finally:
+        answers.cancel()
+    raise AssertionError("a question without an outcome")
 
 
 async def _chunks(
-    head: dict[str, Any], content: str, reason: str, usage: dict[str, int] | None
+    head: dict[str, Any], answers: Answers, shape: Shape, wanted: Wanted, with_usage: bool, metrics: Metrics
 ) -> AsyncIterator[bytes]:
-    """Yield an answer as the events of a stream."""
-    head = {**head, "object": "chat.completion.chunk"}
-    parts: list[tuple[dict[str, str], str | None]] = [
-        ({"role": "assistant", "content": ""}, None),
-        ({"content": content}, None),
-        ({}, reason),
-    ]
-    for delta, ending in parts:
-        yield _event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": ending}]})
-    if usage is not None:
-        yield _event({**head, "choices": [], "usage": usage})
-    yield b"data: [DONE]\n\n"
+    """Yield an answer as the events of a stream, triplet after triplet; what goes wrong is the last event."""
+    head = {**head, "object": "chat.completion.chunk"} | ({"usage": None} if with_usage else {})
+
+    def event(delta: dict[str, str], reason: str | None = None) -> bytes:
+        return _event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+
+    sent = ""
+    try:
+        yield event({"role": "assistant", "content": ""})
+        async for _, outcome in answers:
+            content, reason = _content(outcome, shape, wanted)
+            if not content.startswith(sent):
+                raise AssertionError("an answer that is not what it began with")
+            yield event({"content": content[len(sent) :]})
+            sent = content
+            if outcome.whole:
+                yield event({}, reason)
+                if with_usage:
+                    yield _event({**head, "choices": [], "usage": _usage(outcome)})
+        yield b"data: [DONE]\n\n"
+    except RequestError as error:  # too late for a status
+        metrics.failed(error.code)
+        yield _event(error.body())
+    except (asyncio.CancelledError, GeneratorExit):
+        metrics.failed("hung_up")
+        raise
+    finally:
+        answers.cancel()
+
+
+def _usage(outcome: Outcome) -> dict[str, int]:
+    return {
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.answer_tokens,
+        "total_tokens": outcome.prompt_tokens + outcome.answer_tokens,
+    }
 
 
 def _event(content: dict[str, Any]) -> bytes:

@@ -53,6 +53,10 @@ class Shape:
             triplets = [{key: item[key] for key in self.keys if key in item} for item in triplets]
         return to_json(triplets if self.field is None else {self.field: triplets})
 
+    def begin(self, triplets: list[dict[str, Any]]) -> str:
+        """Return what the content for triplets and perhaps more of them begins with."""
+        return self.write(triplets).removesuffix("]" if self.field is None else "]}")
+
 
 def read_response_format(value: Mapping[str, Any] | None) -> Shape:
     """Return the shape that a `response_format` asks for.

@@ -164,6 +164,11 @@ class ConstrainedDecoder:
             self._remove([place])
         return place is not None
 
+    def unfinished(self) -> Iterator[tuple[Hashable, Answer]]:
+        """Yield the keys of the sentences in work and what there is of their answers, between two steps."""
+        for row in self._rows:
+            yield row.key, row.answer
+
     def clear(self) -> None:
         """Give up all sentences, and the memory of the cache."""
         self._waiting.clear()

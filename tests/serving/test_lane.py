@@ -75,6 +75,15 @@ def test_nor_does_a_long_sentence(asker: Asker) -> None:
     assert asker.outcomes["long"][0].answer_tokens > 2 * asker.outcomes["short"][0].answer_tokens
 
 
+def test_an_answer_does_not_wait_for_the_turn_of_the_next(asker: Asker) -> None:
+    asker.lane.capacity = 1
+    for name in "abcdef":
+        asker.ask(name, NOVEL)
+    while not asker.order:
+        asker.lane.step()
+    assert asker.order == [("a", 0)] and not asker.lane._rows
+
+
 def test_a_sentence_joins_while_others_are_in_the_middle(asker: Asker) -> None:
     asker.lane.capacity = 4
     asker.ask("first", FILM)

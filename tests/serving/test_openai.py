@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,17 +23,21 @@ from serving.loading import prepare
 from serving.metrics import Metrics
 from serving.response_format import Shape, read_response_format
 from task.prompt import PROMPT_TEMPLATE, build_prompt
-from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, TinyRun
-from tests.helpers.service import Service, running
+from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, RAIN, TinyRun
+from tests.helpers.service import Service, make_engine, running, wait_for
 from tests.serving.conftest import LIMITS
 from utils.common_utils import UserError
 
 NOVEL_ITEMS = [triplet._asdict() for triplet in NOVEL_TRIPLETS]
 
 
+def connect(service: Service) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0)
+
+
 @pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as started:
+    with connect(service) as started:
         yield started
 
 
@@ -61,6 +67,87 @@ def test_the_client_lists_asks_and_streams(client: openai.OpenAI) -> None:
     assert text == answer.choices[0].message.content
     assert chunks[-1].usage == answer.usage
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+
+
+def streamed(client: openai.OpenAI, text: str, **options: Any) -> list[str]:
+    """Return the parts of the content that come one after the other."""
+    stream = client.chat.completions.create(model="tiny", messages=say(text), stream=True, **options)
+    parts = [chunk.choices[0].delta.content or "" for chunk in stream]
+    assert parts[0] == parts[-1] == ""  # the role, and the end
+    return parts[1:-1]
+
+
+PICKED = {"predicate": {"type": "string"}, "object": {"type": "string"}, "score": {"type": "number"}}
+PICKED_LIST = {"type": "array", "items": {"type": "object", "properties": PICKED}}
+
+
+@pytest.mark.parametrize(
+    ("options", "item"),
+    [
+        ({}, '{"predicate"'),
+        ({"response_format": {"type": "json_object"}}, '{"predicate"'),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {
+                        "name": "x",
+                        "schema": {"type": "object", "properties": {"all": PICKED_LIST}},
+                    },
+                }
+            },
+            '"score": ',
+        ),
+        ({"extra_body": {"scores": True, "spans": True}}, '"subject_span": ['),
+    ],
+    ids=["list", "object", "schema", "scores"],
+)
+def test_a_stream_brings_one_triplet_after_the_other(
+    client: openai.OpenAI, options: dict[str, Any], item: str
+) -> None:
+    for text in (FILM, NOVEL, RAIN, f"{FILM * 6}{NOVEL}"):
+        whole = client.chat.completions.create(model="tiny", messages=say(text), **options)
+        parts = streamed(client, text, **options)
+        assert "".join(parts) == whole.choices[0].message.content
+        if "score" in str(options) and len(text) > 100:
+            assert len(parts) == 1  # of several pieces: found again, a triplet may score higher
+        else:
+            assert max(part.count(item) for part in parts) <= 1
+
+
+def test_the_first_triplet_comes_before_the_last_is_made(extractor: TripletExtractor) -> None:
+    go_on = threading.Event()
+
+    def hold() -> None:
+        (lane,) = engine.lanes.values()
+        if any(work.shown for work, _ in lane._rows.values()):
+            go_on.wait(60)
+
+    metrics = Metrics()
+    engine = make_engine([("tiny", extractor)], LIMITS, metrics, 8, hold)
+    with running(engine, LIMITS, metrics) as service, connect(service) as client:
+        stream = client.chat.completions.create(model="tiny", messages=say(FILM), stream=True)
+        assert next(stream).choices[0].delta.role == "assistant"
+        text = next(stream).choices[0].delta.content or ""
+        assert json.loads(f"{text}]")[0] == FILM_TRIPLETS[0]._asdict()
+        assert engine.rows == 1
+        stream.close()
+        wait_for(lambda: service.figure("triplet_failures_total", kind="hung_up") == 1)
+        go_on.set()
+        wait_for(lambda: engine.rows == 0)
+        assert service.figure("triplet_sentences_total", model="tiny", outcome="ok") == 0
+
+
+def test_what_fails_in_the_middle_of_a_stream(extractor: TripletExtractor) -> None:
+    metrics = Metrics()
+    engine = make_engine([("tiny", extractor)], LIMITS, metrics, 8, lambda: time.sleep(0.2))
+    with running(engine, LIMITS, metrics) as service, connect(service) as client:
+        stream = client.chat.completions.create(
+            model="tiny", messages=say(FILM), stream=True, extra_body={"timeout": 0.3}
+        )
+        with pytest.raises(openai.APIError, match=r"超过了 0\.3 秒的时限"):
+            list(stream)
+        assert service.figure("triplet_failures_total", kind="timeout") == 1
 
 
 def test_the_products_own_prompt(client: openai.OpenAI, extractor: TripletExtractor) -> None:
