@@ -52,8 +52,9 @@ demo: env
 	$(PY) -m export.report output/demo/eval_results.jsonl -o output/demo/report.html; \
 	echo "演示完成，用时 $$(( $$(date +%s) - started )) 秒（不含安装）；适配器在 output/demo/model_best，报告是 output/demo/report.html" >&2
 
+# 几个进程分着跑；要用 pdb 或看输出，加 ARGS="-n 0 …"
 test: env-dev
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 soak: env-dev
 	$(PY) -m pytest -m soak tests $(ARGS)

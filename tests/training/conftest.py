@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.helpers.runs import process_as_before
 
@@ -27,6 +28,15 @@ def a_process_of_its_own() -> Iterator[None]:
     """Undo what a run leaves in its process: signal handlers, and accelerate's choice of precision."""
     with process_as_before():
         yield
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Torch with two threads, as on a machine of two cores (other tests have one)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -67,15 +67,16 @@ def test_a_step_without_room_for_all_its_passes_runs_them_one_after_the_other(
     gradients.accumulate(samples_of(tokenizer))
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_lanes_run_at_the_same_time_with_one_thread_each_and_keep_the_order() -> None:
-    threads, together = torch.get_num_threads(), threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=30)
 
     def work(item: int) -> tuple[int, int]:
         together.wait()
         return item, torch.get_num_threads()
 
     assert Lanes(2).run(work, [1, 2]) == [(1, 1), (2, 1)]
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
 
 
 def test_an_error_of_a_lane_reaches_the_caller() -> None:
@@ -88,10 +89,11 @@ def test_an_error_of_a_lane_reaches_the_caller() -> None:
         Lanes(2).run(work, [0, 1, 2])
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_where_lanes_are_used(model_and_tokenizer: tuple[Any, Any]) -> None:
     model, _ = model_and_tokenizer
-    accelerator, threads = Accelerator(cpu=True), torch.get_num_threads()
-    assert lane_count(accelerator, model, 256, checkpointing=False) == threads
+    accelerator = Accelerator(cpu=True)
+    assert lane_count(accelerator, model, 256, checkpointing=False) == 2
     assert lane_count(accelerator, model, 4096, checkpointing=False) == 1
     assert lane_count(accelerator, model, 256, checkpointing=True) == 1
     dropping = torch.nn.Sequential(model, torch.nn.Dropout(0.05))

@@ -70,6 +70,7 @@ def test_a_run_leaves_what_it_promises(arguments: Command, tmp_path: Path, capsy
         assert phrase in captured.err
 
 
+@pytest.mark.usefixtures("two_threads")  # so the eight run in lanes
 def test_the_split_into_passes_does_not_matter(arguments: Command, tmp_path: Path) -> None:
     """The same loss curve and the same adapter from batches of 8, and from 8 batches of 1."""
     curves, adapters = [], []

@@ -74,6 +74,7 @@ def test_out_of_memory_loses_no_step(
     assert find_damage(tmp_path / "run" / "checkpoint-2") is None
 
 
+@pytest.mark.usefixtures("two_threads")  # so the whole run has lanes
 def test_out_of_memory_halves_the_passes_and_does_the_step_again(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
