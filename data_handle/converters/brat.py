@@ -10,16 +10,18 @@ over.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data_handle.converters.decoding import decode
+from data_handle.converters.decoding import decode, read_whole
 from data_handle.converters.labelled import Fact, Labelled, Problem, Span, excerpt
 from utils.common_utils import UserError
 
-_ENTITY = re.compile(r"(T\d+)\t(\S+) (\d+) ([\d ;]+)(?:\t(.*))?")
+_ENTITY = re.compile(r"(T\d+)\t(\S+) ([0-9]{1,9}) ([0-9 ;]+)(?:\t(.*))?")
+_OFFSET = re.compile("[0-9]{1,9}")
 _RELATION = re.compile(r"(R\d+)\t(\S+) Arg1:(\S+) Arg2:(\S+)\s*")
 
 
@@ -46,9 +48,9 @@ def read(path: Path) -> Iterator[Labelled | Problem]:
 
 def _read(path: Path) -> str:
     try:
-        return decode(path.read_bytes())[0]
+        return decode(read_whole(path))[0]
     except OSError as error:
-        raise UserError(f"读不了 {path}（{error.strerror}）：请检查权限。") from error
+        raise UserError(f"读不了 {path}（{error.strerror or error}）：请检查权限。") from error
     except ValueError as error:
         raise UserError(f"{path} {error}。") from None
 
@@ -119,8 +121,10 @@ def _entity(text: str, lines: list[tuple[int, str]], match: re.Match[str]) -> _E
     """Return the entity of a `T` line, or in Chinese why it can't be used."""
     if ";" in match[4]:
         return "实体分成几段"
+    if not _OFFSET.fullmatch(match[4]):
+        return "实体的偏移超出原文或跨行"
     start, end = int(match[3]), int(match[4])
-    index = max((n for n, (begin, _) in enumerate(lines) if begin <= start), default=0)
+    index = bisect_right(lines, start, key=lambda line: line[0]) - 1
     begin, line = lines[index]
     if not begin <= start < end <= begin + len(line):
         return "实体的偏移超出原文或跨行"

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
 
+from utils.common_utils import UserError
+from utils.small_json import read_small_file
+
+MAX_FILE_BYTES = 1 << 28  # of a file that is read as a whole
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
@@ -11,6 +16,20 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
+
+
+def read_whole(path: Path) -> bytes:
+    """Return what a regular file holds.
+
+    Raises:
+        OSError: there is no such file, it can't be read, or it is something else (which is not waited for).
+        UserError: it is too large to be read as a whole.
+    """
+    try:
+        return read_small_file(path, MAX_FILE_BYTES)
+    except ValueError:
+        limit = MAX_FILE_BYTES >> 20
+        raise UserError(f"{path} 超过了 {limit} MB：请分成几个文件，一个一个转换。") from None
 
 
 def decode(raw: bytes) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_handle.converters.decoding import decode
+from data_handle.converters.decoding import decode, read_whole
 from data_handle.converters.fields import RepeatedKey
 from data_handle.converters.labelled import Problem, excerpt
 from utils.common_utils import UserError
@@ -71,7 +71,7 @@ def open_source(path: Path) -> Source:
             raise UserError(f"{path} 是目录，里面也没有 brat 的 .ann 文件：请给出其中的数据文件。")
         if path.exists() and not path.is_file():
             raise UserError(f"{path} 不是普通文件，无法当作数据读取。")
-        raw = path.read_bytes()
+        raw = read_whole(path)
     except FileNotFoundError:
         raise UserError(f"找不到输入文件 {path}：请检查路径。") from None
     except OSError as error:
