@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 from pathlib import Path
 
 from bases.hubs import HUBS, Hub, RemoteFile, check_id
-from bases.published_files import choose_files, has_weights
+from bases.published_files import choose_files, has_weights, is_wanted
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main
-from utils.directories import check_is_free, remove
+from utils.directories import check_is_free, leads_outside, real_path, remove
 from utils.progress import Progress
 
 MB = 10**6
@@ -57,8 +58,12 @@ def download(model_id: str, hub: Hub, output: Path | None, revision: str | None 
     files = [by_name[name] for name in sorted(choose_files(by_name), key=lambda name: name == "config.json")]
     if not has_weights(file.name for file in files):
         raise UserError(f"{model_id} 里没有可用的权重（model.safetensors 或 pytorch_model.bin）。")
+    if unnamed := [file.name for file in files if not file.sha256 and not file.blob]:
+        log(f"{hub.name} 没有给出 {'、'.join(unnamed[:5])} 的哈希，只能核对大小。")
     place = hub.cache_of(model_id) if output is None else output.with_name(f".{output.name}.download")
     try:
+        if output is not None:
+            _check_is_ours(place)
         place.mkdir(parents=True, exist_ok=True)
         whole = {file for file in files if _is_whole(file, place / file.name)}
         need = sum(file.size for file in files if file not in whole) + RESERVE
@@ -119,9 +124,31 @@ def _fetch_all(
     return path
 
 
+def _check_is_ours(place: Path) -> None:
+    """Make sure that all that is where a download is put together came there by an earlier one.
+
+    Raises:
+        UserError: it did not.
+    """
+    if not os.path.lexists(place):
+        return
+    foreign = "" if place.is_dir() and not place.is_symlink() else "（不是目录）"
+    if not foreign:
+        foreign = next((f"（{path.name}）" for path in place.iterdir() if not _is_download(path)), "")
+    if foreign:
+        raise UserError(f"{place} 里有不是本命令下载的东西{foreign}，不会动它；请移走它，或换一个 --output。")
+
+
+def _is_download(path: Path) -> bool:
+    """Tell whether an earlier run may have left something: by its name, or it is the hub library's folder."""
+    name = path.name.removesuffix(".part")
+    return name == ".cache" or (is_wanted(name) and not path.is_dir())
+
+
 def _delete(path: Path) -> None:
-    """Delete a file, and what it links to in a hub's cache."""
-    remove(path.resolve())
+    """Delete a file, and what it links to if that is in the same hub's cache."""
+    if not leads_outside(path.parent, path.name):
+        remove(real_path(path))
     remove(path)
 
 

@@ -15,14 +15,17 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import get_session
 
 from bases.hub_cache import modelscope_place
 from utils.common_utils import UserError, log
@@ -32,8 +35,10 @@ from utils.small_json import parse_small_json
 CHUNK = 2**20
 TRIES = 5  # of one file, as long as the connection breaks
 RETRY_SECONDS = 1.0  # before the first retry
-LIST_BYTES = 16 * 2**20  # of a list of files
+LIST_BYTES = 16 * 2**20  # of a list of files, or of any other answer but a file
+MAX_FILES = 100_000  # in a list that comes in pages
 TIMEOUT = 60.0  # seconds without a byte
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
 _ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 Advance = Callable[[int], None]  # takes bytes that have arrived
 
@@ -122,31 +127,40 @@ class HuggingFace(Hub):
 
     def list_files(self, model_id: str, revision: str | None) -> list[RemoteFile]:
         try:
+            _bound_answers(everything=True)
             api = HfApi()
             self._revision = revision
             self._commit = api.model_info(model_id, revision=revision).sha
             tree = api.list_repo_tree(model_id, recursive=True, revision=self._commit)
-            files = [entry for entry in tree if isinstance(entry, RepoFile)]
+            files = [entry for entry in islice(tree, MAX_FILES) if isinstance(entry, RepoFile)]
         except (HFValidationError, OSError, HfHubHTTPError, OfflineModeIsEnabled) as error:
             raise _refused(self.name, constants.ENDPOINT, model_id, error) from error
         except Exception as error:  # of the HTTP library, which huggingface_hub does not wrap
             raise _refused(self.name, constants.ENDPOINT, model_id, error) from error
-        return [
-            RemoteFile(file.path, file.lfs.size, sha256=file.lfs.sha256)
-            if file.lfs is not None
-            else RemoteFile(file.path, file.size, blob=file.blob_id)
-            for file in files
-        ]
+        try:
+            if not isinstance(self._commit, str) or not _COMMIT.fullmatch(self._commit):
+                raise ValueError(self._commit)
+            return [
+                _checked(file.path, file.lfs.size, sha256=file.lfs.sha256)
+                if file.lfs is not None
+                else _checked(file.path, file.size, blob=file.blob_id)
+                for file in files
+            ]
+        except ValueError as error:
+            raise _not_understood(self.name, constants.ENDPOINT, model_id) from error
 
     def fetch(self, model_id: str, file: RemoteFile, directory: Path | None, advance: Advance) -> Path:
         try:
+            _bound_answers(everything=False)
             path = hf_hub_download(
                 model_id,
                 file.name,
                 revision=self._revision if directory is None else self._commit,  # a cache notes the branch
                 local_dir=directory,
-                tqdm_class=_bar_that_tells(advance),
+                tqdm_class=_bar_that_tells(advance, file.size),
             )
+        except UserError:
+            raise
         except OSError as error:
             if isinstance(error, HfHubHTTPError) or error.errno is None:
                 raise _refused(self.name, constants.ENDPOINT, model_id, error) from error
@@ -156,15 +170,62 @@ class HuggingFace(Hub):
         return Path(path)
 
 
-def _bar_that_tells(advance: Advance) -> Any:
-    """Return what `hf_hub_download` takes for a progress bar, and only passes on what arrives."""
+def _bound_answers(everything: bool) -> None:
+    """Have the library read no more than `LIST_BYTES` of an answer: of each, or of refusals only."""
+    client = get_session()
+    hooks = client.event_hooks
+    others = [hook for hook in hooks["response"] if hook not in (_bound, _bound_refusal)]
+    client.event_hooks = hooks | {"response": [*others, _bound if everything else _bound_refusal]}
+    client.headers["Accept-Encoding"] = "identity"  # what is packed can unpack to anything
+
+
+def _bound(response: Any) -> None:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise ValueError("回答是压缩的")
+    response.stream = _Bounded(response.stream)
+
+
+def _bound_refusal(response: Any) -> None:
+    if response.is_error:
+        _bound(response)
+
+
+class _Bounded(httpx2.SyncByteStream):
+    """A stream of bytes that is refused when it goes on and on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for chunk in self._stream:
+            size += len(chunk)
+            if size > LIST_BYTES:
+                raise ValueError("回答没有尽头")
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _bar_that_tells(advance: Advance, size: int) -> Any:
+    """Return what `hf_hub_download` takes for a progress bar: it passes on what arrives, and refuses what is
+    behind the size of the file."""
+    left = size
 
     class Bar:
         def __init__(self, *args: Any, initial: int = 0, **options: Any) -> None:
-            advance(initial)
+            self.update(initial)
 
         def update(self, count: float | None = 1) -> None:
+            nonlocal left
             advance(int(count or 0))
+            left -= int(count or 0)
+            if left < 0:
+                raise UserError(
+                    f"下载的文件超过了网站所说的 {size:,} 字节，没有读下去；请重新运行同一命令，"
+                    "如果还是这样，换一个镜像。"
+                )
 
         def __enter__(self) -> Bar:
             return self
@@ -207,13 +268,13 @@ class ModelScope(Hub):
         except (OSError, http.client.HTTPException) as error:
             raise _refused(self.name, self.endpoint, model_id, error) from error
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{self.name}（{self.endpoint}）对 {model_id} 的回答看不懂，请稍后再试。"
-            ) from error
+            raise _not_understood(self.name, self.endpoint, model_id) from error
 
     def fetch(self, model_id: str, file: RemoteFile, directory: Path | None, advance: Advance) -> Path:
         directory = directory or modelscope_place(model_id)
         part = directory / f"{file.name}.part"
+        if part.is_symlink():  # which the bytes would be written through
+            part.unlink()
         url = self._url(model_id, "repo", FilePath=file.name)
         if part.exists() and part.stat().st_size <= file.size:
             advance(part.stat().st_size)
@@ -241,10 +302,20 @@ def _described(entry: dict[str, Any]) -> RemoteFile:
     Raises:
         ValueError: it is not what such a list says.
     """
-    name, size, sha256 = entry["Path"], entry["Size"], entry.get("Sha256") or ""
-    if not isinstance(name, str) or type(size) is not int or size < 0 or not isinstance(sha256, str):
+    return _checked(entry["Path"], entry["Size"], sha256=entry.get("Sha256") or "")
+
+
+def _checked(name: Any, size: Any, sha256: Any = "", blob: Any = "") -> RemoteFile:
+    """Return what a hub says of a file.
+
+    Raises:
+        ValueError: it says what can't be.
+    """
+    if not isinstance(name, str) or type(size) is not int or not 0 <= size < 2**60:
         raise ValueError(name)
-    return RemoteFile(name, size, sha256=sha256)
+    if not isinstance(sha256, str) or not isinstance(blob, str):
+        raise ValueError(name)
+    return RemoteFile(name, size, sha256=sha256, blob=blob)
 
 
 def _go_on(url: str, part: Path, size: int, advance: Advance) -> None:
@@ -272,6 +343,10 @@ def _go_on(url: str, part: Path, size: int, advance: Advance) -> None:
                 advance(len(chunk))
     if have < size:
         raise http.client.IncompleteRead(b"", size - have)
+
+
+def _not_understood(hub: str, endpoint: str, model_id: str) -> UserError:
+    return UserError(f"{hub}（{endpoint}）对 {model_id} 的回答看不懂，请稍后再试。")
 
 
 def _refused(hub: str, endpoint: str, model_id: str, error: Exception) -> UserError:
