@@ -13,14 +13,15 @@ import os
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
-from extraction.cluster_store import Store
-from extraction.distant import find_files, open_file
+from extraction.cluster_store import DONE_FILE, JOB_FILE, PARTS, Store
+from extraction.distant import find_files, is_arrow_error, open_file
 from extraction.files import FileJob, FileSummary
 from extraction.options import ExtractorOptions
 from extraction.parts import MAX_PART, MIN_PART, CutFile, cut_file
@@ -31,7 +32,6 @@ from utils.progress import Progress
 # Small blocks: a task of a worker is a block, and what is lost with a worker or the driver are its tasks.
 BLOCK_BYTES = 1 << 17
 READER_CPUS = 0.5  # other than the workers', so that reading is not made a part of their tasks
-JOB, DONE = "job.json", "done.json"
 MAX_ERRORED_BLOCKS = 10  # whose rows are left for a restart, before the job is given up
 PARQUET = "parquet"
 
@@ -76,11 +76,11 @@ def run_on_cluster(job: ClusterJob) -> int:
     """
     ray = connect(job.address, math.ceil(job.workers[1] * job.cpus))
     store = Store(job.output)
-    if (done := store.read_json(DONE)) is not None:
-        return describe(job, [tuple(item) for item in done])
     inputs = find_files(job.inputs)
     names = result_names(inputs)
     cuts = _cut_inputs(store, inputs, job, ray)
+    if (done := store.read_done(job.form)) is not None:
+        return describe(job, done)
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = BLOCK_BYTES
     context.max_errored_blocks = MAX_ERRORED_BLOCKS
@@ -89,22 +89,38 @@ def run_on_cluster(job: ClusterJob) -> int:
     missing = _rows(ray, cuts, finished)
     if not finished or missing.count():
         log(f"{len(inputs)} 个文件，{sum(len(parts_of(cut)) for cut in cuts)} 份；开始抽取。")
-        missing.map_batches(
-            Worker,
-            fn_constructor_args=(job,),
-            batch_size=None,  # a block at a time
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=job.workers[0], max_size=job.workers[1]),
-            num_gpus=job.gpus or None,
-            num_cpus=job.cpus,
-        ).write_parquet(store.parts)
+        with _failures_told(ray):
+            missing.map_batches(
+                Worker,
+                fn_constructor_args=(job,),
+                batch_size=None,  # a block at a time
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(min_size=job.workers[0], max_size=job.workers[1]),
+                num_gpus=job.gpus or None,
+                num_cpus=job.cpus,
+            ).write_parquet(store.parts)
         missing = _rows(ray, cuts, store.find_done())
         if left := missing.count():
             raise UserError(f"还有 {left} 行没有做完（原因见上面的日志）：重新运行同一命令，只做这些行。")
     counts = store.join(names, job.form)
-    store.write_json(DONE, counts)
+    store.write_json(DONE_FILE, counts)
     store.remove_parts()
     return describe(job, counts)
+
+
+@contextmanager
+def _failures_told(ray: Any) -> Iterator[None]:
+    """Say in Chinese why tasks of a cluster have failed for good.
+
+    Raises:
+        UserError: they have.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[-1][:300]
+        raise UserError(f"没有做完（{reason}）：重新运行同一命令，只做缺的行。") from error
 
 
 def connect(address: str | None, workers: int) -> Any:
@@ -141,12 +157,22 @@ def connect(address: str | None, workers: int) -> Any:
 
 def result_names(inputs: list[str]) -> list[str]:
     """Return what the results of each input are called: its path below the folder that all have in common."""
-    paths = [PurePosixPath(name.split("://")[-1]) for name in inputs]
+    paths = [PurePosixPath(os.path.normpath(_path_of(name))) for name in inputs]
     common = os.path.commonpath([str(path.parent) for path in paths])
     names = [str(path.relative_to(common).with_suffix("")) for path in paths]
     if len(set(names)) < len(names):  # a.csv beside a.txt
         names = [str(path.relative_to(common)) for path in paths]
+    names = [f"_{name}" if PurePosixPath(name).parts[0] == PARTS else name for name in names]
+    if len(set(names)) < len(names):
+        raise UserError("几个输入的名字只差 . 或 ..，它们的结果会写到同一个文件里，请改用别的写法。")
     return names
+
+
+def _path_of(name: str) -> str:
+    """Return the path of an input, or that behind an address; without "..", which would lead elsewhere."""
+    if "://" in name:
+        return "/" + name.split("://")[-1].lstrip("/")
+    return os.path.abspath(name)  # noqa: PTH100 (which leaves links as they are)
 
 
 def describe(job: ClusterJob, counts: list[tuple[str, int, int]]) -> int:
@@ -164,11 +190,20 @@ def _cut_inputs(store: Store, inputs: list[str], job: ClusterJob, ray: Any) -> l
     Raises:
         UserError: they have.
     """
-    known = store.read_json(JOB)
-    if known is not None:
-        changed = known["inputs"] != inputs or known["text_field"] != job.text_field
-        for name, cut in zip(inputs, [] if changed else known["cuts"], strict=False):
-            changed = changed or not _is_still(cut, open_file(name), job.text_field)
+    known = store.read_json(JOB_FILE)
+    if known is None:
+        store.check_is_free()
+    else:
+        try:
+            changed = known["inputs"] != inputs or known["text_field"] != job.text_field
+            for name, cut in zip(inputs, [] if changed else known["cuts"], strict=not changed):
+                changed = changed or not _is_still(cut, open_file(name), job.text_field)
+        except OSError as error:
+            raise UserError(f"读不了输入文件（{error}），请检查路径和权限。") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{job.output}/{JOB_FILE} 不是 extract_ray.py 写的，或已损坏：请换一个 --output。"
+            ) from error
         if changed:
             raise UserError(
                 f"输入文件（或 --text_field）在上次运行之后变了，{job.output} 里是按原来的做的结果："
@@ -176,11 +211,12 @@ def _cut_inputs(store: Store, inputs: list[str], job: ClusterJob, ray: Any) -> l
             )
         return list(known["cuts"])
     cut = ray.remote(num_cpus=1)(cut_input)
-    cuts = ray.get([cut.remote(name, job.text_field) for name in inputs])
+    with _failures_told(ray):
+        cuts = ray.get([cut.remote(name, job.text_field) for name in inputs])
     for item in cuts:
         if "problem" in item:
             raise UserError(item["problem"])
-    store.write_json(JOB, {"inputs": inputs, "text_field": job.text_field, "cuts": cuts})
+    store.write_json(JOB_FILE, {"inputs": inputs, "text_field": job.text_field, "cuts": cuts})
     return list(cuts)
 
 
@@ -209,6 +245,10 @@ def cut_input(name: str, text_field: str | None) -> dict[str, Any]:
         return {"problem": str(error)}
     except OSError as error:
         return {"problem": f"读不了输入文件 {name}（{error}），请检查路径和权限。"}
+    except Exception as error:
+        if not is_arrow_error(error):
+            raise
+        return {"problem": f"{name} 不是完好的 parquet 文件（{str(error).splitlines()[0][:200]}）。"}
     return {"name": name, **cut}
 
 

@@ -10,7 +10,7 @@ import heapq
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,6 +20,8 @@ from utils.common_utils import UserError, log
 Key = tuple[int, int, int]  # file, line, sub
 KEY = ["file", "line", "sub"]
 TRIPLET_FIELDS = ("predicate", "object_type", "subject_type", "object", "subject")
+JOB_FILE, DONE_FILE, PARTS = "job.json", "done.json", "parts"
+MAX_JSON_BYTES = 1 << 28  # of what a job notes: some hundred bytes for each part of each input
 ROWS = 10_000  # of a row group in joined parquet files
 
 
@@ -38,14 +40,63 @@ class Store:
     @property
     def parts(self) -> str:
         """Where workers write: an address."""
-        return f"{self.address}/parts"
+        return f"{self.address}/{PARTS}"
+
+    def check_is_free(self) -> None:
+        """Make sure that nothing is there yet, before anything is written.
+
+        Raises:
+            UserError: something is, which is not of this job: it could be written over.
+        """
+        from pyarrow import fs
+
+        with self._told():
+            found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        if found:
+            raise UserError(
+                f"{self.address} 里已有别的东西（{found[0].base_name}），又没有 {JOB_FILE}："
+                "请给一个新的或空的 --output。"
+            )
 
     def read_json(self, name: str) -> Any:
-        """Return the content of a file of the job; None if it isn't there."""
-        if not self._files.get_file_info(f"{self._root}/{name}").is_file:
+        """Return the content of a file of the job; None if it isn't there.
+
+        Raises:
+            UserError: it can't be read, or is none of a job.
+        """
+        with self._told():
+            info = self._files.get_file_info(f"{self._root}/{name}")
+            if not info.is_file:
+                return None
+            if info.size > MAX_JSON_BYTES:
+                raise _damaged(f"{self.address}/{name}")
+            with self._files.open_input_stream(f"{self._root}/{name}") as file:
+                content = file.read(MAX_JSON_BYTES)
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise _damaged(f"{self.address}/{name}") from error
+
+    def read_done(self, form: str) -> list[tuple[str, int, int]] | None:
+        """Return what `join` has returned for a job that is finished; None if it isn't.
+
+        Raises:
+            UserError: its note can't be read, or the results were asked for in another form.
+        """
+        content = self.read_json(DONE_FILE)
+        if content is None:
             return None
-        with self._files.open_input_stream(f"{self._root}/{name}") as file:
-            return json.loads(file.read())
+        try:
+            if not isinstance(content, list):
+                raise TypeError(type(content))
+            done = [(str(name), int(rows), int(failed)) for name, rows, failed in content]
+        except (TypeError, ValueError) as error:
+            raise _damaged(f"{self.address}/{DONE_FILE}") from error
+        if other := next((name for name, *_ in done if not name.endswith(f".{form}")), None):
+            raise UserError(
+                f"{self.address} 里的结果已经做好，是 {other} 这样的：要别的 --format 请换一个 --output。"
+            )
+        return done
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a file of the job.
@@ -59,6 +110,18 @@ class Store:
                 file.write(json.dumps(content, ensure_ascii=False).encode())
         except OSError as error:
             raise UserError(f"写不了 {self.address}/{name}（{error}），请检查路径和权限。") from error
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say in Chinese what the file system refuses.
+
+        Raises:
+            UserError: it does.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"读不了 {self.address}（{error}），请检查路径和权限。") from error
 
     def find_done(self) -> dict[int, list[tuple[int, int, int]]]:
         """Look at what is finished; a file that a kill has left unfinished is removed.
@@ -78,7 +141,15 @@ class Store:
                 log(f"{path} 没有写完，里面的行重新抽取。")
                 self._files.delete_file(path)
                 continue
+            except (
+                OSError,
+                ValueError,
+                pa.ArrowException,
+            ) as error:  # a disk that has lost bytes, the network
+                raise _damaged(path) from error
             keys = list(zip(*(columns[name].to_pylist() for name in KEY), strict=True))
+            if any(type(value) is not int for key in keys for value in key):
+                raise _damaged(path)
             if keys:
                 self._first_keys[path] = min(keys)
             for file, line, sub in keys:
@@ -105,7 +176,10 @@ class Store:
                 writer = stack.enter_context(_WRITERS[form](self._files.open_output_stream(path)))
                 written = failed = 0
                 while row is not None and row[0][0] == number:
-                    failed += writer.write(row)
+                    try:
+                        failed += writer.write(row)
+                    except (ValueError, TypeError, AttributeError) as error:
+                        raise _damaged(self.parts) from error
                     written += 1
                     row = next(rows, None)
                 writer.close()
@@ -114,24 +188,28 @@ class Store:
 
     def remove_parts(self) -> None:
         """Remove what workers wrote."""
-        self._files.delete_dir(f"{self._root}/parts")
+        self._files.delete_dir(f"{self._root}/{PARTS}")
 
     def _part_files(self) -> list[str]:
         from pyarrow import fs
 
-        selector = fs.FileSelector(f"{self._root}/parts", recursive=True, allow_not_found=True)
+        selector = fs.FileSelector(f"{self._root}/{PARTS}", recursive=True, allow_not_found=True)
         entries = self._files.get_file_info(selector)
         return sorted(entry.path for entry in entries if entry.is_file and entry.path.endswith(".parquet"))
 
     def _in_order(self) -> Iterator[tuple[Key, str]]:
         """Yield all rows by their keys, each once, with no more files in memory than overlap."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         waiting: list[tuple[Key, str]] = []
         last: Key | None = None
         files = sorted(self._first_keys, key=self._first_keys.__getitem__)
-        for path, following in zip(files, [*files[1:], None], strict=True):
-            table = pq.read_table(path, columns=[*KEY, "result"], filesystem=self._files)
+        for path, following in zip(files, [*files[1:], None], strict=False):  # no file at all: no row
+            try:
+                table = pq.read_table(path, columns=[*KEY, "result"], filesystem=self._files)
+            except (OSError, ValueError, pa.ArrowException) as error:
+                raise _damaged(path) from error
             keys = zip(*(table[name].to_pylist() for name in KEY), strict=True)
             for item in zip(keys, table["result"].to_pylist(), strict=True):
                 heapq.heappush(waiting, item)
@@ -201,6 +279,10 @@ class _Columns:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _damaged(path: str) -> UserError:
+    return UserError(f"{path} 读不出来或已损坏：请删除它，再运行同一命令，缺的会重新做。")
 
 
 _WRITERS: dict[str, Any] = {"jsonl": _Lines, "parquet": _Columns}

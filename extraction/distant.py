@@ -89,6 +89,13 @@ def file_system(address: str) -> tuple[Any, str]:
         raise UserError(f"打不开 {address}（{error}）：请检查地址和访问权限。") from error
 
 
+def is_arrow_error(error: Exception) -> bool:
+    """Tell whether pyarrow says that a file is damaged (other than by an OSError)."""
+    from pyarrow import ArrowException
+
+    return isinstance(error, ArrowException)
+
+
 def find_files(patterns: Sequence[str]) -> list[str]:
     """Return the files that patterns mean, in order, each once.
 
@@ -98,7 +105,10 @@ def find_files(patterns: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for pattern in patterns:
         if "://" in pattern:
-            names = _list(pattern)
+            try:
+                names = _list(pattern)
+            except OSError as error:
+                raise UserError(f"打不开 {pattern}（{error}）：请检查地址和访问权限。") from error
         else:  # it may be absolute: Path.glob refuses that
             names = sorted(filter(_is_file, glob.glob(pattern, recursive=True)))  # noqa: PTH207
         if not names:

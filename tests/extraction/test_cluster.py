@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from extraction.cluster import cut_input, is_done, parts_of, read_part, result_names
+from extraction.cluster import ClusterJob, _cut_inputs, cut_input, is_done, parts_of, read_part, result_names
 from extraction.cluster_store import Key, Store
 from extraction.distant import DistantFile, find_files, open_file
+from extraction.options import ExtractorOptions
 from extraction.records import read_records
 from utils.common_utils import UserError
 
@@ -120,3 +122,85 @@ def test_names_of_results() -> None:
     assert result_names(["/d/a.txt"]) == ["a"]
     assert result_names(["/d/x/a.txt", "/d/y/a.txt"]) == ["x/a", "y/a"]
     assert result_names(["s3://d/a.txt", "s3://d/a.csv"]) == ["a.txt", "a.csv"]
+    assert result_names(["/d/y/../x/a.txt", "/d/y/b.txt"]) == [
+        "x/a",
+        "y/b",
+    ]  # nothing leads out of the output
+    assert result_names(["/d/parts/a.txt", "/d/b.txt"]) == ["_parts/a", "b"]  # `parts` is removed in the end
+    assert result_names(["s3://d/a.txt", "/e/b.txt"]) == ["d/a", "e/b"]
+    with pytest.raises(UserError, match="写到同一个文件"):
+        result_names(["s3://d/x/../a.txt", "s3://d/a.txt"])
+
+
+def test_what_others_have_in_the_output_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"已有别的东西（a\.jsonl）"):
+        Store(str(tmp_path)).check_is_free()
+    Store(str(tmp_path / "new")).check_is_free()
+    (tmp_path / "empty").mkdir()
+    Store(str(tmp_path / "empty")).check_is_free()
+
+
+NOTES = ["[", "[" * 100_000, "7", '"x"', "null", "[1]", "{}", '{"inputs": [], "text_field": null}', "\0"]
+
+
+@pytest.mark.parametrize("text", NOTES)
+def test_notes_that_are_none(tmp_path: Path, text: str) -> None:
+    for name in ("job.json", "done.json"):
+        (tmp_path / name).write_text(text)
+    store = Store(str(tmp_path))
+    if text != "null":
+        with pytest.raises(UserError, match="已损坏"):
+            store.read_done("jsonl")
+    options = ExtractorOptions()
+    job = ClusterJob(("a",), str(tmp_path), "jsonl", None, options, (1, 1), 0, 1, False, False, None)
+    with pytest.raises(UserError, match=r"extract_ray\.py 写的|变了|已损坏|已有别的东西"):
+        _cut_inputs(store, [str(tmp_path / "job.json")], job, None)
+
+
+def test_notes_of_terabytes_and_of_another_form(tmp_path: Path) -> None:
+    with (tmp_path / "job.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match="已损坏"):
+        Store(str(tmp_path)).read_json("job.json")
+    (tmp_path / "done.json").write_text('[["a.jsonl", 3, 1]]')
+    assert Store(str(tmp_path)).read_done("jsonl") == [("a.jsonl", 3, 1)]
+    with pytest.raises(UserError, match="要别的 --format"):
+        Store(str(tmp_path)).read_done("parquet")
+
+
+def test_damaged_parts_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "a", [(0, line, 0) for line in range(500)])
+    part = tmp_path / "parts" / "a.parquet"
+    good = part.read_bytes()
+    generator = random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(good)
+        for _ in range(3):
+            damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+        part.write_bytes(damaged)
+        store = Store(str(tmp_path))
+        with contextlib.suppress(UserError):  # and nothing else
+            store.find_done()
+            store.join(["a"], "jsonl")
+        assert "problem" in (cut := cut_input(str(part), "result")) or cut["kind"] == "parquet"
+        if not part.exists():
+            part.write_bytes(good)
+
+
+def test_no_rows_at_all(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert store.find_done() == {}
+    assert store.join(["a"], "jsonl") == [("a.jsonl", 0, 0)] and (tmp_path / "a.jsonl").read_bytes() == b""
+
+
+def test_a_distant_place_that_refuses() -> None:
+    class Refusing:
+        def get_file_info(self, *_: object) -> object:
+            raise OSError("no keys")
+
+    store = Store("/nowhere")
+    store._files = Refusing()
+    for ask in (store.check_is_free, lambda: store.read_json("job.json")):
+        with pytest.raises(UserError, match="no keys"):
+            ask()
