@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
+from data_handle.converters.decoding import read_whole
 from export.guard import without_guard
 from utils.common_utils import UserError
 
@@ -14,6 +16,8 @@ COLUMNS = {
     "name": ("正名", "名称", "name"),
     "type": ("类型", "type"),
 }
+
+MAX_CHAIN = 50  # aliases of aliases
 
 
 class Aliases:
@@ -40,8 +44,8 @@ class Aliases:
         Raises:
             UserError: it can't be read, lacks a column, gives an alias two names, or runs in a circle.
         """
-        rows = csv.reader(io.StringIO(_read_text(path), newline=""))
-        headings = [heading.strip() for heading in next(rows, [])]
+        rows = _rows(path)
+        headings = [heading.strip() for heading in next(rows, (1, []))[1]]
         places = {
             field: next((headings.index(name) for name in names if name in headings), None)
             for field, names in COLUMNS.items()
@@ -49,7 +53,7 @@ class Aliases:
         if places["alias"] is None or places["name"] is None:
             raise UserError(f"别名表 {path} 的第一行应当有“别名”和“正名”两列（另可有“类型”）。")
         table: dict[tuple[str, str], str] = {}
-        for row in rows:
+        for number, row in rows:
             alias, name, kind = (
                 without_guard(row[place]) if place is not None and place < len(row) else ""
                 for place in (places["alias"], places["name"], places["type"])
@@ -57,10 +61,10 @@ class Aliases:
             if not any(cell.strip() for cell in row):
                 continue
             if not alias.strip() or not name.strip():
-                raise UserError(f"别名表 {path} 的第 {rows.line_num} 行缺少别名或正名。")
+                raise UserError(f"别名表 {path} 的第 {number} 行缺少别名或正名。")
             if table.get((alias, kind), name) != name:
                 raise UserError(
-                    f"别名表 {path} 的第 {rows.line_num} 行给“{alias}”另一个正名“{name}”，"
+                    f"别名表 {path} 的第 {number} 行给“{alias}”另一个正名“{name}”，"
                     f"前面写的是“{table[alias, kind]}”，请只留一行。"
                 )
             if alias != name:
@@ -75,14 +79,26 @@ def _end_of_chain(table: dict[tuple[str, str], str], key: tuple[str, str], path:
     while (following := table.get((name, kind)) or table.get((name, ""))) is not None:
         if name in seen:
             raise UserError(f"别名表 {path} 里的别名绕成了圈：{' → '.join([*seen, name])}。")
+        if len(seen) > MAX_CHAIN:
+            raise UserError(f"别名表 {path} 里从“{alias}”起，别名的别名超过了 {MAX_CHAIN} 层，请直接写正名。")
         seen.append(name)
         name = following
     return name
 
 
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of the table, each with the number of its (last) line."""
+    rows = csv.reader(io.StringIO(_read_text(path), newline=""))
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise UserError(f"别名表 {path} 的第 {rows.line_num} 行读不懂（{error}），请检查引号。") from error
+
+
 def _read_text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
     except OSError as error:
         raise UserError(f"读不了别名表 {path}：{error.strerror}。") from error
     for encoding in ("utf-8-sig", "gb18030"):  # Excel in Chinese writes the latter

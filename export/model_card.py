@@ -107,7 +107,7 @@ def _body(facts: CardFacts) -> str:
 ## 数据与训练
 
 - 训练集：{train}{lines}；{len(names)} 种关系：{shown}
-- LoRA：{lora}；{facts.config.get("epochs", "?")} 轮，学习率 {facts.config.get("learning_rate", "?")}
+- LoRA：{lora}；{_knob(facts, "epochs")} 轮，学习率 {_knob(facts, "learning_rate")}
 - 长度：输入 {lengths[0]}、输出 {lengths[1]} 个 token
 
 ## 怎样加载
@@ -134,7 +134,7 @@ Chinese sentences. Base: {base}.
 {_table(facts, english=True)}
 
 **Data and training**: {train}{lines_en}; {len(names)} relations (see `schema.json`). LoRA: {lora};
-{facts.config.get("epochs", "?")} epochs at {facts.config.get("learning_rate", "?")}.
+{_knob(facts, "epochs")} epochs at {_knob(facts, "learning_rate")}.
 Lengths: {lengths[0]} tokens in, {lengths[1]} out.
 
 **How to load**: the commands above. Answers are constrained by a grammar: always valid JSON, subjects and
@@ -180,8 +180,14 @@ def _file_of(facts: CardFacts, knob: str) -> str:
     return _plain(PurePath(value).name) if isinstance(value, str) and value else "?"
 
 
+def _knob(facts: CardFacts, name: str) -> str:
+    """Return a number of the training as it stands there."""
+    value = facts.config.get(name)
+    return str(value) if _is_number(value) else "?"
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _plain(text: str) -> str:

@@ -96,6 +96,8 @@ def check_report_page(
 
 
 def _is_report(path: Path) -> bool:
+    if not path.is_file():  # a FIFO would be waited for
+        return False
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             return _MARK in file.read(2000)

@@ -70,7 +70,7 @@ class Lines:
         rest: dict[str, Any] = {name: True for name in FLAGS if record.get(name)}
         for name in ("error", "raw", "id"):
             if record.get(name):  # JSON can write half of a surrogate pair, which no file can hold
-                rest[name] = str(record[name]).encode("utf-8", "replace").decode("utf-8")
+                rest[name] = _in_words(record[name])
         self.lines.append(Line(text, found, gold, rest))
 
 
@@ -96,6 +96,15 @@ def lines_of(results: Iterable[dict[str, Any]]) -> Lines:
     for number, record in enumerate(results, 1):
         lines.add(record, str(number))
     return lines
+
+
+def _in_words(value: Any) -> str:
+    """Return what a field shows, as text that a file can hold."""
+    try:
+        text = str(value)
+    except RecursionError:  # as deep as JSON may just be
+        text = "……"
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _read_gold(record: dict[str, Any]) -> list[Triplet] | None:

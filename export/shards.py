@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from utils.small_json import read_json_object
 Note = tuple[torch.dtype, tuple[int, ...]]
 Units = Mapping[str, Mapping[str, Note]]  # of each tensor that is read: what is written, by name
 STATE_FILE = "merge.json"
+_OURS = re.compile(
+    rf"\.?{re.escape(STATE_FILE)}(\..*)?|model[-0-9of]*\.safetensors(\.part)?|\.?half(\.new|\.old)?"
+)
 RESERVE = 50_000_000  # bytes of free space that are left over, and hold config and tokenizer
 
 
@@ -69,6 +73,9 @@ class ShardWriter:
         work: the directory; made if it isn't there, emptied if another job left it.
         plan: what to write.
         key: names all that the result depends on.
+
+    Raises:
+        UserError: there is something in the directory that no merge has left.
     """
 
     def __init__(self, work: Path, plan: ShardPlan, key: str) -> None:
@@ -79,6 +86,7 @@ class ShardWriter:
         except (OSError, ValueError):
             state = {}
         if state.get("key") != key:
+            _check_is_ours(work)
             remove(work)
             work.mkdir(parents=True)
         elif isinstance(found := state.get("done"), dict):
@@ -146,6 +154,19 @@ class ShardWriter:
     def _is_whole(self, file: str, digest: object) -> bool:
         path = self.work / file
         return file in self.plan.files and path.is_file() and file_digest(path) == digest
+
+
+def _check_is_ours(work: Path) -> None:
+    """Make sure that a directory which will be emptied holds nothing but what merges leave.
+
+    Raises:
+        UserError: it does.
+    """
+    entries = work.iterdir() if work.is_dir() and not work.is_symlink() else ()
+    if foreign := next((path.name for path in entries if not _OURS.fullmatch(path.name)), None):
+        raise UserError(
+            f"{work} 里有不是合并时写的东西（{foreign}），不会动它；请移走它，或换一个 --output。"
+        )
 
 
 def _bytes_of(parts: Mapping[str, Note]) -> int:

@@ -27,7 +27,7 @@ def check_target(target: Path, force: bool, is_directory: bool = False) -> None:
             raise UserError(f"输出 {target} 不是目录，这个格式要写成一个目录，请换一个 --output。")
         if not force:
             raise UserError(f"输出 {target} 已经存在，要覆盖请加 --force，或换一个 --output。")
-        if is_directory and not (target / MARK).exists() and any(target.iterdir()):
+        if is_directory and not _is_ours(target):
             raise UserError(f"目录 {target} 里不是本命令写的东西，不会覆盖它，请换一个 --output。")
     if not target.parent.is_dir():
         raise UserError(f"写不了 {target}：目录 {target.parent} 不存在，请先建好或改正路径。")
@@ -35,7 +35,14 @@ def check_target(target: Path, force: bool, is_directory: bool = False) -> None:
         raise UserError(f"写不了 {target}：没有写权限，请检查权限或换一个 --output。")
 
 
-MARK = "import.sh"  # in a directory that this project wrote, so that --force deletes no other
+MARK = "import.sh"
+OWN_FILES = {MARK, "entities.csv", "relations.csv"}  # of a directory that this project wrote
+
+
+def _is_ours(directory: Path) -> bool:
+    """Tell whether --force may delete a directory: it is empty, or an earlier export with nothing added."""
+    names = {path.name for path in directory.iterdir()}
+    return not names or (MARK in names and names <= OWN_FILES and not directory.is_symlink())
 
 
 @contextlib.contextmanager

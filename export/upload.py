@@ -26,7 +26,9 @@ from extraction.adapters import resolve_adapter
 from task.schema import Schema
 from utils.common_utils import UserError, log
 from utils.directories import write_directory
+from utils.jsonl import iter_lines_in
 
+MAX_COUNTED = 1 << 30  # bytes of a training file whose lines are counted
 # Where this machine's folders stand in an adapter's files.
 _PLACES = ("base_path", "base_from_adapter", "base_from_project")
 
@@ -103,9 +105,11 @@ def _without_place(value: Any) -> Any:
 
 def _lines_of(path: Any) -> int | None:
     """Return how many lines a training file has, if it still is where it was."""
-    try:
+    try:  # the path is what an adapter says, which may come from a stranger
+        if not Path(path).is_file() or Path(path).stat().st_size > MAX_COUNTED:
+            return None
         with Path(path).open("rb") as file:
-            return sum(1 for line in file if line.strip())
+            return sum(1 for _ in iter_lines_in(file, path))
     except (OSError, TypeError, ValueError):
         return None
 

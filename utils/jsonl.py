@@ -13,6 +13,7 @@ from utils.common_utils import UserError, is_encodable, log
 from utils.text_lines import LineSource, TextLines, looks_like_gbk
 
 MAX_LINE_BYTES = 1 << 20
+MAX_SKIPPED_BYTES = 1 << 30  # of one line: behind that is no text, but the inside of some other file
 MAX_ARRAY_BYTES = 1 << 28  # a JSON array can only be parsed as a whole
 BOM = b"\xef\xbb\xbf"
 _JSON_TYPES = {
@@ -136,7 +137,7 @@ def iter_lines_in(
         too_long = len(raw) > max_line_bytes and not raw.endswith(b"\n")
         raw = raw.removeprefix(BOM)  # at the start of the file, or where files were joined
         if too_long:
-            size = len(raw) + _skip_line(file)
+            size = len(raw) + _skip_line(file, path, line_number)
             reason = f"这一行有 {size:,} 字节，超过上限 {max_line_bytes:,} 字节"
             yield BadLine(str(path), line_number, reason)
         elif raw.strip():
@@ -189,13 +190,22 @@ def open_data(path: str | Path, quiet: bool = False) -> TextLines:
         raise UserError(f"读不了数据文件 {path}（{error.strerror}）：请检查路径和权限。") from error
 
 
-def _skip_line(file: LineSource) -> int:
-    """Read on to the end of the line without keeping it; return the bytes passed."""
+def _skip_line(file: LineSource, path: str | Path, line_number: int) -> int:
+    """Read on to the end of the line without keeping it; return the bytes passed.
+
+    Raises:
+        UserError: there is no end for so long that the file can't hold lines.
+    """
     skipped = 0
     while chunk := file.readline(1 << 16):
         skipped += len(chunk)
         if chunk.endswith(b"\n"):
             break
+        if skipped > MAX_SKIPPED_BYTES:
+            raise UserError(
+                f"{path} 的第 {line_number} 行过了 {MAX_SKIPPED_BYTES >> 30} GB 还没有结束：这不是一行一句的"
+                "数据文件，没有读下去。"
+            )
     return skipped
 
 
