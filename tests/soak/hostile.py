@@ -41,7 +41,8 @@ from training import run_directory, state
 from utils.common_utils import UserError
 
 GROWTH = 2**30  # bytes of memory that reading a file may take
-SECONDS = 20.0  # that it may take
+SECONDS = 20  # of CPU time that it may take: machines are busy
+WAIT = 120.0  # seconds after which it is taken to wait for something
 LIMITS = {"max_source_seq_len": 96, "max_target_seq_len": 48}
 
 
@@ -262,7 +263,7 @@ def run(kind: Kind, target: Path, did: str) -> Verdict:
         os.close(reading)
         os._exit(_in_child(kind, target, writing))
     os.close(writing)
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + WAIT
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -271,10 +272,12 @@ def run(kind: Kind, target: Path, did: str) -> Verdict:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             os.close(reading)
-            return Verdict("hang", f"more than {SECONDS} s", did)
+            return Verdict("hang", f"waited for more than {WAIT} s", did)
         time.sleep(0.002)
     with os.fdopen(reading, encoding="utf-8", errors="replace") as pipe:
         said = pipe.read()
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        return Verdict("hang", f"more than {SECONDS} s of CPU time", did)
     if os.WIFSIGNALED(status):
         return Verdict("crash", f"signal {os.WTERMSIG(status)}", did)
     outcome, _, detail = said.partition("\n")
@@ -289,6 +292,7 @@ def _in_child(kind: Kind, target: Path, pipe: int) -> int:
     before = rss()
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 6 * 2**30, size + 6 * 2**30))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     sys.stdout = sys.stderr = io.StringIO()
     try:
         kind.read(target)
