@@ -67,6 +67,7 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,  # the gate drops them
     )
     app.include_router(extract.make_router(engine, limits, metrics), responses=REFUSALS)
     app.include_router(openai.make_router(engine, limits, metrics), responses=REFUSALS)
@@ -81,7 +82,9 @@ def make_app(
             error = describe(error)
         elif isinstance(error, HTTPException) and not isinstance(error, RequestError):
             code, said = _PLAIN.get(error.status_code, ("refused", str(error.detail)))
-            error = RequestError(error.status_code, code, said)
+            allow = (error.headers or {}).get("Allow")
+            allow = _allowed(app, request, allow) if allow is not None else None
+            error = RequestError(error.status_code, code, said, allow=allow)
         assert isinstance(error, RequestError)
         metrics.failed(error.code)
         return JSONResponse(error.body(), error.status_code, error.headers)
@@ -95,6 +98,14 @@ def make_app(
     for kind in (RequestValidationError, HTTPException):
         app.add_exception_handler(kind, refuse)
     return Gate(app, limits, metrics, api_key, hosts)
+
+
+def _allowed(app: FastAPI, request: Request, first: str) -> str:
+    """Return the methods that an address takes, knowing those of the first route that it fits."""
+    path = getattr(request.scope.get("route"), "path", "")
+    described = app.openapi()["paths"].get(path, {})
+    methods = {*filter(None, first.split(", ")), *map(str.upper, described)}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _make_router(engine: Engine, limits: Limits, metrics: Metrics) -> APIRouter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -45,10 +46,12 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         """Return the body's content."""
+        body = (await self.body()).removeprefix(codecs.BOM_UTF8)
         try:
-            return pydantic_core.from_json(await self.body(), allow_inf_nan=False)
+            return pydantic_core.from_json(body, allow_inf_nan=False)
         except ValueError as error:
-            raise RequestError(400, "invalid_json", f"请求体不是合法的 JSON：{error}。") from None
+            problem = f"不是合法的 JSON：{error}" if _is_utf8(body) else "应当是 UTF-8 编码的 JSON"
+            raise RequestError(400, "invalid_json", f"请求体{problem}。") from None
 
 
 class StrictRoute(APIRoute):
@@ -68,19 +71,30 @@ def describe(error: RequestValidationError) -> RequestError:
     """Return the refusal that says what is wrong with a request's fields."""
     problems = []
     for each in error.errors():
-        place = ".".join(str(part) for part in each["loc"] if part != "body")
+        # Of a choice of types, pydantic has each one's name as a part: "str", "list[…]".
+        parts = [str(part) for part in each["loc"] if part not in ("body", "str")]
+        place = ".".join(part for part in parts if "[" not in part)
         context = each.get("ctx") or {}
         if each["type"] == "value_error":
             said = str(context.get("error", each["msg"]))
         else:
             said = _PROBLEMS.get(each["type"], each["msg"]).format_map(_Known(context))
-        if not place and each["type"] == "model_attributes_type":
+        if not place and each["type"] == "missing":
+            said = "请求体是空的，应当是 JSON 对象"
+        elif not place and each["type"] == "model_attributes_type":
             said = "请求体应当是 JSON 对象，并写明 Content-Type: application/json"
         problems.append(f"{place[:100]} {said}" if place else said)
     text = "；".join(problems[:SHOWN]) + (f"；等 {len(problems)} 处" if len(problems) > SHOWN else "")
     first = next(iter(error.errors()), {"loc": ()})["loc"]
     param = next((str(part) for part in first if part != "body"), None)
     return RequestError(422, "invalid_request", f"请求不符合要求：{text}。", param=param)
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        return "\0" not in body.decode("utf-8")  # UTF-16 without its mark is full of them
+    except UnicodeDecodeError:
+        return False
 
 
 class _Known(dict[str, Any]):

@@ -69,7 +69,7 @@ def _page(content: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="stylesheet" href="/page/docs.css"></head><body><main>'
         f"<h1>{title} {escape(content['info']['version'])}</h1>{_paragraphs(content['info']['description'])}"
-        '<p>给程序读的描述在 <a href="openapi.json">openapi.json</a>。</p>'
+        '<p>给程序读的描述在 <a href="/openapi.json">openapi.json</a>。</p>'
         f"{''.join(parts)}</main></body></html>"
     )
 

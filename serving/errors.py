@@ -24,7 +24,7 @@ class RequestError(HTTPException):
         param: the field of the request that it is about.
         limit: the number that was passed, if it is one.
         retry_after: seconds after which to try again.
-        close: the connection can't go on, because the rest of the request was not read.
+        allow: the methods that would do.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class RequestError(HTTPException):
         param: str | None = None,
         limit: float | None = None,
         retry_after: int | None = None,
-        close: bool = False,
+        allow: str | None = None,
     ) -> None:
         headers = {"retry-after": str(retry_after)} if retry_after is not None else {}
-        headers |= {"connection": "close"} if close else {}
+        headers |= {"allow": allow} if allow is not None else {}
         headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
         super().__init__(status, message, headers)
         self.code = code

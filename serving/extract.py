@@ -60,7 +60,7 @@ def make_router(engine: Engine, limits: Limits, metrics: Metrics) -> APIRouter:
 
 def stream_kind(request: Request, wanted: bool) -> str | None:
     """Return the media type of a stream, if one is wanted by the body or by the Accept header."""
-    accepted = request.headers.get("accept", "")
+    accepted = request.headers.get("accept", "").lower()
     if SSE in accepted:
         return SSE
     return NDJSON if wanted or "ndjson" in accepted or "jsonl" in accepted else None

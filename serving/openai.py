@@ -70,7 +70,7 @@ class ChatRequest(Choices):
     response_format: dict[str, Any] | None = Field(
         None, description="text（默认：三元组的 JSON 列表）、json_object 或 json_schema（见文档）。"
     )
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=1)] | None = Field(None, description="只能是 1。")
     tools: list[Any] | None = Field(None, max_length=0, description="不支持。")
@@ -144,7 +144,8 @@ def make_router(engine: Engine, limits: Limits, metrics: Metrics) -> APIRouter:
                 )
             wanted = wanted._replace(constraint=None)
         seconds = min(body.timeout or limits.seconds, limits.seconds)
-        answers = Answers(engine, lane.name, [make_question(prompt, wanted)], seconds, growing=body.stream)
+        question = make_question(prompt, wanted)
+        answers = Answers(engine, lane.name, [question], seconds, growing=bool(body.stream))
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": lane.name}
         if body.stream:
             with_usage = body.stream_options is not None and body.stream_options.include_usage

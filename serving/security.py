@@ -72,6 +72,9 @@ class Gate:
         started = time.perf_counter()
         status = 0
         body = _Body(receive, self.limits, scope["headers"])
+        scope = {**scope, "path": _without_slash(scope["path"])}
+        if scope["method"] == "HEAD":
+            scope["method"] = "GET"  # the server sends the head of its answer only
 
         async def guarded(message: Message) -> None:
             nonlocal status
@@ -124,6 +127,11 @@ class Gate:
                 limit=self.limits.requests,
                 retry_after=1,
             )
+        encoding = headers.get(b"content-encoding", "")
+        if encoding.strip().lower() not in ("", "identity"):
+            raise RequestError(
+                415, "content_encoding", f"不接受压缩的请求体（Content-Encoding: {encoding[:50]}）。"
+            )
         length = headers.get(b"content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length[:20]) > self.limits.body_bytes:
             raise too_large(self.limits.body_bytes)
@@ -148,9 +156,12 @@ class Gate:
 
 def too_large(limit: int) -> RequestError:
     """Return the refusal of a body."""
-    return RequestError(
-        413, "body_too_large", f"请求体超过上限 {limit:,} 字节，请分几次发送。", limit=limit, close=True
-    )
+    return RequestError(413, "body_too_large", f"请求体超过上限 {limit:,} 字节，请分几次发送。", limit=limit)
+
+
+def _without_slash(path: str) -> str:
+    """Return a path without the slash that people leave at its end."""
+    return path.removesuffix("/") or path
 
 
 class _Body:
@@ -173,7 +184,7 @@ class _Body:
         except TimeoutError:
             seconds = self._limits.body_seconds
             raise RequestError(
-                408, "body_too_slow", f"请求体在 {seconds:g} 秒内没有发完。", limit=seconds, close=True
+                408, "body_too_slow", f"请求体在 {seconds:g} 秒内没有发完。", limit=seconds
             ) from None
         if message["type"] == "http.disconnect":
             self.whole = True

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import APIRouter
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,10 +19,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from serving.app import make_app
 from serving.arguments import Command
 from serving.engine import Engine
+from serving.errors import RequestError
 from serving.limits import Limits
 from serving.loading import prepare
 from serving.metrics import Metrics
-from utils.common_utils import EXIT_INTERRUPTED, UserError, log
+from utils.common_utils import EXIT_INTERRUPTED, UserError, log, to_json
 
 TICK = 0.05  # seconds between looks at the engine
 FLUSH = 5  # seconds that answers have to reach their clients when all else is done
@@ -127,6 +129,22 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
         def resume_writing(self) -> None:
             super().resume_writing()
             self._stop_writing()
+
+        def send_400_response(self, msg: str) -> None:
+            if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # in the middle of an answer
+                self.transport.abort()
+                return
+            error = RequestError(400, "bad_http", "这不是合乎 HTTP/1.1 规定的请求。")
+            body = to_json(error.body()).encode()
+            headers = {"content-type": "application/json", "connection": "close"}
+            headers["content-length"] = str(len(body))
+            for event in (
+                h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request"),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
 
         def timeout_keep_alive_handler(self) -> None:
             self.transport.abort()  # `close` would wait for whoever does not read

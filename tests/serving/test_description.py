@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 import schemathesis
 from hypothesis import HealthCheck
+from prometheus_client.parser import text_string_to_metric_families
 from schemathesis import checks
 
 from tests.helpers.service import Service
@@ -49,7 +50,7 @@ def test_the_page_for_people_names_every_route_and_loads_nothing_from_elsewhere(
     for path in service.client.get("/openapi.json").json()["paths"]:
         assert f"<code>{path}</code>" in page
     assert not re.search(r"<script|https?://(?!127\.0\.0\.1:8000)|style=", page)
-    assert set(re.findall(r'(?:src|href)="([^"]*)"', page)) == {"/page/docs.css", "openapi.json"}
+    assert set(re.findall(r'(?:src|href)="([^"]*)"', page)) == {"/page/docs.css", "/openapi.json"}
     assert service.client.get("/page/docs.css").headers["content-type"].startswith("text/css")
 
 
@@ -68,6 +69,9 @@ def test_figures_for_prometheus(service: Service) -> None:
         r"triplet_wait_seconds_count ",
     ):
         assert re.search(f"^{line}", text, re.MULTILINE), line
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["triplet_requests"].type == "counter"
+    assert families["triplet_request_seconds"].type == "histogram"
     service.client.get("/strangers/choose/this")
     assert "strangers" not in service.client.get("/metrics").text
     health = service.client.get("/health").json()

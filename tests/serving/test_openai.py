@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from extraction.extractor import TripletExtractor
 from extraction.loading import load_extractor
@@ -197,11 +197,26 @@ def test_refusals_are_the_clients_own_errors(client: openai.OpenAI) -> None:
         ask(n=2)
     with pytest.raises(openai.UnprocessableEntityError, match="tools 至多 0 项"):
         ask(tools=[{"type": "function", "function": {"name": "f"}}])
+    with pytest.raises(openai.UnprocessableEntityError, match=r"messages\.0\.content\.0\.type 应为 'text'"):
+        ask(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+    ask(stream=None, n=None, tools=None, response_format=None, stop=None, max_tokens=None)
     with pytest.raises(openai.APIStatusError, match="一次至多 5,000 个字符"):
         ask(messages=say("甲" * 6000))
 
 
 ITEM = {"type": "object", "properties": {"subject": {"type": "string"}, "object": {"type": "string"}}}
+
+
+class LooseItem(BaseModel):
+    subject: str | None = None
+    score: float = Field(ge=0, le=1)
+    subject_span: tuple[int, int]
+
+
+class Loose(BaseModel):
+    """As a hurried client writes it."""
+
+    items: list[LooseItem] = []
 
 
 BOTH = ("subject", "object")
@@ -222,6 +237,7 @@ def schema(content: dict[str, Any]) -> dict[str, Any]:
         (schema({"type": "array", "items": ITEM}), Shape(None, ("subject", "object"))),
         (schema({"$defs": {"T": ITEM}, "type": "object", "properties": {"all": LIST}}), Shape("all", BOTH)),
         (schema({"type": "array", "items": CHOICE}), Shape(None, ("predicate",), ("甲", "乙"))),
+        (schema(Loose.model_json_schema()), Shape("items", ("subject", "score", "subject_span"))),
     ],
 )
 def test_shapes(value: Any, shape: Shape) -> None:
@@ -240,6 +256,12 @@ def test_shapes(value: Any, shape: Shape) -> None:
         schema({"type": "array", "items": {"type": "object", "properties": {"colour": {"type": "string"}}}}),
         schema({"type": "array", "items": {"type": "object", "properties": {"object": {"type": "integer"}}}}),
         schema({"type": "array", "items": {"type": "object", "properties": {"object": {"enum": ["x"]}}}}),
+        schema({"type": "array", "maxItems": 1, "items": ITEM}),
+        schema({"type": "array", "items": ITEM | {"required": ["subject", "predicate"]}}),
+        schema({"type": "array", "items": {"type": "object", "properties": {"object": {"pattern": "^x"}}}}),
+        schema({"type": "array", "items": {"type": "object", "properties": {"score": {"minimum": 0.5}}}}),
+        schema({"type": "array", "items": {"type": "object", "properties": {"object": {"maxLength": 2}}}}),
+        schema({"type": "array", "items": ITEM | {"oneOf": []}}),
         schema({"$ref": "#"}),
         schema({"$ref": "file:///etc/passwd"}),
         schema({"$ref": "#/$defs/none"}),

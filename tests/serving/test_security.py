@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 
 from extraction.extractor import TripletExtractor
@@ -73,7 +75,72 @@ def test_pages_of_other_sites_are_refused(service: Service) -> None:
         "/v1/extract", content='{"text": "甲"}', headers={"Content-Type": "text/plain"}
     )
     assert plain.status_code == 422 and "Content-Type: application/json" in plain.json()["error"]["message"]
-    assert service.client.options("/v1/extract").status_code == 405
+    asked = service.client.options("/v1/extract", headers={"Origin": "https://evil.example"})
+    assert asked.status_code == 405 and asked.headers["allow"] == "POST"
+    assert "access-control-allow-origin" not in asked.headers
+
+
+def test_heads_slashes_and_methods(service: Service) -> None:
+    for path in ("/", "/health", "/docs", "/metrics", "/v1/models", "/page/page.js", "/nothing"):
+        whole, head = service.client.get(path), service.client.head(path)
+        assert (head.status_code, head.content) == (whole.status_code, b""), path
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    for path in ("/health/", "/docs/", "/v1/models/", "/v1/models/tiny/"):
+        assert service.client.get(path).status_code == 200, path
+    assert service.client.post("/v1/extract/", json={"text": RAIN}).status_code == 200
+    for method, path, allow in (("PUT", "/v1/extract", "POST"), ("DELETE", "/health/", "GET, HEAD")):
+        answer = service.client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+        assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
+NO_HTTP = {
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "words": b"hello\r\n\r\n",
+    "no version": b"GET /health\r\n\r\n",
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    "chunk": b"POST /v1/extract HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", NO_HTTP.values(), ids=NO_HTTP)
+def test_what_is_no_http_is_told_so_in_json(service: Service, request_: bytes) -> None:
+    reply = ask(service, request_)
+    assert reply.startswith(b"HTTP/1.1 400 Bad Request\r\n") and b"connection: close" in reply.lower()
+    assert json.loads(read_body(reply))["error"]["code"] == "bad_http"
+
+
+def test_old_clients_pipelines_and_chunks(service: Service) -> None:
+    body = json.dumps({"text": RAIN}).encode()
+    head = b"POST /v1/extract HTTP/%s\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    whole = head % b"1.1" + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    old = whole.replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert json.loads(read_body(ask(service, old)))["results"]
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    pipelined = ask(service, whole * 3 + last)
+    assert pipelined.count(b"HTTP/1.1 200 OK") == 4 and pipelined.index(b'"results"') < pipelined.index(
+        b'"status"'
+    )
+    parts = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:3], body[3:])) + b"0\r\n\r\n"
+    chunked = ask(service, head % b"1.1" + b"Transfer-Encoding: chunked\r\n\r\n" + parts + last)
+    assert chunked.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_encodings_of_a_body(service: Service) -> None:
+    def post(content: bytes, **headers: str) -> httpx2.Response:
+        kind = {"Content-Type": "application/json", **headers}
+        return service.client.post("/v1/extract", content=content, headers=kind)
+
+    text = json.dumps({"text": NOVEL}, ensure_ascii=False)
+    assert post(text.encode("utf-8-sig")).json()["results"][0]["triplets"]  # as Windows writes it
+    for encoding in ("gbk", "utf-16", "utf-16-le"):
+        assert "应当是 UTF-8 编码的 JSON" in post(text.encode(encoding)).json()["error"]["message"]
+    packed = post(gzip.compress(text.encode()), **{"Content-Encoding": "gzip"})
+    assert (packed.status_code, packed.json()["error"]["code"]) == (415, "content_encoding")
+    assert "请求体是空的" in post(b"").json()["error"]["message"]
 
 
 def test_every_answer_keeps_browsers_strict(service: Service) -> None:
