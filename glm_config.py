@@ -19,6 +19,7 @@ class ProjectConfig(object):
         # 模型配置
         self.pre_model = "THUDM/chatglm-6b"  # 预训练模型：本地目录，或本机缓存中的模型名
         self.load_in_4bit = True  # 以 4-bit NF4 加载（QLoRA）；关闭后按半精度加载
+        self.load_in_8bit = False  # 以 8-bit 整数加载：比 4-bit 准，大一倍；不能与 load_in_4bit 同开
         self.device: str | None = None  # 运行设备：cuda、cuda:1 或 cpu；none（在本文件里写 None）为自动选择
 
         # 数据配置
@@ -127,6 +128,7 @@ class ProjectConfig(object):
 _RULES = {
     "pre_model": Rule(str),
     "load_in_4bit": Rule(bool),
+    "load_in_8bit": Rule(bool),
     "device": Rule(str, optional=True, pattern=r"cpu|cuda(:\d+)?", example="cuda、cuda:0 或 cpu"),
     "train_path": Rule(str),
     "dev_path": Rule(str, pattern=r"(?s)(.*\S.*)?", example="文件名（字符串），或留空"),
@@ -196,6 +198,10 @@ def _impossible_combinations(sound: Mapping[str, Any]) -> list[str]:
     problems = []
     if sound.get("fp16") and sound.get("bf16"):
         problems.append("fp16 与 bf16 不能同时开启，请关闭其中一个（如 --fp16 false）。")
+    if sound.get("load_in_4bit") and sound.get("load_in_8bit"):
+        problems.append(
+            "load_in_4bit 与 load_in_8bit 不能同时开启，请关闭其中一个（如 --load_in_4bit false）。"
+        )
     lengths = sound.get("max_source_seq_len", 0), sound.get("max_target_seq_len", 0)
     if sum(lengths) > MAX_POSITIONS:
         problems.append(

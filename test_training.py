@@ -24,7 +24,7 @@ CHECKS = {
     "GPU": "device_checks.check_gpu",
     "计算类型": "device_checks.check_precision",
     "内存": "device_checks.check_memory",
-    "4-bit 量化": "device_checks.check_4bit",
+    "4-bit 量化": "device_checks.check_quantisation",
     "数据文件": "checks.check_data_files",
     "数据": "device_checks.check_data",
     "模型": "device_checks.check_model",

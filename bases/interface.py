@@ -246,6 +246,7 @@ class Family(ABC):
         pre_model: str | os.PathLike[str],
         *,
         load_in_4bit: bool = True,
+        load_in_8bit: bool = False,
         quant_storage: torch.dtype | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
@@ -255,6 +256,7 @@ class Family(ABC):
         Args:
             pre_model: a directory of this family, or a hub name whose files are in the local cache.
             load_in_4bit: NF4 with double quantisation for the blocks' linear layers.
+            load_in_8bit: 8-bit whole numbers for them instead; not with `load_in_4bit`.
             quant_storage: the type that their packed bytes are declared as (FSDP splits floating ones only);
                 torch.uint8 when None.
             dtype: of everything else, and of products; what suits the device when None.

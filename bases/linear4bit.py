@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import nn
@@ -182,22 +182,14 @@ def join_weight(
     return Params4bit.from_prequantized(packed, copies | values, device=device, module=module)
 
 
-def expand_4bit(model: nn.Module) -> None:
-    """Turn the 4-bit layers of a model into plain ones of the same values, in the type of their products.
+def is_linear_4bit(module: nn.Module) -> TypeGuard[Linear4bit]:
+    """Tell whether a layer is one of `replace_linear_4bit`, without importing bitsandbytes for it."""
+    return hasattr(getattr(module, "weight", None), "quant_state")
 
-    A 4-bit layer turns all its weights back in every pass over several tokens. Done once, the results are
-    the same to the bit; it takes four times the memory, and training needs 4-bit for that reason.
-    """
+
+def dequantize(module: Linear4bit) -> torch.Tensor:
+    """Return a layer's weight [out, in] in the type of its products."""
     from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn import Linear4bit
 
-    for name, module in list(model.named_modules()):
-        if not isinstance(module, Linear4bit):
-            continue
-        weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
-        plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
-        plain.weight = nn.Parameter(weight.to(module.compute_dtype or weight.dtype), requires_grad=False)
-        plain.bias = module.bias
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, plain.train(module.training))
-    model.is_loaded_in_4bit = False  # type: ignore[assignment]  # read by peft
+    weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+    return weight.to(module.compute_dtype or weight.dtype)

@@ -29,7 +29,7 @@ from bases.chatglm import (
     ChatGLMTokenizer,
     load_base_model,
 )
-from bases.linear4bit import expand_4bit
+from bases.layers import expand
 from benchmarks.measure import show
 from data_handle.reader import read_jsonl
 from extraction.decoding.decoder import ConstrainedDecoder, Statistics
@@ -128,7 +128,7 @@ def load_full(args: argparse.Namespace) -> tuple[Any, Any]:
     dtype = compute_dtype(args.device)
     model, tokenizer = load_base_model(args.pre_model, load_in_4bit=True, dtype=dtype, device=args.device)
     if args.device == "cuda":
-        expand_4bit(model)
+        expand(model)
     return model, tokenizer
 
 

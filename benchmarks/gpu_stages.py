@@ -24,7 +24,7 @@ from bases.adapter import attach_lora
 from bases.chatglm import load_base_model, load_config
 from bases.chatglm.family import ChatGLMFamily
 from bases.interface import Family
-from bases.linear4bit import expand_4bit
+from bases.layers import expand
 from bases.lora_product import lengthen_lora, shorten_lora
 from benchmarks.bench_inference import MAX_NEW, MAX_SOURCE, Line, ScriptedDecoder, read_lines
 from benchmarks.measure import device_name
@@ -99,7 +99,7 @@ class Stage:
             self.args.pre_model, load_in_4bit=True, dtype=dtype, device=self.device
         )
         quantized = {name: module for name, module in model.named_modules() if is_4bit(module)}
-        expand_4bit(model)
+        expand(model)
         model.eval()
         loaded = self.now()
         self.note(

@@ -140,6 +140,8 @@ def build_parser() -> ChineseArgumentParser:
     add("--batch_size", type=positive_int_or_auto, metavar="N", help=rows)
     bits = "auto：训练时用 4-bit 的，GPU 放得下就展开成半精度（结果相同，更快）；true：不展开；false：不量化"
     add("--load_in_4bit", type=yes_no_auto, metavar="auto|true|false", help=bits)
+    bits = "8-bit 整数，取值的含义同上；与 --load_in_4bit 只能开一个"
+    add("--load_in_8bit", type=yes_no_auto, metavar="auto|true|false", help=bits)
     add("--vram_budget_gb", type=positive_number, metavar="GB", help="最多用多少显存；默认是空闲的全部")
     add("--max_new_tokens", **number, help="答案最多的 token 数；默认是训练时的 max_target_seq_len")
     add = parser.add_argument_group("答案的约束").add_argument
@@ -205,6 +207,8 @@ def _contradictions(values: Mapping[str, Any]) -> Iterable[str]:
     for name, needed in _NEEDING.items():
         if values[name] not in (None, False) and values[needed] is None:
             yield f"--{name} 只能与 --{needed} 一起使用。"
+    if values["load_in_4bit"] and values["load_in_8bit"]:
+        yield "--load_in_4bit 与 --load_in_8bit 不能同时开启，请关闭其中一个。"
     for name, others, reason in _EXCLUDING:
         for other in others:
             if values[name] and values[other]:

@@ -18,7 +18,7 @@ from bases.adapter import load_adapter
 from bases.four_bit import choose_4bit
 from bases.hub_cache import resolve_model_dir
 from bases.interface import ModelShape
-from bases.linear4bit import expand_4bit
+from bases.layers import expand
 from extraction.decoding.grammar import Constraint
 from extraction.extractor import TripletExtractor
 from extraction.memory_plan import MAX_ROWS, ExtractionPlan, ExtractionSettings, plan_extraction
@@ -81,9 +81,11 @@ def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
         shape = family.shape(family.load_config(model_dir))
         plan = _make_plan(shape, settings, load_in_4bit, dtype, torch.device(device))
         warm_up_kernels(shape, dtype, torch.device(device))
-    model, tokenizer = family.load(model_dir, load_in_4bit=load_in_4bit, dtype=dtype, device=device)
+    model, tokenizer = family.load(
+        model_dir, load_in_4bit=load_in_4bit, load_in_8bit=config.load_in_8bit, dtype=dtype, device=device
+    )
     if plan is not None and plan.expanded:
-        expand_4bit(model)
+        expand(model)
     names = adapter_names(len(settings))
     if first.adapter is not None:
         others = {name: each.adapter for name, each in zip(names, settings, strict=True) if each.adapter}
@@ -139,13 +141,14 @@ def _make_plan(
         ExtractionSettings(
             value_bytes=dtype.itemsize,
             load_in_4bit=load_in_4bit,
+            load_in_8bit=config.load_in_8bit,
             prompt_tokens=config.max_source_seq_len,
             answer_tokens=config.max_target_seq_len,
             adapter_weights=len(settings) * shape.num_layers * config.lora_rank * sizes,
         ),
         memory_budget(device, first.vram_budget_gb or math.inf),
         rows=first.rows,
-        expand=None if first.load_in_4bit is None else False,
+        expand=False if first.keep_quantized else None,
     )
     log(plan.describe())
     for each in settings:
@@ -170,7 +173,7 @@ def _check_company(first: Settings, other: Settings) -> None:
             f"适配器 {other.adapter} 的基座是 {theirs}，{first.adapter} 的是 {base}：一个服务只能有一个基座，"
             "请分开启动。"
         )
-    for name in ("fp16", "bf16", "load_in_4bit"):
+    for name in ("fp16", "bf16", "load_in_4bit", "load_in_8bit"):
         if getattr(first.config, name) != getattr(other.config, name):
             raise UserError(
                 f"适配器 {other.adapter} 与 {first.adapter} 训练时的 {name} 不同，"

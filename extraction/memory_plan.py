@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from bases.four_bit import NF4_BYTES
 from bases.interface import ModelShape
+from bases.layers import linear_bytes
 from extraction.decoding.decoder import PROMPT_TOKENS
 from extraction.decoding.row import MAX_DRAFT
 from extraction.decoding.row_cache import CHUNK
@@ -25,8 +25,8 @@ class ExtractionSettings(NamedTuple):
     """What decides the memory of extraction beside the model's shape.
 
     Attributes:
-        value_bytes: of a weight that is not 4-bit, and of an activation.
-        load_in_4bit: the linear layers are 4-bit values, however they are kept.
+        value_bytes: of a weight that is not quantised, and of an activation.
+        load_in_4bit, load_in_8bit: the linear layers are 4-bit or 8-bit values, however they are kept.
         prompt_tokens, answer_tokens: at most.
         adapter_weights: of LoRA, in fp32.
     """
@@ -36,6 +36,12 @@ class ExtractionSettings(NamedTuple):
     prompt_tokens: int
     answer_tokens: int
     adapter_weights: int = 0
+    load_in_8bit: bool = False
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the linear layers have fewer bits than products."""
+        return self.load_in_4bit or self.load_in_8bit
 
 
 class ExtractionPlan(NamedTuple):
@@ -45,13 +51,15 @@ class ExtractionPlan(NamedTuple):
         parts: bytes by Chinese name, to be added up: the predicted peak.
         budget: bytes that may be used.
         rows: sentences at a time.
-        expanded: 4-bit weights are turned back into half precision once, not in every pass.
+        expanded: quantised weights are turned back into half precision once, not in every pass.
+        bits: of these.
     """
 
     parts: dict[str, int]
     budget: int
     rows: int
     expanded: bool
+    bits: int = 4
 
     @property
     def peak(self) -> int:
@@ -61,7 +69,7 @@ class ExtractionPlan(NamedTuple):
     def describe(self) -> str:
         """Return the plan as one Chinese line."""
         parts = "，".join(f"{name} {size / GB:.2f}" for name, size in self.parts.items())
-        kind = "，4-bit 权重一次展开成半精度" if self.expanded else ""
+        kind = f"，{self.bits}-bit 权重一次展开成半精度" if self.expanded else ""
         return (
             f"显存计划（GB）：{parts}，预计峰值至多 {self.peak / GB:.2f}，可用 {self.budget / GB:.2f}；"
             f"每批 {self.rows} 句{kind}"
@@ -92,13 +100,13 @@ def memory_parts(
         Bytes by Chinese name of the part.
     """
     value = settings.value_bytes
-    in_4bit = settings.load_in_4bit and not expanded
-    weights = int((NF4_BYTES if in_4bit else value) * shape.linear_parameters)
+    kept_bytes = linear_bytes(settings.load_in_4bit, settings.load_in_8bit, value)
+    weights = int((value if expanded else kept_bytes) * shape.linear_parameters)
     weights += value * (shape.embedding_parameters + shape.other_parameters)
     largest = max(inputs * outputs for inputs, outputs in shape.linear_shapes.values())
     # In an MLP, the widest place: both sides of the activation, residual and norm.
     activations = pass_tokens * value * (2 * shape.inner_hidden_size + 4 * shape.hidden_size)
-    activations += value * largest if in_4bit else 0
+    activations += value * largest if settings.quantized and not expanded else 0
     head = logits * shape.vocab_size * value + rows * shape.vocab_size * 8  # and choices in fp32
     layer_cache = cache_tokens * shape.key_value_size * value
     return {
@@ -123,7 +131,7 @@ def plan_extraction(
         shape, settings: of the model and its use.
         budget: bytes that may be used.
         rows: that the user wants; None: as many as fit.
-        expand: whether to turn 4-bit weights back once; None: if enough rows fit beside them.
+        expand: whether to turn quantised weights back once; None: if enough rows fit beside them.
 
     Returns:
         The plan; if not even one row fits, that of one row, for it may turn out shorter.
@@ -145,11 +153,12 @@ def plan_extraction(
         fits = [count for count in range(1, MAX_ROWS + 1) if sum(parts(expanded, count).values()) <= budget]
         return fits[-1] if fits else 0
 
-    if not settings.load_in_4bit:
+    if not settings.quantized:
         expanded = False
     elif expand is not None:
         expanded = expand
     else:
         expanded = fitting(True) >= min(rows or ENOUGH_ROWS, ENOUGH_ROWS)
     count = rows or max(1, fitting(expanded))
-    return ExtractionPlan(parts(expanded, count), budget, count, expanded)
+    bits = 8 if settings.load_in_8bit else 4
+    return ExtractionPlan(parts(expanded, count), budget, count, expanded, bits)

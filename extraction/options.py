@@ -15,8 +15,9 @@ class ExtractorOptions:
         pre_model: the base model.
         device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
         batch_size: sentences generated together; on a card as many as fit, on a CPU as in training.
-        load_in_4bit: keep the weights in 4 bits (True) or take the published ones (False); None: 4-bit
-            values as in training, on a card that has room for it turned back into half precision once.
+        load_in_4bit, load_in_8bit: keep the weights in so many bits (True, for one at most) or don't quantise
+            them so (False); None: as in training, on a card that has room for it turned back into half
+            precision once.
         vram_budget_gb: of the card's memory at most; all that is free when None.
         max_new_tokens: answer tokens at most.
         schema: file of the allowed combinations.
@@ -32,6 +33,7 @@ class ExtractorOptions:
     device: str | None = None
     batch_size: int | None = None
     load_in_4bit: bool | None = None
+    load_in_8bit: bool | None = None
     vram_budget_gb: float | None = None
     max_new_tokens: int | None = None
     schema: str | Path | None = None

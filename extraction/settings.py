@@ -34,7 +34,8 @@ class Settings:
         constraint: what answers may hold; None for free decoding.
         half_right_score: see `Reliability`; None if the training did not find it out.
         rows: sentences at a time that were asked for; None for what suits the device.
-        load_in_4bit, vram_budget_gb: see `ExtractorOptions`.
+        keep_quantized: how weights are kept was said, so that they are not turned back.
+        vram_budget_gb: see `ExtractorOptions`.
     """
 
     config: ProjectConfig
@@ -44,7 +45,7 @@ class Settings:
     min_score: float
     half_right_score: float | None
     rows: int | None = None
-    load_in_4bit: bool | None = None
+    keep_quantized: bool = False
     vram_budget_gb: float | None = None
 
 
@@ -75,8 +76,7 @@ def read_settings(options: ExtractorOptions) -> Settings:
     if options.pre_model is not None:
         config.pre_model = options.pre_model
     config.eval_batch_size = options.batch_size or config.eval_batch_size
-    if options.load_in_4bit is not None:
-        config.load_in_4bit = options.load_in_4bit
+    _choose_bits(config, options)
     config.max_target_seq_len = options.max_new_tokens or config.max_target_seq_len
     with_scores = options.with_scores and constraint is not None
     return Settings(
@@ -87,9 +87,24 @@ def read_settings(options: ExtractorOptions) -> Settings:
         options.min_score,
         half_right_score,
         rows=options.batch_size,
-        load_in_4bit=options.load_in_4bit,
+        keep_quantized=options.load_in_4bit is not None or options.load_in_8bit is not None,
         vram_budget_gb=options.vram_budget_gb,
     )
+
+
+def _choose_bits(config: ProjectConfig, options: ExtractorOptions) -> None:
+    """Let what is asked for stand in place of what the training had; one kind asked for excludes the other.
+
+    Raises:
+        UserError: both are asked for.
+    """
+    in_4bit, in_8bit = options.load_in_4bit, options.load_in_8bit
+    if in_4bit and in_8bit:
+        raise UserError("load_in_4bit 与 load_in_8bit 不能同时开启，请关闭其中一个。")
+    if in_4bit is not None:
+        config.load_in_4bit, config.load_in_8bit = in_4bit, False
+    if in_8bit is not None:
+        config.load_in_4bit, config.load_in_8bit = config.load_in_4bit and not in_8bit, in_8bit
 
 
 def _config_of(meta: AdapterMeta, adapter: Path) -> ProjectConfig:

@@ -149,6 +149,7 @@ def _load_model(
     model, _ = family.load(
         model_dir,
         load_in_4bit=config.load_in_4bit,
+        load_in_8bit=config.load_in_8bit,
         quant_storage=quant_storage(accelerator),
         dtype=weight_dtype(accelerator),
         device=accelerator.device,
@@ -165,7 +166,7 @@ def _load_model(
     )
     if accelerator.distributed_type != "FSDP":  # which gathers weights when their own module is called
         shorten_lora(peft_model)
-    kind = "4-bit NF4" if config.load_in_4bit else "未量化"
+    kind = "4-bit NF4" if config.load_in_4bit else "8-bit 整数" if config.load_in_8bit else "未量化"
     run_log.say(f"模型已加载：{config.pre_model}（{kind}），{loaded.describe()}")
     trainable, total = peft_model.get_nb_trainable_parameters()
     share = f"{trainable:,} / {total:,}（{trainable / total:.3%}）"

@@ -1,4 +1,4 @@
-"""Checks before training that need torch: device, memory, 4-bit, model, data, disk, and one real step.
+"""Checks before training that need torch: device, memory, quantisation, model, data, disk, and one real step.
 
 See `checks` for those that don't, and for what a check is.
 """
@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,7 @@ from bases.adapter import attach_lora, refuse_prefix
 from bases.four_bit import why_no_4bit
 from bases.hub_cache import resolve_model_dir
 from bases.interface import ModelShape
-from bases.linear4bit import replace_linear_4bit
+from bases.layers import assign, replace_linears
 from data_handle.data_preprocess import Features, encode_examples
 from data_handle.reader import read_jsonl
 from glm_config import ProjectConfig
@@ -112,42 +113,45 @@ def check_memory(config: ProjectConfig) -> Iterator[Result]:
         yield Result(SKIPPED, item, f"没有 GPU，未与实际显存比较；{plan.table()}")
 
 
-def check_4bit(config: ProjectConfig) -> Iterator[Result]:
+def check_quantisation(config: ProjectConfig) -> Iterator[Result]:
     """A quantised layer computes nearly what the plain one does, and passes a gradient through.
 
     Raises:
         UserError: it doesn't.
     """
-    if not config.load_in_4bit:
-        yield Result(SKIPPED, "4-bit 量化", "load_in_4bit 已关闭")
+    item = "8-bit 量化" if config.load_in_8bit else "4-bit 量化"
+    if not (config.load_in_4bit or config.load_in_8bit):
+        yield Result(SKIPPED, item, "load_in_4bit 已关闭")
         return
     device = training_device(config)
-    if (reason := why_no_4bit(device.type)) is not None:
-        yield Result(NOTE, "4-bit 量化", f"这台机器做不了（{reason}），改为不量化加载", INSTALL)
+    if config.load_in_4bit and (reason := why_no_4bit(device.type)) is not None:
+        yield Result(NOTE, item, f"这台机器做不了（{reason}），改为不量化加载", INSTALL)
         return
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
     block = torch.nn.ModuleDict({"layer": torch.nn.Linear(256, 256, bias=False)})
-    replace_linear_4bit(block, ["layer"], compute_dtype=dtype)
-    from bitsandbytes.nn import Params4bit  # not earlier: the line above keeps its import off the network
-
+    replace_linears(
+        block,
+        ["layer"],
+        load_in_4bit=config.load_in_4bit,
+        load_in_8bit=config.load_in_8bit,
+        compute_dtype=dtype,
+        quant_storage=None,
+    )
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(256, 256, generator=generator) / 16
     inputs = torch.randn(8, 256, generator=generator).to(device, dtype).requires_grad_()
-    layer = block["layer"]
-    layer.weight = Params4bit(
-        weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer
-    ).to(device)
-    outputs = layer(inputs)
+    assign(block, "layer.weight", weight, Path(), dtype, device)
+    outputs = block["layer"](inputs)
     outputs.square().sum().backward()
     exact = inputs.detach().float().cpu() @ weight.T
     error = ((outputs.detach().float().cpu() - exact).norm() / exact.norm()).item()
     gradient = math.nan if inputs.grad is None else inputs.grad.float().norm().item()
-    detail = f"{device} 上的 NF4 前向相对误差 {error:.3f}，梯度范数 {gradient:.3g}"
+    kind = "8-bit" if config.load_in_8bit else "NF4"
+    detail = f"{device} 上的 {kind} 前向相对误差 {error:.3f}，梯度范数 {gradient:.3g}"
     if not (error < 0.2 and math.isfinite(gradient) and gradient > 0):
-        raise UserError(
-            f"4-bit 量化算得不对：{detail}；请重装 bitsandbytes：{INSTALL}；或关闭 load_in_4bit。"
-        )
-    yield Result(PASSED, "4-bit 量化", detail)
+        remedy = "" if config.load_in_8bit else f"请重装 bitsandbytes：{INSTALL}；或"
+        raise UserError(f"{item}算得不对：{detail}；{remedy}关闭 load_in_{item[0]}bit。")
+    yield Result(PASSED, item, detail)
 
 
 def check_model(config: ProjectConfig) -> Iterator[Result]:
@@ -231,6 +235,7 @@ def _take_steps(config: ProjectConfig) -> tuple[list[tuple[float, float, float]]
     base, tokenizer = find_family(EMBEDDED_BASE).load(
         EMBEDDED_BASE,
         load_in_4bit=config.load_in_4bit and why_no_4bit(accelerator.device.type) is None,
+        load_in_8bit=config.load_in_8bit,
         dtype=weight_dtype(accelerator),
         device=accelerator.device,
     )
@@ -283,7 +288,7 @@ def check_disk(config: ProjectConfig) -> Iterator[Result]:
 
 
 # What `train.py` makes sure of before it loads a model; the plan and the data it makes and loads itself.
-BEFORE_LOADING: tuple[Check, ...] = (check_gpu, check_model, check_4bit, check_disk)
+BEFORE_LOADING: tuple[Check, ...] = (check_gpu, check_model, check_quantisation, check_disk)
 
 
 def training_device(config: ProjectConfig) -> torch.device:

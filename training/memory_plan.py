@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bases import family_of
-from bases.four_bit import NF4_BYTES
 from bases.interface import ModelShape
+from bases.layers import linear_bytes
 from utils.common_utils import UserError
 from utils.device import compute_dtype, multiplies_bf16
 from utils.memory import CUDA_CONTEXT, GB
@@ -38,7 +38,7 @@ class TrainingSettings(NamedTuple):
 
     Attributes:
         lora_rank, lora_target_modules, lora_dropout: of the adapter.
-        load_in_4bit: NF4 for the blocks' linear layers.
+        load_in_4bit, load_in_8bit: NF4, or whole numbers of 8 bits, for the blocks' linear layers.
         half: weights and activations in half precision, else fp32.
         on_cuda: on the CPU some kernels keep other things.
         samples_per_step: of one process in one optimiser step.
@@ -58,6 +58,7 @@ class TrainingSettings(NamedTuple):
     max_target_tokens: int
     eval_batch_size: int
     shard_bytes: int = 0
+    load_in_8bit: bool = False
 
     @classmethod
     def of(cls, knobs: Mapping[str, Any], on_cuda: bool, shard_bytes: int = 0) -> TrainingSettings:
@@ -75,12 +76,18 @@ class TrainingSettings(NamedTuple):
             max_target_tokens=knobs["max_target_seq_len"],
             eval_batch_size=knobs["eval_batch_size"],
             shard_bytes=0 if on_cuda else shard_bytes,
+            load_in_8bit=knobs["load_in_8bit"],
         )
 
     @property
     def value_bytes(self) -> int:
-        """Bytes of a weight that is not 4-bit, and of an activation."""
+        """Bytes of a weight that is not quantised, and of an activation."""
         return 2 if self.half else 4
+
+    @property
+    def linear_bytes(self) -> float:
+        """Bytes of a weight in the blocks' linear layers."""
+        return linear_bytes(self.load_in_4bit, self.load_in_8bit, self.value_bytes)
 
     def lora_names(self, shape: ModelShape) -> set[str]:
         """Return the last parts of the names of the linear layers that LoRA stands beside."""
@@ -169,9 +176,8 @@ def memory_parts(
     """
     value = settings.value_bytes
     hidden, inner, layers = shape.hidden_size, shape.inner_hidden_size, shape.num_layers
-    linear_bytes = NF4_BYTES if settings.load_in_4bit else value
     lora_weights = lora_parameters(shape, settings.lora_rank, settings.lora_target_modules)
-    weights = int(linear_bytes * shape.linear_parameters)
+    weights = int(settings.linear_bytes * shape.linear_parameters)
     weights += value * (shape.embedding_parameters + shape.other_parameters)
 
     per_layer = layer_bytes_per_token(shape, settings)
@@ -190,7 +196,7 @@ def memory_parts(
     dequantized = value * max(rows * columns for rows, columns in shape.linear_shapes.values())
     rows = min(target_tokens, shape.logit_rows)
     head = rows * shape.vocab_size * (4 + 2 * value) + target_tokens * hidden * 2 * value
-    layer = passing * tokens + (2 * dequantized if settings.load_in_4bit else 0)
+    layer = passing * tokens + (2 * settings.load_in_4bit + settings.load_in_8bit) * dequantized
     mask = (1 + value) * tokens * tokens  # bool, and as it is added to the scores
     training = kept * tokens + mask + max(head, layer)
     # Keys and values of every layer, while answers are generated, and the logits of every sentence.
@@ -259,7 +265,7 @@ def _refusal(shape: ModelShape, settings: TrainingSettings, need: int, budget: i
     shorter = settings._replace(max_sample_tokens=source + target, max_target_tokens=target)
     can_halve = settings.on_cuda or multiplies_bf16()
     changes = [
-        ("开启 4-bit：--load_in_4bit true", settings._replace(load_in_4bit=True), every),
+        ("开启 4-bit：--load_in_4bit true", settings._replace(load_in_4bit=True, load_in_8bit=False), every),
         ("开启梯度检查点：--gradient_checkpointing auto", settings, 1),
         *([("开启混合精度：--fp16 true", settings._replace(half=True), every)] if can_halve else []),
         (f"减少序列长度：--max_source_seq_len {source} --max_target_seq_len {target}", shorter, every),

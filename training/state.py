@@ -117,7 +117,7 @@ class RunState:
 # Knobs that a checkpoint is bound to; to change any other one when resuming is safe. (The last two say what
 # the scores so far mean.)
 BINDING_KNOBS = (
-    *("load_in_4bit", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    *("load_in_4bit", "load_in_8bit", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
     *("max_source_seq_len", "max_target_seq_len", "seed", "best_metric", "eval_samples"),
 )
 BASE_WEIGHTS = "pre_model 的权重"
@@ -186,6 +186,7 @@ def check_same_run(directory: Path, saved: dict[str, str], run: dict[str, str]) 
     Raises:
         UserError: something differs; all of it is named.
     """
+    saved = {"load_in_8bit": "False"} | saved  # older ones don't name it
     differences = [
         f"  {name}：检查点 {saved.get(name, '无')}，现在 {value}"
         for name, value in run.items()

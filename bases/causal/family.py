@@ -60,6 +60,7 @@ class CausalFamily(Family):
         pre_model: str | os.PathLike[str],
         *,
         load_in_4bit: bool = True,
+        load_in_8bit: bool = False,
         quant_storage: torch.dtype | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
@@ -73,7 +74,8 @@ class CausalFamily(Family):
             config,
             dtype=dtype or compute_dtype(device),
             load_in_4bit=load_in_4bit,
-            quant_storage=quant_storage or torch.uint8,
+            load_in_8bit=load_in_8bit,
+            quant_storage=quant_storage,
             device=device,
         )
         model.prompt_frame = tokenizer.prompt_frame

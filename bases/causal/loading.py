@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig
 
 from bases.chatglm.files import checkpoint_shards
 from bases.interface import CheckpointError
-from bases.linear4bit import check_quantization, quantize, replace_linear_4bit
+from bases.layers import assign, replace_linears
+from bases.linear4bit import check_quantization
 from bases.weights import digest, fingerprint, list_tensors, read_shard
 
 from .anatomy import shape_of
@@ -122,7 +122,8 @@ def load_model(
     *,
     dtype: torch.dtype,
     load_in_4bit: bool,
-    quant_storage: torch.dtype,
+    load_in_8bit: bool,
+    quant_storage: torch.dtype | None,
     device: str | torch.device,
 ) -> Any:
     """Build a model and fill it from a directory, holding one tensor beside it at most.
@@ -130,9 +131,8 @@ def load_model(
     Args:
         model_dir: the directory.
         config: of it.
-        dtype: of everything that is not 4-bit; with `load_in_4bit` also the compute type.
-        load_in_4bit: NF4 with double quantisation for the blocks' linear layers.
-        quant_storage: the type that their packed bytes are declared as.
+        dtype: of everything that is not quantised, and of products.
+        load_in_4bit, load_in_8bit, quant_storage: see `bases.layers.replace_linears`.
         device: where the model shall live; each tensor goes there as it is read.
 
     Returns:
@@ -145,15 +145,21 @@ def load_model(
     parts = plan(model_dir, config, shards)
     model = empty_model(config)
     layers = shape_of(config).linear_shapes
-    if load_in_4bit:
-        replace_linear_4bit(model, layers, compute_dtype=dtype, quant_storage=quant_storage)
+    replace_linears(
+        model,
+        layers,
+        load_in_4bit=load_in_4bit,
+        load_in_8bit=load_in_8bit,
+        compute_dtype=dtype,
+        quant_storage=quant_storage,
+    )
     digests: dict[str, str] = {}
     for shard in shards:
         for name, tensor in read_shard(shard):
             for part in parts.get(name, ()):
                 rows = tensor[part.start : part.end]
                 digests[part.name] = digest(rows)
-                _assign(model, shard, part.name, rows, dtype, device)
+                assign(model, part.name, rows, shard, dtype, device)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.get_input_embeddings().weight
     if load_in_4bit:
@@ -164,21 +170,3 @@ def load_model(
     model.base_fingerprint = fingerprint(digests)
     model.config.name_or_path = str(model_dir)
     return model.eval()
-
-
-def _assign(
-    model: Any, shard: Path, name: str, tensor: torch.Tensor, dtype: torch.dtype, device: str | torch.device
-) -> None:
-    """Replace a meta parameter by the tensor, cast and moved, or quantised on the device."""
-    module_name, _, attribute = name.rpartition(".")
-    module = model.get_submodule(module_name)
-    quantized = hasattr(getattr(module, attribute), "quant_state")  # the empty weight of a Linear4bit
-    # A copy, so that no parameter keeps a whole memory-mapped shard alive.
-    value = tensor.to(device, dtype, copy=not quantized)
-    low, high = value.aminmax()
-    if not (low.isfinite() and high.isfinite()):
-        raise CheckpointError(f"权重文件 {shard} 里的 {name} 有 NaN 或无穷大，不能使用，请重新下载。")
-    parameter: nn.Parameter = (
-        quantize(value, module, device) if quantized else nn.Parameter(value, requires_grad=True)
-    )
-    setattr(module, attribute, parameter)

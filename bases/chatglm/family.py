@@ -53,6 +53,7 @@ class ChatGLMFamily(Family):
         pre_model: str | os.PathLike[str],
         *,
         load_in_4bit: bool = True,
+        load_in_8bit: bool = False,
         quant_storage: torch.dtype | None = None,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
@@ -66,7 +67,8 @@ class ChatGLMFamily(Family):
             model_dir,
             dtype=dtype or compute_dtype(device),
             load_in_4bit=load_in_4bit,
-            quant_storage=quant_storage or torch.uint8,
+            load_in_8bit=load_in_8bit,
+            quant_storage=quant_storage,
             device=device,
             config=config,
         )

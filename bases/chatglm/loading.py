@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError
-from bases.linear4bit import (
-    QUANTIZATION_NOTE,
-    check_quantization,
-    join_weight,
-    quantize,
-    replace_linear_4bit,
-)
+from bases.layers import assign, replace_linears
+from bases.linear4bit import QUANTIZATION_NOTE, check_quantization, join_weight
 from bases.weights import digest, fingerprint, read_shard
 from utils.digest_cache import remembered_digest
 
@@ -44,7 +38,8 @@ def load_pretrained(
     *,
     dtype: torch.dtype = torch.float32,
     load_in_4bit: bool = False,
-    quant_storage: torch.dtype = torch.uint8,
+    load_in_8bit: bool = False,
+    quant_storage: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     config: ChatGLMConfig | None = None,
 ) -> Any:
@@ -53,9 +48,8 @@ def load_pretrained(
     Args:
         cls: `ChatGLMForConditionalGeneration` or `ChatGLMModel`; the latter takes the same checkpoints.
         model_dir: a directory, or a hub name whose files are in the local cache.
-        dtype: of everything that is not 4-bit; with `load_in_4bit` also the compute type.
-        load_in_4bit: NF4 with double quantisation for the blocks' linear layers.
-        quant_storage: the type that their packed bytes are declared as.
+        dtype: of everything that is not quantised, and of products.
+        load_in_4bit, load_in_8bit, quant_storage: see `bases.layers.replace_linears`.
         device: where the model shall live; each tensor goes there as it is read.
         config: instead of the directory's `config.json`.
 
@@ -70,8 +64,9 @@ def load_pretrained(
     config = config or load_config(model_dir)
     note = _quantization_note(config, model_dir)
     if note and not load_in_4bit:
+        wanted = "8-bit" if load_in_8bit else "半精度"
         raise CheckpointError(
-            f"{model_dir} 是 4-bit 量化副本，不能按半精度加载；"
+            f"{model_dir} 是 4-bit 量化副本，不能按{wanted}加载；"
             "请打开 load_in_4bit，或改用原来的半精度权重目录。"
         )
     shards = checkpoint_shards(model_dir)
@@ -79,8 +74,14 @@ def load_pretrained(
         model: Any = cls(config)
     blueprint = Blueprint(model)
     blueprint.check(model_dir, shards)
-    if load_in_4bit:
-        replace_linear_4bit(model, LINEAR_LAYERS, compute_dtype=dtype, quant_storage=quant_storage)
+    replace_linears(
+        model,
+        LINEAR_LAYERS,
+        load_in_4bit=load_in_4bit,
+        load_in_8bit=load_in_8bit,
+        compute_dtype=dtype,
+        quant_storage=quant_storage,
+    )
     filling = _Filling(model, blueprint, dtype, device)
     for shard in shards:
         for name, tensor in read_shard(shard):
@@ -206,19 +207,8 @@ class _Filling:
             self.model.tie_weights()
 
     def _assign(self, shard: Path, name: str, tensor: torch.Tensor) -> None:
-        """Replace a meta parameter by the tensor, cast and moved, or quantised on the device."""
-        module_name, _, attribute = name.removeprefix(self.blueprint.prefix).rpartition(".")
-        module = self.model.get_submodule(module_name)
-        quantized = hasattr(getattr(module, attribute), "quant_state")  # the empty weight of a Linear4bit
-        # A copy, so that no parameter keeps a whole memory-mapped shard alive.
-        value = tensor.to(self.device, self.dtype, copy=not quantized)
-        low, high = value.aminmax()
-        if not (low.isfinite() and high.isfinite()):
-            raise CheckpointError(f"权重文件 {shard} 里的 {name} 有 NaN 或无穷大，不能使用，请重新下载。")
-        parameter: nn.Parameter = (
-            quantize(value, module, self.device) if quantized else nn.Parameter(value, requires_grad=True)
-        )
-        setattr(module, attribute, parameter)
+        own = name.removeprefix(self.blueprint.prefix)
+        assign(self.model, own, tensor, shard, self.dtype, self.device)
 
 
 def _warn_if_head_differs(shard: Path, embedding: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from bases.adapter import attach_lora
 from bases.chatglm import load_base_model
-from bases.linear4bit import expand_4bit
+from bases.layers import expand
 from bases.lora_product import lengthen_lora, shorten_lora
 
 
@@ -70,6 +70,6 @@ def test_four_bit_weights_turned_back_compute_the_same(random_base: Path) -> Non
     model, tokenizer = load_base_model(random_base, load_in_4bit=True, dtype=torch.float32, device="cpu")
     ids = torch.tensor([tokenizer.prompt_ids("王伟生于北京")])
     expected = model(input_ids=ids).logits
-    expand_4bit(model)
+    expand(model)
     assert not any(type(module).__name__ == "Linear4bit" for module in model.modules())
     assert torch.equal(model(input_ids=ids).logits, expected)

@@ -29,6 +29,7 @@ from utils.common_utils import UserError
         (["--adapter", "a", "--no_adapter"], "--adapter 与 --no_adapter 不能同时使用"),
         (["--device", "gpu"], "--device 应当写成 cpu、cuda 或 cuda:1 这样，现在是 'gpu'"),
         (["--batch_size", "0"], "--batch_size 应为正整数"),
+        (["--load_in_4bit", "true", "--load_in_8bit", "true"], "--load_in_8bit 不能同时开启，请关闭其中一个"),
         (["--load_in_4bit", "maybe"], "--load_in_4bit 应为 auto、true 或 false，现在是 'maybe'"),
         (["--vram_budget_gb", "-1"], "--vram_budget_gb 应为正数，现在是 '-1'"),
         (["--max_new_tokens", "many"], "--max_new_tokens 应为正整数"),

@@ -28,6 +28,17 @@ def test_a_small_card_keeps_four_bits() -> None:
     assert larger.expanded == (larger.rows >= ENOUGH_ROWS and larger.parts["权重"] > 10 * GB)
 
 
+def test_8_bits_lie_between_4_and_half_precision() -> None:
+    in_8bit = SETTINGS._replace(load_in_4bit=False, load_in_8bit=True)
+    plans = [
+        plan_extraction(SHAPE, each, 79 * GB, rows=8, expand=False)
+        for each in (SETTINGS, in_8bit, SETTINGS._replace(load_in_4bit=False))
+    ]
+    weights = [plan.parts["权重"] / GB for plan in plans]
+    assert weights == sorted(weights) and 6 < weights[1] < 7
+    assert "8-bit 权重一次展开成半精度" in plan_extraction(SHAPE, in_8bit, 79 * GB).describe()
+
+
 def test_what_is_asked_for_is_followed() -> None:
     assert plan_extraction(SHAPE, SETTINGS, 79 * GB, rows=3).rows == 3
     assert not plan_extraction(SHAPE, SETTINGS, 79 * GB, expand=False).expanded

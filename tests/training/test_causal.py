@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import train
+from bases.linear8bit import Linear8bit
 from extraction.loading import ExtractorOptions, load_extractor
 from tests.helpers.causal_bases import CHATML, make_base
 from tests.helpers.runs import process_as_before, records
@@ -98,8 +99,39 @@ def test_a_run_is_gone_on_with_bit_by_bit_and_its_adapter_extracts(
         settings.write_text(before, encoding="utf-8")
 
 
+def test_in_8_bit(
+    arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    once = {"epochs": 1, "load_in_4bit": False, "load_in_8bit": True}
+    with process_as_before():
+        assert train.main(arguments("whole", **once)) == 0
+    assert "8-bit 整数" in capsys.readouterr().err
+    checkpoint = tmp_path / "whole" / "checkpoint-1"
+    with process_as_before():
+        assert train.main(arguments("later", resume_from_checkpoint=checkpoint, **once)) == 0
+    ends = [
+        load_file(tmp_path / name / "checkpoint-2" / "adapter_model.safetensors")
+        for name in ("whole", "later")
+    ]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+    with process_as_before(), pytest.raises(UserError, match="load_in_8bit：检查点 True，现在 False"):
+        train.main(arguments("other", resume_from_checkpoint=checkpoint, **(once | {"load_in_8bit": False})))
+
+    def is_8bit(**options: bool) -> bool:
+        best = tmp_path / "whole" / "model_best"
+        model = load_extractor(ExtractorOptions(adapter=best, device="cpu", **options)).model
+        return any(isinstance(module, Linear8bit) for module in model.modules())
+
+    assert is_8bit() and not is_8bit(load_in_8bit=False)
+    with pytest.raises(UserError, match="load_in_4bit 与 load_in_8bit 不能同时开启"):
+        is_8bit(load_in_4bit=True, load_in_8bit=True)
+
+
 @pytest.mark.soak
-def test_two_processes_train_as_one(root: Path, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [4, 8])
+def test_two_processes_train_as_one(
+    root: Path, arguments: Callable[..., list[str]], tmp_path: Path, bits: int
+) -> None:
     def run(words: list[str]) -> str:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         result = subprocess.run(
@@ -108,7 +140,7 @@ def test_two_processes_train_as_one(root: Path, arguments: Callable[..., list[st
         assert result.returncode == 0, result.stderr[-3000:]
         return result.stdout
 
-    once = {"epochs": 1, "lora_dropout": 0}
+    once = {"epochs": 1, "lora_dropout": 0, "load_in_4bit": bits == 4, "load_in_8bit": bits == 8}
     run(["train.py", *arguments("alone", **once)])
     launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/fsdp_qlora.yaml"]
     launch += ["--num_machines", "1", "--main_process_port", "0", "tests/helpers/fsdp_on_cpu.py"]

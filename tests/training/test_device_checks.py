@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from bases.chatglm import ChatGLMTokenizer
+from bases.linear8bit import Linear8bit
 from data_handle.data_loader import load_data
 from glm_config import ProjectConfig
 from test_training import run_check
@@ -194,6 +195,11 @@ def test_a_quantised_layer_that_computes_nonsense_fails(
     assert "梯度范数 nan" in only(run_check("4-bit 量化", config)).detail
     config.load_in_4bit = False
     assert only(run_check("4-bit 量化", config)).status == SKIPPED
+    config.load_in_8bit = True
+    row = only(run_check("4-bit 量化", config))
+    assert row.status == PASSED and row.item == "8-bit 量化" and "8-bit 前向相对误差 0.0" in row.detail
+    monkeypatch.setattr(Linear8bit, "forward", lambda self, x: x * 3)
+    assert "8-bit 量化算得不对" in only(run_check("4-bit 量化", config)).detail
 
 
 def test_a_training_step_on_the_embedded_base(config: ProjectConfig) -> None:

@@ -63,6 +63,11 @@ def test_the_table_says_how_many_passes_there_are_at_most(tokens: int, passes: i
 
 
 def test_how_weights_are_stored_counts() -> None:
+    plain, in_8bit, in_4bit = (
+        memory_parts(CHATGLM_6B, settings(load_in_4bit=four, load_in_8bit=eight), 1, 384, 128)["权重"]
+        for four, eight in ((False, False), (False, True), (True, False))
+    )
+    assert plain - in_8bit == CHATGLM_6B.linear_parameters > in_8bit - in_4bit > 0
     on_cpu = settings(on_cuda=False, shard_bytes=2 * GB)
     plain = memory_parts(CHATGLM_6B, on_cpu, 1, 384, 128)
     untied = memory_parts(CHATGLM_6B._replace(tied=False), on_cpu, 1, 384, 128)
@@ -118,6 +123,7 @@ def test_what_helps_most_comes_first_and_really_helps() -> None:
         {"lora_target_modules": ("query_key_value", "dense")},
         {"half": False},
         {"load_in_4bit": False},
+        {"load_in_4bit": False, "load_in_8bit": True},
     ],
 )
 def test_memory_grows_with_what_it_depends_on(change: dict[str, Any]) -> None:

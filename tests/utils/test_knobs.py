@@ -163,6 +163,7 @@ def test_messages_say_what_is_wanted() -> None:
     ("changes", "knobs"),
     [
         ({"fp16": True, "bf16": True}, ("fp16", "bf16")),
+        ({"load_in_8bit": True}, ("load_in_4bit", "load_in_8bit")),
         (
             {"max_source_seq_len": 2000, "max_target_seq_len": 49},
             ("max_source_seq_len", "max_target_seq_len"),
