@@ -1,6 +1,7 @@
 """Peak memory of training: what the plan predicts, what is measured, and what the peers' recipe takes.
 
 Usage: python -m benchmarks.bench_memory --model tiny|block|full --device cpu|cuda [--data FILE]
+       python -m benchmarks.bench_memory --model causal --pre_model DIR [--no_4bit|--in_8bit] [--data FILE]
 
 Every row is a process of its own that loads the model and takes two optimiser steps. On the CPU the figure is
 the growth of the process since its libraries are loaded, on CUDA what tensors take. The last line is a JSON
@@ -18,22 +19,21 @@ from typing import Any
 
 import torch
 
-from bases.chatglm import load_config, load_tokenizer
-from bases.chatglm.files import largest_shard_bytes
+from bases import find_family
 from benchmarks.measure import gigabytes, peak_during, peak_so_far, show
 from benchmarks.training_paths import (
     ProjectPath,
-    RecipePath,
     add_arguments,
     model_directory,
     project_config,
+    recipe_of,
     scratch_directory,
 )
 from data_handle.data_loader import load_data
 from data_handle.data_preprocess import Features
 from data_handle.packing import plan_micro_batches
 from glm_config import ProjectConfig
-from training.memory_plan import TrainingSettings, memory_parts, shape_of
+from training.memory_plan import TrainingSettings, memory_parts
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, quiet_libraries, run_main, set_seed
 from utils.memory import map_large_allocations
@@ -116,7 +116,7 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
     if args.case == "recipe":
         if args.model != "tiny" and device.type == "cpu":
             map_large_allocations()  # as train.py does for models of this size
-        recipe = RecipePath(config)
+        recipe = recipe_of(args.model, config)
         samples = longest_samples(config)
         recipe.step(samples[:1])  # the optimiser's state
         loading = peak_so_far(device)
@@ -131,12 +131,13 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
     before, peak = peak_during(device, lambda: ours.step(samples))
 
     lengths = [len(sample.input_ids) for sample in samples]
-    sizes = load_config(args.pre_model)
-    passes = plan_micro_batches(lengths, ours.run.gradients.tokens_per_pass, sizes.hidden_size)
+    family = find_family(args.pre_model)
+    shape = family.shape(family.load_config(args.pre_model))
+    passes = plan_micro_batches(lengths, ours.run.gradients.tokens_per_pass, shape.hidden_size)
     largest = max(passes, key=lambda each: each.tokens)
-    largest_shard = largest_shard_bytes(args.pre_model)
+    largest_shard = max(file.stat().st_size for file in family.weight_files(args.pre_model))
     predicted = memory_parts(
-        shape_of(sizes),
+        shape,
         TrainingSettings.of(config.to_dict() | {"eval_batch_size": 0}, device.type == "cuda", largest_shard),
         ours.run.plan.checkpoint_every,
         largest.tokens,
@@ -153,7 +154,8 @@ def measure(args: argparse.Namespace) -> dict[str, int]:
 
 def longest_samples(config: ProjectConfig) -> list[Features]:
     """Return the eight longest samples of the data, which begin a run of the project too."""
-    tokenizer = load_tokenizer(Path(config.pre_model))
+    directory = Path(config.pre_model)
+    tokenizer = find_family(directory).load_tokenizer(directory)
     data = load_data(
         config.train_path,
         tokenizer,

@@ -25,9 +25,9 @@ from benchmarks.training_paths import (
     add_arguments,
     model_directory,
     project_config,
+    recipe_of,
     scratch_directory,
 )
-from glm_config import ProjectConfig
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, quiet_libraries, run_main, set_seed
 
@@ -50,7 +50,7 @@ def main() -> int:
         scratch = Path(name)
         config = project_config(args, model_directory(args, scratch), scratch, **knobs)
         ours = ProjectPath(config)
-        recipe = _recipe(args.model, config, ours.run.config.lora_target_modules)
+        recipe = recipe_of(args.model, config)
         if args.tokens_per_pass:
             ours.run.gradients.tokens_per_pass = args.tokens_per_pass
         steps = list(islice(ours.steps(), args.steps + 1))
@@ -96,16 +96,12 @@ def main() -> int:
         "tokens_per_pass": ours.run.gradients.tokens_per_pass,
         "checkpoint_every": ours.run.plan.checkpoint_every,
         "fp32": args.fp32,
-        "load_in_4bit": not args.no_4bit,
+        "load_in_4bit": config.load_in_4bit,
+        "load_in_8bit": config.load_in_8bit,
         "tokens_per_sample": round(statistics.mean(tokens), 1),
     }
     show(rows, result, device)
     return 0
-
-
-def _recipe(model: str, config: ProjectConfig, target_modules: list[str]) -> RecipePath | HuggingFacePath:
-    """Return how the peers of a model take a step."""
-    return HuggingFacePath(config, target_modules) if model == "causal" else RecipePath(config)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from bases import find_family
 from bases.adapter import attach_lora
 from bases.chatglm import checkpoint_layers, load_base_model
 from benchmarks import make_full_size_checkpoint
+from benchmarks.hugging_face_path import HuggingFacePath
 from data_handle.data_loader import collate
 from data_handle.data_preprocess import IGNORE_INDEX, Features
 from data_handle.reader import read_jsonl
@@ -52,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "mixed_train_dataset.jsonl")
     parser.add_argument("--fp32", action="store_true", help="fp32 on both sides, instead of half precision")
     parser.add_argument("--bf16", action="store_true", help="BF16 on both sides, as Gemma wants it on CUDA")
-    parser.add_argument("--no_4bit", action="store_true", help="no quantisation on both sides")
+    bits = parser.add_mutually_exclusive_group()
+    bits.add_argument("--no_4bit", action="store_true", help="no quantisation on both sides")
+    bits.add_argument("--in_8bit", action="store_true", help="8-bit weights; half precision for the peers")
 
 
 def model_directory(args: argparse.Namespace, scratch: Path) -> Path:
@@ -90,7 +94,8 @@ def project_config(args: argparse.Namespace, pre_model: Path, scratch: Path, **k
         "dev_path": str(lines),
         "save_dir": str(scratch / "run"),
         "token_cache_dir": str(scratch / "cache"),
-        "load_in_4bit": not args.no_4bit,
+        "load_in_4bit": not (args.no_4bit or args.in_8bit),
+        "load_in_8bit": args.in_8bit,
         "fp16": not (args.fp32 or args.bf16),
         "bf16": args.bf16,
         "tensorboard": False,
@@ -169,6 +174,16 @@ class RecipePath:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+
+
+def recipe_of(model: str, config: ProjectConfig) -> RecipePath | HuggingFacePath:
+    """Return how the peers of a model (as `--model` has it) take a step."""
+    if model != "causal":
+        return RecipePath(config)
+    directory = Path(config.pre_model)
+    family = find_family(directory)
+    shape = family.shape(family.load_config(directory))
+    return HuggingFacePath(config, shape.targets(config.lora_target_modules))
 
 
 def scratch_directory() -> tempfile.TemporaryDirectory[str]:

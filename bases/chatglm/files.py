@@ -184,12 +184,3 @@ def _shard_names(index: Path) -> list[str]:
 def _is_file_name(name: Any) -> bool:
     """Tell whether a string can be a file's name at all (elsewhere it may still lead)."""
     return isinstance(name, str) and 0 < len(name) <= 255 and name.isprintable() and is_encodable(name)
-
-
-def largest_shard_bytes(model_dir: Path) -> int:
-    """Return the size of a directory's largest weight file: on the CPU it is in memory while it is read.
-
-    Raises:
-        CheckpointError: see `checkpoint_shards`.
-    """
-    return max(shard.stat().st_size for shard in checkpoint_shards(model_dir))
