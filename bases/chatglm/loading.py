@@ -91,15 +91,7 @@ def load_pretrained(
         check_quantization(model, LINEAR_LAYERS)
     model.base_fingerprint = fingerprint(filling.digests)
     if note:
-        same = fingerprint(filling.digests | filling.not_needed) == note["content_fingerprint"]
-        written = note.get("files")  # every byte of them; older copies lack it
-        if isinstance(written, dict):
-            same = same and {shard.name: remembered_digest(shard) for shard in shards} == written
-        if not same:
-            raise CheckpointError(
-                f"{model_dir} 的权重与量化时写下的不同，文件可能已损坏或被换过；"
-                "请重新运行 python -m export.quantized。"
-            )
+        _check_copy(model_dir, note, filling, shards)
         model.base_fingerprint = note["base_fingerprint"]
         del model.config.quantization_config
     model.config.quantization_bit, model.config.quantization_embeddings = 0, False  # in memory it isn't
@@ -139,6 +131,23 @@ def _quantization_note(config: ChatGLMConfig, model_dir: Path) -> dict[str, Any]
             "请用原来的半精度权重，或用 python -m export.quantized 重新量化。"
         )
     return note
+
+
+def _check_copy(model_dir: Path, note: dict[str, Any], filling: _Filling, shards: list[Path]) -> None:
+    """Make sure that a 4-bit copy's files are what was written.
+
+    Raises:
+        CheckpointError: they aren't.
+    """
+    same = fingerprint(filling.digests | filling.not_needed) == note["content_fingerprint"]
+    written = note.get("files")  # every byte of them; older copies lack it
+    if isinstance(written, dict):
+        same = same and {shard.name: remembered_digest(shard) for shard in shards} == written
+    if not same:
+        raise CheckpointError(
+            f"{model_dir} 的权重与量化时写下的不同，文件可能已损坏或被换过；"
+            "请重新运行 python -m export.quantized。"
+        )
 
 
 class _Filling:
