@@ -86,6 +86,9 @@ def check_sentences(sentences: Iterable[Labelled], types: Mapping[str, Types]) -
             checked.problems.append(Problem(sentence.where, problem, excerpt(sentence.text)))
             continue
         facts = [fact for each in sentence.facts if (fact := _check(each, text, offset, sentence, checked))]
+        if sentence.note:
+            checked.notes[sentence.note] += 1
+            checked.examples.setdefault(sentence.note, []).append(f"{sentence.where}：{excerpt(text)}")
         if sentence.facts and not facts:
             robbed.add(text)
             if not all(fact.where for fact in sentence.facts):

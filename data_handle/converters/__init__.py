@@ -37,9 +37,9 @@ DOCCANO = Converter(doccano.recognise, doccano.read)
 RECORD_CONVERTERS = (
     LABEL_STUDIO,
     DOCCANO,
+    Converter(own.recognise, own.read),
     Converter(iepile.recognise, iepile.read),
     Converter(instructions.recognise, instructions.read),
-    Converter(own.recognise, own.read),
     Converter(duie.recognise, duie.read),
     Converter(triplets.recognise, triplets.read),
 )

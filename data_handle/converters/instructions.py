@@ -1,38 +1,31 @@
 """Instruction data: Alpaca (instruction, input, output), ShareGPT (conversations) and OpenAI's messages.
 
 Sources: github.com/tatsu-lab/stanford_alpaca, LLaMA-Factory's `data/README.md` (alpaca and sharegpt),
-OpenAI's fine-tuning format (`messages` with role and content). Where the sentence stands in one text with
-the instruction, the instruction is what most prompts begin with.
+OpenAI's fine-tuning format (`messages` with role and content), XTuner (`conversation` of input and output),
+Firefly (human and assistant), ChatGLM-6B's own (content and summary), ms-swift (query and response).
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Iterator
-from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 from data_handle.converters.answers import read_answer
-from data_handle.converters.fields import as_text
+from data_handle.converters.fields import as_text, find_field
 from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
+from data_handle.converters.prompts import Prompts, Turn
 from data_handle.converters.source import Record
 
-_ASKERS = {"human", "user"}
-_ANSWERERS = {"gpt", "assistant", "chatgpt", "bot", "model"}
-_CUT = re.compile(r"[:：]\s*|\n+\s*")
-_MAX_CUTS = 50  # an instruction isn't longer
+_ASKERS = {"human", "user", "instruction", "问"}
+_ANSWERERS = {"gpt", "assistant", "chatgpt", "bot", "model", "output", "答"}
 _CHAT_KEYS = ("conversations", "messages", "conversation")
-
-
-class _Turn(NamedTuple):
-    """A question and its answer."""
-
-    where: str
-    prompt: str  # instruction and sentence
-    is_bare: bool  # the prompt is the sentence alone
-    answer: str
+# Keys of a turn that holds question and answer both.
+_PAIR_KEYS = (("human", "assistant"), ("user", "assistant"), ("input", "output"), ("question", "answer"))
+_INSTRUCTIONS = ("instruction", "prompt", "query", "question")
+_SENTENCES = ("input", "text", "sentence", "context", "content")
+_ANSWERS = ("output", "response", "completion", "answer", "answers", "target", "summary")
 
 
 def recognise(record: dict[str, Any]) -> str | None:
@@ -45,12 +38,18 @@ def recognise(record: dict[str, Any]) -> str | None:
         return "Alpaca"
     if {"prompt", "response"} <= record.keys() or {"prompt", "completion"} <= record.keys():
         return "prompt/response"
-    return None
+    facts = find_field(record, "facts")
+    if facts is not None and isinstance(record[facts], (list, dict)):
+        return None
+    names = _first(record, _INSTRUCTIONS), _first(record, _SENTENCES), _first(record, _ANSWERS)
+    if names[2] is None or not any(isinstance(record[name], str) for name in names[:2] if name):
+        return None
+    return f"问答（{'、'.join(filter(None, names))}）"
 
 
 def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Problem]:
     """Yield the sentences of records, and what can't be used."""
-    turns: list[tuple[_Turn, list[Fact]]] = []
+    turns: list[tuple[Turn, list[Fact]]] = []
     for record in records:
         try:
             found = list(_turns(record))
@@ -61,71 +60,66 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
             yield Problem(record.where, "没有一问一答")
         for turn in found:
             try:
-                turns.append((turn, read_answer(turn.answer)))
+                facts = read_answer(turn.answer, question=f"{turn.system}\n{turn.prompt}")
+                turns.append((turn, facts))
             except ValueError as error:
                 yield Problem(turn.where, str(error), excerpt(turn.answer))
-    heads = _count_heads([(turn.prompt, facts) for turn, facts in turns if not turn.is_bare])
+    prompts = Prompts(turns)
     for turn, facts in turns:
-        sentence = turn.prompt if turn.is_bare else _sentence(turn.prompt, facts, heads)
+        sentence = prompts.sentence_of(turn, facts)
         if sentence is None:
             yield Problem(turn.where, "分不清指令和句子", excerpt(turn.prompt))
         else:
             yield Labelled(sentence, facts, turn.where)
 
 
-def _turns(record: Record) -> Iterator[_Turn]:
+def _turns(record: Record) -> Iterator[Turn]:
     where, value = record
+    system = value.get("system")
+    system = system if isinstance(system, str) else ""
     for key in _CHAT_KEYS:
         if isinstance(value.get(key), list):
-            messages = [_message(message) for message in value[key]]
+            messages: list[tuple[str, str]] = []
+            for message in value[key]:
+                messages += _messages(message)
             for (asker, prompt), (answerer, answer) in pairwise(messages):
+                if asker == "system":
+                    system = prompt
                 if asker in _ASKERS and answerer in _ANSWERERS:
-                    yield _Turn(where, prompt, False, answer)
+                    yield Turn(where, prompt, False, answer, system)
             return
-    if "prompt" in value:
-        answer = value.get("response", value.get("completion"))
-        yield _Turn(where, as_text(value["prompt"], "prompt"), False, as_text(answer, "response"))
-        return
-    sentence, output = as_text(value.get("input"), "input"), value["output"]
+    instruction, sentence = (_text_of(value, names) for names in (_INSTRUCTIONS, _SENTENCES))
+    name = _first(value, _ANSWERS)
+    if name is None:
+        raise ValueError("没有答案")
+    output = value[name]
     answer = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-    if sentence.strip():
-        yield _Turn(where, sentence, True, answer)
-    else:
-        yield _Turn(where, as_text(value["instruction"], "instruction"), False, answer)
+    if instruction.strip() and sentence.strip():
+        yield Turn(where, sentence, True, answer, f"{system}\n{instruction}")
+    elif instruction.strip():
+        yield Turn(where, instruction, False, answer, system)
+    else:  # under such a name it is the sentence, unless there is an instruction in it
+        yield Turn(where, sentence, False, answer, system or "句子")
 
 
-def _message(message: dict[str, Any]) -> tuple[str, str]:
-    """Return who speaks, and what."""
+def _first(record: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if record.get(name) is not None), None)
+
+
+def _text_of(record: dict[str, Any], names: tuple[str, ...]) -> str:
+    name = _first(record, names)
+    return as_text(record[name], name) if name else ""
+
+
+def _messages(message: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return who speaks, and what; two of them where a message holds question and answer both."""
     speaker = message.get("from", message.get("role"))
+    if speaker is None:
+        pair = next((pair for pair in _PAIR_KEYS if set(pair) <= message.keys()), ())
+        found = [("user", "assistant")[number] for number in range(len(pair))]
+        system = [("system", message["system"])] if isinstance(message.get("system"), str) else []
+        return system + [(who, as_text(message[key], key)) for who, key in zip(found, pair, strict=True)]
     content = message.get("value", message.get("content"))
     if isinstance(content, list):  # parts, as in OpenAI's newer messages
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return str(speaker).lower(), as_text(content, "content")
-
-
-def _count_heads(prompts: list[tuple[str, list[Fact]]]) -> Counter[str]:
-    """Count beginnings that may be instructions: up to a colon or line end, without values of the answer."""
-    heads: Counter[str] = Counter()
-    for prompt, facts in prompts:
-        heads.update(_possible_heads(prompt, facts))
-    return heads
-
-
-def _possible_heads(prompt: str, facts: list[Fact]) -> list[str]:
-    values = {value for fact in facts for value in (fact.subject, fact.object)}
-    cuts = islice(_CUT.finditer(prompt), _MAX_CUTS)
-    ends = [match.end() for match in cuts if match.end() < len(prompt)]
-    return [prompt[:end] for end in ends if all(value in prompt[end:] for value in values)]
-
-
-def _sentence(prompt: str, facts: list[Fact], heads: Counter[str]) -> str | None:
-    """Cut the instruction off a prompt: the longest of the beginnings that most prompts share.
-
-    A beginning that only this prompt has may be part of its sentence: then the shortest.
-    """
-    possible = _possible_heads(prompt, facts)
-    if not possible:
-        return None
-    most = max(heads[head] for head in possible)
-    shared = [head for head in possible if heads[head] == most]
-    return prompt[len(shared[-1] if most > 2 else shared[0]) :].strip()
+    return [(str(speaker).lower(), as_text(content, "content"))]

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from data_handle.converters.fields import as_text, read_span
+from data_handle.converters.fields import as_text, find_field, read_span
 from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
 from data_handle.converters.source import Record
 from utils.common_utils import UserError
 
-_MIN_FIELDS = {"annotation_id", "annotator", "lead_time"}
+_RELATION_FIELDS = ("labels", "label", "relation", "name")
 
 
 class Region(NamedTuple):
@@ -38,7 +38,7 @@ def recognise(record: dict[str, Any]) -> str | None:
     lists = [record.get(name) for name in ("annotations", "completions", "predictions")]
     if isinstance(record.get("data"), dict) and any(isinstance(value, list) for value in lists):
         return "Label Studio JSON"
-    if record.keys() >= _MIN_FIELDS and "data" not in record:
+    if record.keys() >= {"annotation_id", "annotator"} and "data" not in record:
         raise UserError(
             "这是 Label Studio 的 JSON-MIN 导出，它不含关系，无法得到三元组："
             "请在 Label Studio 的 Export 里选 JSON，重新导出。"
@@ -50,11 +50,11 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
     """Yield the sentences of tasks, and what can't be used."""
     for place, task in records:
         where = f"{place.split(' 第 ')[0]} 任务 {task['id']}" if "id" in task else place
-        text = find_text(task["data"])
+        annotations = _objects(task.get("annotations", task.get("completions")))
+        text = find_text(task["data"], annotations)
         if text is None:
             yield Problem(where, "任务的 data 里没有唯一的一段文字", excerpt(str(task["data"])))
             continue
-        annotations = _objects(task.get("annotations", task.get("completions")))
         valid = [item for item in annotations if not item.get("was_cancelled")]
         valid = [item for item in valid if item.get("ground_truth")] or valid
         if not valid:
@@ -81,12 +81,34 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
             yield Problem(where, "没有一个关系可用", excerpt(text))
 
 
-def find_text(data: dict[str, Any]) -> str | None:
-    """Return the text of a task: its field `text`, or the only string it has."""
-    if isinstance(data.get("text"), str):
-        return data["text"]
-    texts = [value for value in data.values() if isinstance(value, str)]
-    return texts[0] if len(texts) == 1 else None
+def find_text(data: dict[str, Any], annotations: Iterable[dict[str, Any]] = ()) -> str | None:
+    """Return the text of a task: its field `text`, the only string it has, or the one that regions fit.
+
+    Args:
+        data: of the task.
+        annotations: of the task, whose regions tell the text among several.
+    """
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    if "text" in texts:
+        return texts["text"]
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    values = [
+        item["value"]
+        for annotation in annotations
+        for item in _objects(annotation.get("result"))
+        if isinstance(item.get("value"), dict) and isinstance(item["value"].get("text"), str)
+    ]
+    fitting = [text for text in texts.values() if values and all(_fits(text, value) for value in values)]
+    if len(fitting) == 1:
+        return fitting[0]
+    key = find_field(texts, "text")
+    return texts[key] if key is not None and not values else None
+
+
+def _fits(text: str, value: dict[str, Any]) -> bool:
+    span = read_span([value.get("start"), value.get("end")])
+    return span is not None and text[span.start : span.end] == value["text"]
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -104,9 +126,15 @@ def read_annotation(text: str, result: Any, where: str) -> Iterator[Fact | Probl
         value = item.get("value")
         if isinstance(value, dict) and "start" in value and "id" in item:  # not a choice or a remark
             try:
-                regions[str(item["id"])] = _region(text, value)
+                region, further = _region(text, value)
             except ValueError as error:
                 yield Problem(where, str(error), excerpt(str(value)), whole=False)
+                continue
+            if further:
+                detail = f"{region.text}：{region.type}、{'、'.join(further)}"
+                yield Problem(where, "片段有几个类型，只用第一个", detail, whole=False)
+            if region.type or str(item["id"]) not in regions:  # a remark on a region has no labels
+                regions[str(item["id"])] = region
         elif isinstance(value, dict) and ("x" in value or "points" in value):
             yield Problem(where, "标注是图片上的区域，不是文字的片段", str(item.get("type")), whole=False)
     if _counts_utf16(text, regions.values()):
@@ -115,7 +143,8 @@ def read_annotation(text: str, result: Any, where: str) -> Iterator[Fact | Probl
         if item.get("type") != "relation":
             continue
         ends = [regions.get(str(item.get(name))) for name in ("from_id", "to_id")]
-        labels = item.get("labels")
+        labels = next((item[name] for name in _RELATION_FIELDS if item.get(name)), None)
+        labels = [labels] if isinstance(labels, str) else labels
         if ends[0] is None or ends[1] is None:
             yield Problem(where, "关系所指的片段不在里面", excerpt(str(item)), whole=False)
         elif not labels or not isinstance(labels, list):
@@ -128,8 +157,11 @@ def read_annotation(text: str, result: Any, where: str) -> Iterator[Fact | Probl
                     yield Fact(str(label), subject.text, object_.text, *types, subject.span, object_.span)
 
 
-def _region(text: str, value: dict[str, Any]) -> Region:
-    """Read a region's value; its text is what the annotator saw, its span is checked later."""
+def _region(text: str, value: dict[str, Any]) -> tuple[Region, list[str]]:
+    """Read a region's value, and the labels that it has beside the first.
+
+    Its text is what the annotator saw, its span is checked later.
+    """
     span = read_span([value.get("start"), value.get("end")])
     if span is None and isinstance(whole := value.get("globalOffsets"), dict):  # of HTML
         span = read_span([whole.get("start"), whole.get("end")])
@@ -141,7 +173,8 @@ def _region(text: str, value: dict[str, Any]) -> Region:
     else:
         raise ValueError("片段没有文字，偏移也不在原文里")
     labels = next((item for key, item in value.items() if key.endswith("labels") and item), [""])
-    return Region(marked, as_text(labels[0] if isinstance(labels, list) else labels, "labels"), span)
+    labels = labels if isinstance(labels, list) else [labels]
+    return Region(marked, as_text(labels[0], "labels"), span), [str(label) for label in labels[1:]]
 
 
 def _counts_utf16(text: str, regions: Iterable[Region]) -> bool:

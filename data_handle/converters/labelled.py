@@ -40,12 +40,14 @@ class Labelled:
         facts: in the order of the source.
         where: the line, item or task that it comes from.
         instruction: that of its prompt, where the source has one worth keeping.
+        note: in Chinese, what is assumed of it and might be wrong.
     """
 
     text: str
     facts: list[Fact]
     where: str
     instruction: str | None = None
+    note: str = ""
 
 
 class Problem(NamedTuple):

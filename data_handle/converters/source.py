@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_handle.converters.decoding import decode, read_whole
-from data_handle.converters.fields import RepeatedKey
+from data_handle.converters.fields import as_object, find_field
 from data_handle.converters.labelled import Problem, excerpt
+from data_handle.converters.python_values import parse_python
 from utils.common_utils import UserError
 
 _BRAT_LINE = re.compile(r"(T\d+\t\S+ \d+ \d+|R\d+\t\S+ Arg1:)")
@@ -26,6 +27,7 @@ _FOREIGN = (
     (b"SQLite format 3", "SQLite 数据库", "请从标注工具里导出 JSON"),
 )
 _WRAPPERS = {"data", "items", "records", "samples", "examples", "dataset", "train", "数据"}
+_TURNS = {"conversations", "messages", "conversation"}  # lists of a record, not of records
 
 
 class Record(NamedTuple):
@@ -66,7 +68,7 @@ def open_source(path: Path) -> Source:
     """
     try:
         if path.is_dir():
-            if any(path.glob("*.ann")):
+            if any(path.rglob("*.ann")):
                 return Source(path, "brat", "brat 文件夹")
             raise UserError(f"{path} 是目录，里面也没有 brat 的 .ann 文件：请给出其中的数据文件。")
         if path.exists() and not path.is_file():
@@ -99,7 +101,7 @@ def parse_json(text: str) -> Any:
         ValueError: in Chinese, with the place of the mistake.
     """
     try:
-        return json.loads(text, object_pairs_hook=_as_object)
+        return json.loads(text, object_pairs_hook=as_object)
     except json.JSONDecodeError as error:
         place = f"第 {error.lineno} 行" if error.lineno > 1 else ""
         raise ValueError(f"{place}第 {error.colno} 个字符处出错") from None
@@ -160,13 +162,18 @@ def _values(text: str) -> list[Any]:
 
 
 def _lines(path: Path, text: str) -> Iterator[Record | Problem]:
+    """Yield the value of each line; those of an array, an item a line, may have their brackets and commas."""
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+        item = line.strip().removesuffix(",")
+        if not item or item in "[]":
             continue
         try:
-            yield Record(f"{path}:{number}", parse_json(line))
+            yield Record(f"{path}:{number}", parse_json(item))
         except ValueError as error:
-            yield Problem(f"{path}:{number}", "不是合法的 JSON", f"{error}：{excerpt(line)}")
+            try:
+                yield Record(f"{path}:{number}", parse_python(item))
+            except ValueError:
+                yield Problem(f"{path}:{number}", "不是合法的 JSON", f"{error}：{excerpt(line)}")
 
 
 def _items(path: Path, values: list[Any]) -> list[Record]:
@@ -174,20 +181,24 @@ def _items(path: Path, values: list[Any]) -> list[Record]:
 
 
 def _only_list(value: dict[str, Any]) -> list[Any] | None:
-    """Return the list of objects that an object wraps, as {"data": [...]} does; None if it is a record."""
+    """Return the list of objects that an object wraps, as {"data": [...]} does; None if it is a record.
+
+    What it holds by number or name, as {"1": {...}, "2": {...}} does, is such a list too.
+    """
     lists = {key: item for key, item in value.items() if isinstance(item, list) and item}
-    is_alone = len(lists) == len(value) == 1
+    is_alone = len(lists) == len(value) == 1 and not value.keys() & _TURNS
     wrapped = [item for key, item in lists.items() if is_alone or key.lower() in _WRAPPERS]
+    if not wrapped and find_field(value, "text") is None and not value.keys() & _TURNS:
+        wrapped = [item for item in lists.values() if all(map(_has_text, item))]
     if len(wrapped) == 1 and all(isinstance(item, dict) for item in wrapped[0]):
         return wrapped[0]
+    if value and all(map(_has_text, value.values())):
+        return list(value.values())
     return None
 
 
-def _as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        result[key] = RepeatedKey() if key in result and result[key] != value else value
-    return result
+def _has_text(item: Any) -> bool:
+    return isinstance(item, dict) and find_field(item, "text") is not None
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_as_object)
+_DECODER = json.JSONDecoder(object_pairs_hook=as_object)

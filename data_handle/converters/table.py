@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_handle.converters.answers import Types
-from data_handle.converters.fields import role_of
+from data_handle.converters.answers import Types, read_answer
+from data_handle.converters.fields import holds_facts, rank_of, role_of
 from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, Span, excerpt
 from data_handle.converters.workbook import read_sheets
 from utils.common_utils import UserError
@@ -26,7 +26,10 @@ _DELIMITERS = {",": "逗号", "\t": "制表符", ";": "分号", "|": "竖线", "
 _NEEDED = ("text", "subject", "predicate", "object")
 _TITLES = {"text": "句子", "subject": "主语", "predicate": "关系", "object": "宾语"}
 _TYPES = ("subject_type", "object_type")
-_HEADER_ROWS = 5  # a table may have a title above its header
+_HEADER_ROWS = 20  # a table may have a title and remarks above its header
+_PLACEHOLDERS = {"无", "空", "nan", "null", "none", "n/a", "#n/a", "-", "--", "/", "没有"}
+_RULE = re.compile(r"[\s:|-]*-{3}[\s:|-]*")  # below the header of a table in Markdown
+_BIO = re.compile("O|[BIESM]-.+")
 _MAX_CELL_LINES = 200
 
 
@@ -68,11 +71,13 @@ def read_text_table(path: Path, text: str, settings: Settings) -> Table:
                 )
             )
     if not found:
+        first = next((line for line in text.split("\n") if line.strip()), "")
         if settings.columns:
             raise UserError(
                 f"{path} 里没有 --columns 所说的列：{'、'.join(settings.columns)}，请对照首行改正。"
+                f"{_explain(settings.columns, first)}"
             )
-        first = next((line for line in text.split("\n") if line.strip()), "")
+        _refuse_others(path, text)
         raise UserError(
             f"认不出 {path} 的格式：不是 JSON，首行里也没有 句子、主语、关系、宾语 这几列"
             f"（或 sentence、subject、predicate、object）。首行是“{excerpt(first)}”。"
@@ -98,6 +103,10 @@ def read_workbook(path: Path, settings: Settings) -> tuple[list[Table], dict[str
             types |= found
         elif rows:
             unused.append(title)
+    if tables and unused:
+        tables[-1] = tables[-1]._replace(
+            described=f"{tables[-1].described}；不看的工作表：{'、'.join(unused)}"
+        )
     if not tables:
         names = f"（工作表：{'、'.join(unused)}）" if unused else ""
         raise UserError(
@@ -134,8 +143,16 @@ def read(table: Table, types: dict[str, Types]) -> Iterator[Labelled | Problem]:
             continue
         above = text
         sentence = sentences.setdefault(text, Labelled(text, [], row.where))
+        if "facts" in cells:
+            try:
+                facts = read_answer(cells["facts"], question="三元组") if cells["facts"] else []
+                sentence.facts += [fact._replace(where=row.where) for fact in facts]
+            except ValueError as error:
+                yield Problem(row.where, str(error), excerpt(cells["facts"]))
+                incomplete.add(text)
+            continue
         missing = [_TITLES[role] for role in _NEEDED[1:] if not cells[role]]
-        if len(missing) == len(_NEEDED) - 1:
+        if all(not cells[role] or cells[role].lower() in _PLACEHOLDERS for role in _NEEDED[1:]):
             continue  # nothing to extract
         if missing:
             yield Problem(row.where, f"没有填{'、'.join(missing)}", excerpt(text))
@@ -168,7 +185,7 @@ def _parse(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     index = 0
     while index < len(lines):
         cells, count = _parse_row(lines, index, delimiter)
-        if any(cell.strip() for cell in cells):
+        if any(cell.strip() for cell in cells) and not (delimiter == "|" and _RULE.fullmatch(lines[index])):
             yield index + 1, cells
         index += count
 
@@ -196,14 +213,55 @@ def _find_header(rows: Sequence[Row], named: Sequence[str]) -> Table | None:
         headers = [cell.strip() for cell in row.cells]
         if not wanted.keys() <= set(headers):
             continue
+        names = [wanted.get(header, header) for header in headers]
         columns: dict[str, int] = {}
         for position in sorted(range(len(headers)), key=lambda each: headers[each] not in wanted):
-            role = role_of(wanted.get(headers[position], headers[position]))
-            if role is not None:  # what the user didn't mention keeps its own name
-                columns.setdefault(role, position)
+            role = role_of(names[position])
+            if role is None:
+                continue
+            other = columns.setdefault(role, position)
+            if headers[other] not in wanted and rank_of(names[position], role) < rank_of(names[other], role):
+                columns[role] = position
         if all(role in columns for role in _NEEDED):
             return Table(columns, list(rows[index + 1 :]), _describe(columns, headers))
+        facts = [position for position, name in enumerate(names) if holds_facts(name)]
+        if "text" in columns and len(facts) == 1 and facts[0] != columns["text"]:
+            columns = {"text": columns["text"], "facts": facts[0]}
+            return Table(columns, list(rows[index + 1 :]), _describe(columns, headers))
     return None
+
+
+def _explain(named: Sequence[str], first: str) -> str:
+    """Say in Chinese what is wrong with the columns that a user named."""
+    pairs = [[part.strip() for part in name.split("=", 1)] for name in named if name != "-"]
+    roles = {pair[0]: role_of(pair[0]) for pair in pairs}
+    headers = {cell.strip(' "') for cell in re.split("|".join(map(re.escape, _DELIMITERS)), first)}
+    if absent := [pair[1] for pair in pairs if len(pair) == 2 and pair[1] not in headers]:
+        return f"首行里没有：{'、'.join(absent)}；首行是“{excerpt(first)}”。"
+    if missing := [title for role, title in _TITLES.items() if role not in roles.values()]:
+        unknown = [name for name, role in roles.items() if role is None]
+        others = f"；不认得的名称：{'、'.join(unknown)}" if unknown else ""
+        return f"还缺少：{'、'.join(missing)}{others}。"
+    return ""
+
+
+def _refuse_others(path: Path, text: str) -> None:
+    """Refuse what can be named: exports that have lost their relations.
+
+    Raises:
+        UserError: it is one of them.
+    """
+    first = text.lstrip().split("\n", 1)[0]
+    if "annotation_id" in first and "annotator" in first:
+        raise UserError(
+            f"{path}：这是 Label Studio 的 CSV 导出，它不含关系，无法得到三元组："
+            "请在 Label Studio 的 Export 里选 JSON，重新导出。"
+        )
+    rows = [line.split() for line in text.split("\n")[:200] if line.strip()]
+    if sum(len(row) > 1 and _BIO.fullmatch(row[-1]) is not None for row in rows) > len(rows) / 2:
+        raise UserError(
+            f"{path}：这是逐字标注的实体（CoNLL、BIO），没有关系，无法得到三元组：请导出带关系的 JSON。"
+        )
 
 
 def _by_position(rows: Sequence[Row], named: Sequence[str]) -> Table | None:

@@ -48,7 +48,7 @@ class Runner:
 
     def write(self, name: str, content: str | bytes | object) -> Path:
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         if not isinstance(content, (str, bytes)):
             content = json.dumps(content, ensure_ascii=False, indent=1)
         path.write_bytes(content.encode() if isinstance(content, str) else content)

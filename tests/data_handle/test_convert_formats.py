@@ -139,6 +139,20 @@ def test_test_set_without_labels_is_named(runner: Runner) -> None:
             "input": FILM,
             "relation": [{"head": "雾港来信", "head_type": " ", "relation": "导演", "tail": "沈知远"}],
         },
+        {"text": FILM, "triplets": as_json(DIRECTED._replace(object_type="", subject_type=""))},
+        {"text": FILM, "triple": ["雾港来信|导演|沈知远"]},
+        {"text": FILM, "kg": [{"subject": "雾港来信", "predicate": "导演", "object": "沈知远"}]},
+        {"text": FILM, "triplets": {"导演": [{"subject": "雾港来信", "object": "沈知远"}]}},
+        {
+            "text": FILM,
+            "relations": [
+                {
+                    "subject": {"text": "雾港来信", "start": 1, "end": 5},
+                    "predicate": {"name": "导演"},
+                    "object": {"text": "沈知远"},
+                }
+            ],
+        },
         {
             "ID": "1",
             "sentence": FILM,
@@ -202,46 +216,6 @@ DOCCANO = {
     "relations": [{"id": 1, "from_id": 1, "to_id": 2, "type": "导演"}],
     "Comments": [],
 }
-
-
-def test_doccano(runner: Runner) -> None:
-    lost = {"id": 2, "from_id": 1, "to_id": 9, "type": "主演"}
-    converted = runner(jsonl({**DOCCANO, "relations": [*DOCCANO["relations"], lost]}))
-    assert converted.sentences == {FILM: [DIRECTED]}
-    assert converted.lines[0]["spans"] == [{"object_span": [7, 10], "subject_span": [1, 5]}]
-    assert "关系缺少类型，或所指的实体不在里面：1 处" in converted.talk
-
-
-def test_doccano_without_relations_is_refused_with_the_remedy(runner: Runner) -> None:
-    with pytest.raises(UserError, match="没有一个句子可用"):
-        runner(jsonl({"id": 1, "text": FILM, "label": [[1, 5, "影视作品"]]}))
-    assert "只有实体，没有关系：请在 doccano 的关系抽取项目里导出" in runner._capsys.readouterr().err
-
-
-def test_brat_folder(runner: Runner) -> None:
-    second = "《晚潮》也由他执导。"
-    runner.write("brat/a.txt", f"{FILM}\r\n{second}\r\n{RAIN}\r\n")
-    start = len(FILM) + 2
-    runner.write(
-        "brat/a.ann",
-        "T1\t影视作品 1 5\t雾港来信\n"
-        "T2\t人物 7 10\t沈知远\n"
-        f"T3\t影视作品 {start + 1} {start + 3}\t晚潮\n"
-        "T4\t人物 7 8;9 10\t沈 远\n"
-        "A1\t确定 T1\n"
-        "R1\t导演 Arg1:T1 Arg2:T2\t\n"
-        "R2\t导演 Arg1:T3 Arg2:T2\n"
-        "R3\t导演 Arg1:T1 Arg2:T4\n"
-        "E1\t拍摄:T1 谁:T2\n",
-    )
-    runner.write("brat/b.ann", "")
-    converted = runner.convert(runner.folder / "brat")
-    assert converted.sentences == {FILM: [DIRECTED], RAIN: []}  # the other line lost its relation
-    for reason in ("不在同一行", "实体分成几段", "事件标注不能转换", "旁边没有同名的 .txt"):
-        assert reason in converted.talk
-    assert "a.ann:7：R2 导演 Arg1:T3 Arg2:T2" in converted.talk
-    assert f"没有一个关系可用：1 处\n    {runner.folder}/brat/a.txt:2：{second}" in converted.talk
-    assert runner.convert(runner.folder / "brat" / "a.ann").sentences == converted.sentences
 
 
 def test_own_lines_and_array_keep_their_instruction(runner: Runner) -> None:
@@ -346,6 +320,33 @@ def test_objects_one_after_another_over_several_lines(runner: Runner) -> None:
     converted = runner(content)
     assert converted.sentences == {FILM: [DIRECTED], RAIN: []}
     assert "接连的 JSON 对象" in converted.talk
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"text": "甲是乙。", "triplets": [["甲", "是", "乙"]]},\n{"text": "丙。", "triplets": []},\n',
+        '[\n{"text": "甲是乙。", "triplets": [["甲", "是", "乙"]]},\n{"text": "丙。", "triplets": []},\n]\n',
+        "{'text': '甲是乙。', 'triplets': [('甲', '是', '乙')]}\n{'text': '丙。', 'triplets': []}\n",
+        '{"7": {"text": "甲是乙。", "spo": [["甲", "是", "乙"]]}, "9": {"text": "丙。", "spo": []}}',
+        '{"n": 1, "docs": [{"text": "甲是乙。", "spo": [["甲", "是", "乙"]]}, {"text": "丙。", "spo": []}]}',
+    ],
+)
+def test_json_as_it_is_written_by_hand_and_by_scripts(runner: Runner, content: str) -> None:
+    found = {text: [t[0] for t in triplets] for text, triplets in runner(content).sentences.items()}
+    assert found == {"甲是乙。": ["是"], "丙。": []}
+
+
+def test_one_record_alone_in_a_file(runner: Runner) -> None:
+    turns = [{"role": "user", "content": f"{ASK}{FILM}"}, {"role": "assistant", "content": as_json(*BOTH)}]
+    assert runner({"messages": turns}).sentences == {FILM: BOTH}
+    assert runner(DOCCANO).sentences == {FILM: [DIRECTED]}
+
+
+def test_array_that_breaks_off_keeps_its_whole_items(runner: Runner) -> None:
+    converted = runner('[\n{"text": "甲是乙。", "triplets": [["甲", "是", "乙"]]},\n{"text": "丙')
+    assert list(converted.sentences) == ["甲是乙。"]
+    assert "不是合法的 JSON：1 处" in converted.talk and "没有采用 1 条" in converted.talk
 
 
 def test_folder_without_annotations(runner: Runner) -> None:

@@ -10,7 +10,8 @@ import openpyxl
 import pytest
 
 from data_handle.convert import main
-from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, untyped
+from data_handle.converters.cell_formats import as_shown
+from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, as_json, untyped
 from utils.common_utils import UserError
 
 TYPED = (
@@ -172,6 +173,115 @@ def test_workbook(runner: Runner) -> None:
     broken = runner.write("broken.xlsx", path.read_bytes()[:2000] + b"xl/workbook")
     with pytest.raises(UserError, match=r"不是完好的 \.xlsx"):
         runner.convert(broken)
+
+
+def test_merged_cells_have_the_value_of_the_first(runner: Runner) -> None:
+    rows = [
+        ["我的标注", None, None, None],
+        ["句子", "主语", "关系", "宾语"],
+        [FILM, "雾港来信", "导演", "沈知远"],
+        [None, None, "主演", "顾小满"],
+        [None, None, None, None],
+        [RAIN, None, None, None],
+    ]
+    path = workbook(runner.folder / "a.xlsx", {"表": rows, "别的": [["随便", "写写"]]})
+    book = openpyxl.load_workbook(path)
+    for area in ("A1:D1", "A3:A4", "B3:B4"):
+        book["表"].merge_cells(area)
+    book.save(path)
+    converted = runner.convert(path)
+    assert converted.sentences == {FILM: untyped(DIRECTED, PLAYED), RAIN: []}
+    assert "不看的工作表：别的；读入 3 行，采用 3 行，没有采用 0 行" in converted.talk
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "text"),
+    [
+        (datetime.datetime(1990, 5, 1), 'yyyy"年"m"月"d"日";@', "1990年5月1日"),
+        (datetime.date(1990, 5, 1), "[$-804]yyyy/mm/dd", "1990/05/01"),
+        (datetime.datetime(2021, 3, 4, 9, 5), "yyyy-m-d h:mm", "2021-3-4 9:05"),
+        (datetime.time(14, 30), "上午/下午h:mm", "下午2:30"),
+        (datetime.date(1990, 5, 1), "mmm-yy", "1990-05-01"),
+        (datetime.date(1990, 5, 1), "General", "1990-05-01"),
+        (2001, "General", "2001"),
+        (1.8, "0.00", "1.80"),
+        (0.125, "0.0%", "12.5%"),
+        (1234567, "#,##0_ ", "1,234,567"),
+        (300, '0"人"', "300人"),
+        (12.5, "¥#,##0.##", "¥12.5"),
+        (7, "000", "007"),
+        (-5, "0_);[Red]\\(0\\)", "-5"),
+        (True, "General", "TRUE"),
+    ],
+)
+def test_numbers_and_dates_as_their_cells_show_them(value: object, code: str, text: str) -> None:
+    assert as_shown(value, code) == text
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "原句,头实体,关系名称,尾实体",
+        "句子（必填）,主语（必填）,关系*,宾语：",
+        "sentence,e1,rel,e2",
+        "text,source,relation,target",
+        "起点类型,sentence,Relation Type,object,subject,source",
+    ],
+)
+def test_names_of_columns(runner: Runner, header: str) -> None:
+    cells = {"sentence": FILM, "object": "沈知远", "subject": "雾港来信", "Relation Type": "导演"}
+    row = [cells.get(name, "x") for name in header.split(",")]
+    row = row if "起点类型" in header else [FILM, "雾港来信", "导演", "沈知远"]
+    assert runner(f"{header}\n{','.join(row)}\n").sentences == {FILM: untyped(DIRECTED)}
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        as_json(DIRECTED, PLAYED),
+        "[('雾港来信', '导演', '沈知远'), ('雾港来信', '主演', '顾小满')]",
+        "(雾港来信,导演,沈知远)；(雾港来信,主演,顾小满)",
+        "雾港来信|导演|沈知远\n雾港来信|主演|顾小满",
+    ],
+)
+def test_column_of_whole_triplets(runner: Runner, cell: str) -> None:
+    quoted = cell.replace('"', '""')
+    rows = f'编号,text,triplets\n1,坏的,甲乙丙\n2,{RAIN},[]\n3,{RAIN}。,\n4,{FILM},"{quoted}"\n'
+    converted = runner(rows)
+    found = {text: [t[0] for t in triplets] for text, triplets in converted.sentences.items()}
+    assert found == {FILM: ["导演", "主演"], RAIN: [], f"{RAIN}。": []}
+    assert "答案不是三元组" in converted.talk and "labels.dat:2：甲乙丙" in converted.talk
+
+
+def test_placeholders_of_a_row_without_triplets(runner: Runner) -> None:
+    content = f"句子,主语,关系,宾语\n{FILM},雾港来信,导演,沈知远\n{RAIN},nan,NaN,nan\n甲有无名指,无,无,\n"
+    assert runner(content).sentences == {FILM: untyped(DIRECTED), RAIN: [], "甲有无名指": []}
+
+
+def test_table_in_markdown(runner: Runner) -> None:
+    content = f"| 句子 | 主语 | 关系 | 宾语 |\n|---|:---|---|---|\n| {FILM} | 雾港来信 | 导演 | 沈知远 |\n"
+    converted = runner(content)
+    assert converted.sentences == {FILM: untyped(DIRECTED)} and "没有采用 0 行" in converted.talk
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("句子,主语,关系", "还缺少：宾语。"),
+        ("句子=评论,主题=产品,关系=方面,宾语=观点", "还缺少：主语；不认得的名称：主题。"),
+        ("句子=评论,主语=品,关系=方面,宾语=观点", "首行里没有：品；首行是“评论,产品,方面,观点”"),
+    ],
+)
+def test_what_is_wrong_with_the_columns_is_said(runner: Runner, columns: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        runner(f"评论,产品,方面,观点\n{FILM},雾港来信,导演,沈知远\n", "--columns", columns)
+
+
+def test_exports_without_relations_are_named(runner: Runner) -> None:
+    with pytest.raises(UserError, match="这是 Label Studio 的 CSV 导出，它不含关系"):
+        runner('annotation_id,annotator,id,label,text\n1,1,1,"[{""start"":1}]",雾港\n')
+    with pytest.raises(UserError, match="CoNLL、BIO"):
+        runner("雾 B-地点\n港 I-地点\n在 O\n\n哪 O\n")
 
 
 def test_missing_row_in_workbook_is_named_by_sheet_and_row(runner: Runner) -> None:

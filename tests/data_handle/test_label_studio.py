@@ -115,6 +115,30 @@ def test_direction_and_several_labels(runner: Runner) -> None:
     ]
 
 
+def test_relation_names_as_text_and_under_other_keys(runner: Runner) -> None:
+    for name in ("labels", "label"):
+        arrow = {"type": "relation", "from_id": "a", "to_id": "b", name: "导演"}
+        assert run_import(runner, task([*REGIONS, arrow]))[0] == {FILM: [DIRECTED]}
+
+
+def test_remark_on_a_region_takes_nothing_from_it(runner: Runner) -> None:
+    remark = {"id": "a", "type": "textarea", "value": {"start": 1, "end": 5, "text": ["不确定"]}}
+    for result in ([*REGIONS, remark, DIRECTS], [remark, *REGIONS, DIRECTS]):
+        assert run_import(runner, task(result))[0] == {FILM: [DIRECTED]}
+
+
+def test_second_type_of_a_region_is_named(runner: Runner) -> None:
+    value = {**REGIONS[0]["value"], "labels": ["影视作品", "图书"]}
+    sentences, talk = run_import(runner, task([{**REGIONS[0], "value": value}, *REGIONS[1:], DIRECTS]))
+    assert sentences == {FILM: [DIRECTED]}
+    assert "片段有几个类型，只用第一个：1 处" in talk and "雾港来信：影视作品、图书" in talk
+
+
+def test_text_among_several_fields_is_the_one_that_regions_fit(runner: Runner) -> None:
+    for data in ({"title": "片名和导演是谁呢没有人知道", "body": FILM}, {"sentence": FILM, "编号": "x1"}):
+        assert run_import(runner, {**task([*REGIONS, DIRECTS]), "data": data})[0] == {FILM: [DIRECTED]}
+
+
 def test_what_cannot_be_used_is_named_by_task(runner: Runner) -> None:
     rain = {"id": 9, "data": {"text": RAIN}, "annotations": [{"result": []}]}
     unlabelled = {"id": 5, "data": {"text": RAIN + "。"}, "annotations": [], "predictions": [{"result": []}]}
