@@ -13,7 +13,7 @@ from utils.common_utils import UserError, is_encodable, log
 from utils.text_lines import LineSource, TextLines, looks_like_gbk
 
 MAX_LINE_BYTES = 1 << 20
-MAX_SKIPPED_BYTES = 1 << 30  # of one line: behind that is no text, but the inside of some other file
+MAX_SKIPPED_BYTES = 1 << 29  # of one line: behind that is no text, but the inside of some other file
 MAX_ARRAY_BYTES = 1 << 28  # a JSON array can only be parsed as a whole
 BOM = b"\xef\xbb\xbf"
 _JSON_TYPES = {
@@ -203,7 +203,7 @@ def _skip_line(file: LineSource, path: str | Path, line_number: int) -> int:
             break
         if skipped > MAX_SKIPPED_BYTES:
             raise UserError(
-                f"{path} 的第 {line_number} 行过了 {MAX_SKIPPED_BYTES >> 30} GB 还没有结束：这不是一行一句的"
+                f"{path} 的第 {line_number} 行过了 {MAX_SKIPPED_BYTES >> 20} MB 还没有结束：这不是一行一句的"
                 "数据文件，没有读下去。"
             )
     return skipped

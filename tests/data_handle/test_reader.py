@@ -115,6 +115,15 @@ def test_long_line_is_not_held_in_memory(tmp_path: Path) -> None:
     assert peak < 4 << 20
 
 
+def test_a_line_without_end_is_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(GOOD + b"\n")
+    with path.open("r+b") as file:
+        file.truncate(20 * 2**30)  # NULs, and none of them on the disk
+    with pytest.raises(UserError, match="第 2 行过了 512 MB 还没有结束"):
+        read_jsonl(path)
+
+
 def test_strict_refuses_and_names_the_lines(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(b"\n".join([GOOD, b"{}", b"[]", *[b"1"] * 5]))

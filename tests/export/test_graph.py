@@ -136,6 +136,9 @@ def test_force_deletes_no_directory_of_others(results: Path, tmp_path: Path) -> 
     (tmp_path / "mine" / "thesis.doc").write_text("x")
     with pytest.raises(UserError, match="不是本命令写的东西"):
         run(results, "--format", "neo4j-csv", "-o", tmp_path / "mine", "--force")
+    (tmp_path / "mine" / "import.sh").write_text("of another program")
+    with pytest.raises(UserError, match="不是本命令写的东西"):
+        run(results, "--format", "neo4j-csv", "-o", tmp_path / "mine", "--force")
     with pytest.raises(UserError, match="是目录，请给出文件名"):
         run(results, "--format", "csv", "-o", tmp_path / "mine", "--force")
     with pytest.raises(UserError, match="同时是输入"):
@@ -262,6 +265,7 @@ def test_aliases_give_the_proper_name_and_are_counted(
         ("别名,正名\na,b\nb,a\n", "绕成了圈：(a → b → a|b → a → b)"),
         ("别名,正名\na,b\na,c\n", "第 3 行给“a”另一个正名“c”"),
         ("别名,正名\na,\n", "第 2 行缺少"),
+        ("别名,正名\n" + "".join(f"n{n},n{n + 1}\n" for n in range(60_000)), "从“n0”起，.*超过了 50 层"),
     ],
 )
 def test_a_wrong_alias_table_is_refused(text: str, words: str, tmp_path: Path) -> None:
@@ -270,6 +274,16 @@ def test_a_wrong_alias_table_is_refused(text: str, words: str, tmp_path: Path) -
         Aliases.load(tmp_path / "names.csv")
     with pytest.raises(UserError, match="读不了别名表"):
         Aliases.load(tmp_path / "none.csv")
+
+
+def test_a_cell_that_csv_does_not_hold(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("别名,正名\n" + "x" * 140_000 + ",b\n", encoding="utf-8")
+    limit = csv.field_size_limit(131_072)
+    try:
+        with pytest.raises(UserError, match="第 2 行读不懂"):
+            Aliases.load(tmp_path / "names.csv")
+    finally:
+        csv.field_size_limit(limit)
 
 
 def test_near_names_are_listed_for_review_and_read_back(tmp_path: Path) -> None:

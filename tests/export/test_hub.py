@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -112,3 +113,33 @@ def test_what_is_refused(
         hub.main()
     assert left.value.code == 2 and "已存在且不是空目录" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "fifo", "sparse", "\0", [], 5, {}, "/proc/self/mem"])
+def test_an_adapter_of_a_stranger_names_no_file_to_be_read(adapter: Path, tmp_path: Path, path: Any) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(60 * 2**30)
+    path = str(tmp_path / path) if path in ("fifo", "sparse") else path
+    forged = forge(adapter, tmp_path / "forged", "project_config.json", {"train_path": path})
+    assert "行；" not in (prepare(forged, tmp_path / "out") / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("value", ["x\n# 标题", "<script>", 10**400, [], True, None, "`rm -r /`"])
+def test_numbers_of_the_training_that_are_none(adapter: Path, tmp_path: Path, value: Any) -> None:
+    forged = forge(
+        adapter, tmp_path / "forged", "project_config.json", {"epochs": value, "learning_rate": value}
+    )
+    forge(forged, forged, "adapter_meta.json", {"metrics": {"triplet_f1": value, "dev_loss": value}})
+    card = (prepare(forged, tmp_path / "out") / "README.md").read_text("utf-8")
+    assert "? 轮，学习率 ?" in card and "没有量过" in card
+
+
+def forge(adapter: Path, target: Path, name: str, values: dict[str, Any]) -> Path:
+    """Copy an adapter, change fields of one of its files, and write the manifest anew."""
+    if target != adapter:
+        shutil.copytree(adapter, target)
+    content = json.loads((target / name).read_text("utf-8")) | values
+    (target / name).write_text(json.dumps(content), "utf-8")
+    (target / "manifest.json").unlink(missing_ok=True)
+    return target

@@ -193,6 +193,24 @@ def test_another_job_does_not_take_its_shards(
     assert all(torch.equal(ours[name], tensor) for name, tensor in weights_of(merged).items())
 
 
+def test_what_others_have_at_the_place_of_work_stays(
+    random_base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / ".out.merging"
+    work.mkdir()
+    (work / "diary.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"不是合并时写的东西（diary\.txt）"):
+        merge(adapter, tmp_path / "out", pre_model=str(random_base), max_shard_size=SHARD)
+    assert (work / "diary.txt").read_text() == "mine"
+    (work / "diary.txt").unlink()
+    work.rmdir()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "diary.txt").write_text("mine")
+    work.symlink_to(tmp_path / "home")
+    merge(adapter, tmp_path / "out", pre_model=str(random_base), max_shard_size=SHARD)
+    assert (tmp_path / "home" / "diary.txt").read_text() == "mine"
+
+
 def test_at_most_one_shard_is_held(
     random_base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

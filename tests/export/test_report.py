@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,22 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="没有可用的行"):
         report.main([str(write_lines(tmp_path / "r.jsonl", {"a": 1})), "-o", str(tmp_path / "r.html")])
     assert read_lines([tmp_path / "r.jsonl"]).bad_lines.count == 1
+
+
+def test_fields_as_deep_as_json_may_be(tmp_path: Path) -> None:
+    source = tmp_path / "r.jsonl"
+    lines = [{"text": "a", "triplets": []}]
+    source.write_text("\n".join(json.dumps(line) for line in lines) + "\n", "utf-8")
+    with source.open("a", encoding="utf-8") as file:
+        for depth in range(900, 1000, 2):
+            deep = "[" * depth + "]" * depth
+            file.write(f'{{"text": "b", "triplets": [], "id": {deep}, "raw": {deep}, "gold": {deep}}}\n')
+    report.main([str(source), "-o", str(tmp_path / "r.html")])
+    assert data_of(tmp_path / "r.html")["sentences"][0][0] == "a"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "r.jsonl", {"text": "a", "triplets": []})
+    os.mkfifo(tmp_path / "r.html")
+    with pytest.raises(UserError, match="已经存在"):
+        report.main([str(source), "-o", str(tmp_path / "r.html")])
