@@ -19,7 +19,7 @@ from training.run_directory import RunLock
 from training.schedule import is_due, learning_rate_at
 from utils.common_utils import UserError, log, quiet_libraries, run_main, time_stamps
 from utils.knobs import parse_overrides
-from utils.launcher import read_launcher
+from utils.launcher import leave, read_launcher
 from utils.startup import limit_primitive_cache
 
 
@@ -96,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the command line, check, train; return the exit code."""
     quiet_libraries()
     limit_primitive_cache()
-    is_main = read_launcher().is_main
+    launcher = read_launcher()
+    is_main = launcher.is_main
     try:
         config = read_options(sys.argv[1:] if argv is None else argv, is_main)
         refuse_failures(config, QUICK_CHECKS)
@@ -104,7 +105,10 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"路径 {error.filename} 不能用（{error.strerror}），请检查拼写和权限。") from error
     locked = run_directory.lock_directory(Path(config.save_dir)) if is_main else contextlib.nullcontext()
     with locked as lock, time_stamps():
-        return train(config, lock)
+        code = train(config, lock)
+    if launcher.world_size > 1:
+        leave(code)
+    return code
 
 
 def command() -> NoReturn:
