@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.common_utils import UserError, find_bundled, is_there
+from utils.common_utils import UserError, find_bundled, is_there, log
+from utils.digest_cache import remembered_digest
+from utils.directories import MANIFEST_FILE, find_damage
 
 LORA_FILE = "adapter_config.json"  # PEFT's, by which every adapter is known; nothing of ours is loaded for it
 META_FILE = "adapter_meta.json"  # what an adapter was trained for; a merged model has it too
@@ -25,6 +27,24 @@ def find_merged(pre_model: str | None) -> Path | None:
     if directory is None or not is_there(directory / META_FILE) or is_adapter(directory):
         return None
     return directory
+
+
+def check_merged(pre_model: str) -> None:
+    """Make sure that a model which an adapter was merged into is as it was written, byte by byte.
+
+    Raises:
+        UserError: it isn't.
+    """
+    directory = find_merged(pre_model)
+    if directory is None:
+        return
+    if not is_there(directory / MANIFEST_FILE):
+        log(f"合并的模型 {directory} 没有 {MANIFEST_FILE}，它的文件有没有损坏或被改过，无法核对。")
+    elif damage := find_damage(directory, digest=remembered_digest):
+        raise UserError(
+            f"合并的模型 {directory} 与写成时不同（{damage}），请重新合并或重新拷贝；"
+            f"若是你自己改的，删去其中的 {MANIFEST_FILE} 即可使用。"
+        )
 
 
 def resolve_adapter(directory: Path) -> Path:

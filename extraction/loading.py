@@ -19,6 +19,7 @@ from bases.four_bit import choose_4bit
 from bases.hub_cache import resolve_model_dir
 from bases.interface import ModelShape
 from bases.layers import expand
+from extraction.adapters import check_merged
 from extraction.decoding.grammar import Constraint
 from extraction.extractor import TripletExtractor
 from extraction.memory_plan import MAX_ROWS, ExtractionPlan, ExtractionSettings, plan_extraction
@@ -70,6 +71,7 @@ def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
     check_device(config.device)
     limit_primitive_cache()
     log(f"加载模型 {config.pre_model} …")
+    check_merged(config.pre_model)
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
     load_in_4bit = choose_4bit(config.load_in_4bit, device)

@@ -186,12 +186,15 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def find_damage(directory: Path, names: tuple[str, ...] | None = None) -> str | None:
+def find_damage(
+    directory: Path, names: tuple[str, ...] | None = None, digest: Callable[[Path], str] = file_digest
+) -> str | None:
     """Say in Chinese what is wrong with a directory that `write_directory` made; None if it is whole.
 
     Args:
         directory: the directory.
         names: the files to check; all that the manifest lists when None.
+        digest: gives the SHA-256 of a file.
     """
     try:
         if leads_outside(directory, MANIFEST_FILE):
@@ -205,9 +208,10 @@ def find_damage(directory: Path, names: tuple[str, ...] | None = None) -> str | 
                 return f"{name} 指向目录之外的文件"
             if not (directory / name).is_file():
                 return f"缺少 {name}"
-            if (directory / name).stat().st_size != entry["size"]:
+            size = (directory / name).stat().st_size
+            if size != entry["size"]:
                 return f"{name} 的大小不对"
-            if _describe(directory / name) != entry:
+            if {"size": size, "sha256": digest(directory / name)} != entry:
                 return f"{name} 的内容与校验和不符"
     except OSError as error:
         return f"{Path(error.filename or MANIFEST_FILE).name} 读不出来"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from extraction import adapters
-from extraction.adapters import find_default_adapter, resolve_adapter
+from extraction.adapters import META_FILE, check_merged, find_default_adapter, resolve_adapter
 from utils.common_utils import UserError
+from utils.directories import write_directory
 
 
 def make_adapter(directory: Path) -> Path:
@@ -60,3 +61,26 @@ def test_many_are_cut(elsewhere: Path) -> None:
         make_adapter(elsewhere / "output" / f"run{number:02}" / "model_best")
     with pytest.raises(UserError, match="run09/model_best等。"):
         find_default_adapter(Path("output/mine"))
+
+
+def test_a_merged_model_is_as_it_was_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    merged = tmp_path / "merged"
+
+    def fill(directory: Path) -> None:
+        for name in (META_FILE, "config.json", "model.safetensors"):
+            (directory / name).write_text(name)
+
+    write_directory(merged, fill)
+    check_merged(str(merged))
+    assert capsys.readouterr().err == ""
+    for name in ("model.safetensors", "config.json"):
+        (merged / name).write_text(name[::-1])  # of the same size
+        with pytest.raises(UserError, match=f"与写成时不同（{name} 的内容与校验和不符）"):
+            check_merged(str(merged))
+        (merged / name).write_text(name)
+    (merged / "manifest.json").unlink()
+    check_merged(str(merged))
+    assert "无法核对" in capsys.readouterr().err
+    (merged / META_FILE).unlink()
+    check_merged(str(merged))  # a model like any other
+    assert capsys.readouterr().err == ""
