@@ -19,6 +19,7 @@ from data_handle.converters import (
     table,
     triplets,
 )
+from data_handle.converters.fields import find_field
 from data_handle.converters.labelled import Labelled, Problem, Settings, excerpt
 from data_handle.converters.source import Record, Source, open_source
 from utils.common_utils import UserError
@@ -117,8 +118,9 @@ def _read_records(source: Source, settings: Settings, converters: Sequence[Conve
             names[name] += 1
     if not names:
         keys = _keys(source.records)
+        bare = "像是没有标注的句子（例如测试集），不能用来训练。" if _are_bare(source.records) else ""
         raise UserError(
-            f"认不出 {source.path} 的格式：是{source.outer}，但{keys}里没有认得的句子和三元组。"
+            f"认不出 {source.path} 的格式：是{source.outer}，但{keys}里没有认得的句子和三元组。{bare}"
             "支持的格式见 docs/data.md；最简单的是每条 "
             '{"text": "句子", "triplets": [{"subject": …, "predicate": …, "object": …}]}。'
         )
@@ -137,6 +139,11 @@ def _recognise(record: Record, converters: Sequence[Converter]) -> tuple[int | N
             if name := converter.recognise(record.value):
                 return number, name
     return None, ""
+
+
+def _are_bare(records: list[Record]) -> bool:
+    first = records[0].value if records else None
+    return isinstance(first, dict) and find_field(first, "text") is not None
 
 
 def _keys(records: list[Record]) -> str:
