@@ -14,11 +14,14 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 if __name__ == "__main__" and not __package__:  # run as a file, which finds none of its neighbours
     sys.exit("请在项目目录里这样运行：python -m data_handle.convert_duie 输入文件 输出文件")
 
+from data_handle.converters.duie import Item, read_item
+from data_handle.converters.fields import VALUE
+from data_handle.converters.labelled import Fact
 from data_handle.foreign import name_foreign_record, remedy_for
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import Triplet, format_target
@@ -26,8 +29,6 @@ from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main
 from utils.directories import temporary_beside
 from utils.jsonl import BadLine, describe_bad_lines, iter_objects, text_problem
-
-_VALUE = "@value"
 
 
 @dataclass
@@ -40,14 +41,6 @@ class Conversion:
     slots_left_out: int = 0
     unseen_predicates: set[str] = field(default_factory=set)
     bad_lines: list[BadLine] = field(default_factory=list)
-
-
-class _Fact(NamedTuple):
-    """One item of an spo_list: its triplet, one of each further slot, and the slots that make none."""
-
-    triplet: Triplet
-    slots: list[Triplet]
-    unusable_slots: int
 
 
 def convert(
@@ -133,18 +126,17 @@ def _sentences(
             continue
         line_number, record = item
         try:
-            text, facts = _text(record, "text"), _facts(record)
+            text, items = _text(record, "text"), _items(record)
         except ValueError as error:
             result.bad_lines.append(BadLine(str(source), line_number, str(error), kind=_foreign(record)))
             continue
         triplets = []
-        for fact in facts:
-            if predicates and fact.triplet.predicate not in predicates:
+        for fact, slots, unusable in items:
+            if predicates and fact.predicate not in predicates:
                 continue
-            result.unseen_predicates.discard(fact.triplet.predicate)
-            triplets.append(fact.triplet)
-            triplets += fact.slots if keep_slots else []
-            result.slots_left_out += fact.unusable_slots + (0 if keep_slots else len(fact.slots))
+            result.unseen_predicates.discard(fact.predicate)
+            triplets += [_triplet(each) for each in (fact, *(slots if keep_slots else ()))]
+            result.slots_left_out += len(unusable) + (0 if keep_slots else len(slots))
         if triplets or not drop_empty:
             yield text, list(dict.fromkeys(triplets))
 
@@ -155,37 +147,29 @@ def _foreign(record: dict[str, Any]) -> str:
     return "" if "DuIE" in kind or kind.startswith("没有答案") else kind
 
 
-def _facts(record: dict[str, Any]) -> list[_Fact]:
+def _items(record: dict[str, Any]) -> list[Item]:
     """Read a line's spo_list; a `ValueError` says in Chinese what is wrong with it."""
     items = record.get("spo_list")
     if not isinstance(items, list):
         if kind := _foreign(record):
             raise ValueError(f"没有 spo_list 列表（像是 {kind}）")
         raise ValueError("没有 spo_list 列表（测试集没有标注，不能用来训练）")
-    facts = []
     for item in items:
         if not isinstance(item, dict):
             raise ValueError("spo_list 里应当都是 JSON 对象")
-        predicate, subject, subject_type = (_text(item, n) for n in ("predicate", "subject", "subject_type"))
-        objects, types = _slots(item, "object"), _slots(item, "object_type")
-        triplet = Triplet(predicate, _text(types, _VALUE), subject_type, _text(objects, _VALUE), subject)
-        further = [slot for slot in objects if slot != _VALUE]
-        usable = [slot for slot in further if not (text_problem(objects, slot) or text_problem(types, slot))]
-        slots = [
-            Triplet(f"{predicate}_{slot}", types[slot], subject_type, objects[slot], subject)
-            for slot in usable
-        ]
-        facts.append(_Fact(triplet, slots, len(further) - len(usable)))
-    return facts
+        for name in ("predicate", "subject", "subject_type", "object", "object_type"):
+            value = item.get(name)
+            if name.startswith("object") and isinstance(value, dict):
+                if VALUE not in value:
+                    raise ValueError(f"字段 {name} 缺少 {VALUE}")
+                _text(value, VALUE)
+            else:
+                _text(item, name)
+    return [read_item(item) for item in items]
 
 
-def _slots(fact: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the slots of a complex field; one of plain text has "@value" alone."""
-    value = fact.get(name)
-    slots = value if isinstance(value, dict) else {_VALUE: _text(fact, name)}
-    if _VALUE not in slots:
-        raise ValueError(f"字段 {name} 缺少 {_VALUE}")
-    return slots
+def _triplet(fact: Fact) -> Triplet:
+    return Triplet(fact.predicate, fact.object_type, fact.subject_type, fact.object, fact.subject)
 
 
 def _text(record: dict[str, Any], name: str) -> str:

@@ -8,7 +8,7 @@ by CBLUE (tianchi.aliyun.com/dataset/95414; `Combined`, objects with "@value").
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_handle.converters.fields import VALUE, as_text, read_fact
 from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt, labelled_or_lost
@@ -52,27 +52,51 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
         facts: list[Fact] = []
         for item in items:
             try:
-                facts.append(read_fact(item))
-                yield from _read_slots(item, facts, where, settings)
+                found = read_item(item)
             except ValueError as error:
                 yield Problem(where, str(error), excerpt(str(item)), whole=False)
+                continue
+            facts.append(found.fact)
+            for detail in found.unusable:
+                yield Problem(where, _SLOT_UNUSABLE, excerpt(detail), whole=False)
+            if settings.keep_slots:
+                facts += found.slots
+            else:
+                for slot in found.slots:
+                    detail = excerpt(f"{slot.predicate}：{slot.object}")
+                    yield Problem(where, _SLOT_LEFT_OUT, detail, whole=False)
         yield labelled_or_lost(text, facts, items, where)
 
 
-def _read_slots(item: dict[str, Any], facts: list[Fact], where: str, settings: Settings) -> Iterator[Problem]:
-    """Add a fact for each further slot of a complex object, if wanted; its relation is `predicate_slot`."""
+class Item(NamedTuple):
+    """What an item of an `spo_list` says.
+
+    Args:
+        fact: its predicate between subject and "@value".
+        slots: a fact for each further slot of a complex object; its predicate is `predicate_slot`.
+        unusable: slots without value or type, as text.
+    """
+
+    fact: Fact
+    slots: list[Fact]
+    unusable: list[str]
+
+
+def read_item(item: dict[str, Any]) -> Item:
+    """Read an item of an `spo_list`.
+
+    Raises:
+        ValueError: in Chinese, if it has another shape.
+    """
+    result = Item(read_fact(item), [], [])
     objects, types = item.get("object"), item.get("object_type")
-    if not isinstance(objects, dict):
-        return
-    whole = facts[-1]
-    for slot, value in objects.items():
+    for slot, value in objects.items() if isinstance(objects, dict) else ():
         if slot == VALUE:
             continue
         kind = types.get(slot) if isinstance(types, dict) else None
-        detail = f"{whole.predicate}_{slot}：{excerpt(str(value))}"
-        if not isinstance(value, str) or not value.strip() or not isinstance(kind, str) or not kind.strip():
-            yield Problem(where, _SLOT_UNUSABLE, detail, whole=False)
-        elif settings.keep_slots:
-            facts.append(Fact(f"{whole.predicate}_{slot}", whole.subject, value, whole.subject_type, kind))
+        name = f"{result.fact.predicate}_{slot}"
+        if isinstance(value, str) and value.strip() and isinstance(kind, str) and kind.strip():
+            result.slots.append(Fact(name, result.fact.subject, value, result.fact.subject_type, kind))
         else:
-            yield Problem(where, _SLOT_LEFT_OUT, detail, whole=False)
+            result.unusable.append(f"{name}：{value}")
+    return result
