@@ -56,7 +56,7 @@ def read_job(argv: Sequence[str]) -> ClusterJob:
         schema=args.schema and args.schema.absolute(),
         open_schema=args.open_schema,
         with_scores=args.scores,
-        min_score=args.min_score or 0.0,
+        min_score=args.min_score,
     )
     return ClusterJob(
         tuple(args.input),
@@ -114,7 +114,8 @@ def build_parser() -> ChineseArgumentParser:
     add = parser.add_argument_group("答案").add_argument
     add("--schema", type=Path, metavar="文件", help="允许的关系和类型；默认是训练时见过的")
     add("--open_schema", action="store_true", help="关系和类型不受限制")
-    add("--min_score", type=probability, metavar="P", help="只保留置信度不低于 P 的三元组")
+    level = "只保留置信度不低于 P 的三元组；默认是训练时在验证集上定的，0 为全部保留"
+    add("--min_score", type=probability, metavar="P", help=level)
     add("--scores", action="store_true", help="给出每个三元组的置信度 score")
     add("--spans", action="store_true", help="给出主语和宾语在原文中的位置（字符偏移）")
     return parser

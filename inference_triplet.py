@@ -104,6 +104,8 @@ def prepare(command: Command, with_scores: bool, launcher: Launcher | None = Non
     if adapter is None and not command.no_adapter and find_merged(options.pre_model) is None:
         adapter = find_default_adapter(Path(config.save_dir))
     device = options.device or config.device or own_gpu(launcher or Launcher())
+    if command.context_sentences is not None and options.min_score is None:
+        options = replace(options, min_score=0.0)  # the level was found on sentences that stand alone
     settings = read_settings(replace(options, adapter=adapter, device=device, with_scores=with_scores))
 
     def load() -> Extractor:

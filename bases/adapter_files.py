@@ -55,6 +55,8 @@ class AdapterMeta:
         versions: of the libraries that wrote it.
         half_right_score: the score below which a triplet is rather wrong than right, measured on dev when
             training ended; None if that is not known.
+        calibration: see `extraction.calibration`; found there, too.
+        min_score: the score below which triplets are left out unless told otherwise; found there, too.
         base_path: the base's directory, absolute; "" if unknown, as for the next two.
         base_from_adapter: the same, relative to the adapter's directory.
         base_from_project: the same, relative to the project, if it lies in there.
@@ -72,6 +74,8 @@ class AdapterMeta:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     half_right_score: float | None = None
+    calibration: dict[str, float] | None = None
+    min_score: float | None = None
     base_path: str = ""
     base_from_adapter: str = ""
     base_from_project: str = ""

@@ -91,7 +91,7 @@ def read_command(argv: Sequence[str]) -> Command:
         raise UserError(summarise("命令行", complaints))
     if values["documents"] and values["context_sentences"] is None:
         values["context_sentences"] = DEFAULT_CONTEXT
-    values |= {"with_scores": values["scores"], "min_score": values["min_score"] or 0.0}
+    values |= {"with_scores": values["scores"]}
     options = ExtractorOptions(**_chosen(values, ExtractorOptions))
     return Command(**_chosen({**values, "options": options}, Command))
 
@@ -149,7 +149,8 @@ def build_parser() -> ChineseArgumentParser:
     add("--open_schema", **switch, help="关系和类型不受限制")
     add("--free_values", **switch, help="主语和宾语不必是原文中的片段")
     add("--free_decoding", **switch, help="完全不加约束，不完整的 JSON 尽量修复")
-    add("--min_score", type=probability, metavar="P", help="只保留置信度不低于 P 的三元组")
+    level = "只保留置信度不低于 P 的三元组；默认是训练时在验证集上定的，0 为全部保留"
+    add("--min_score", type=probability, metavar="P", help=level)
     add = parser.add_argument_group("结果的写法").add_argument
     add("--scores", **switch, help="给出每个三元组的置信度 score")
     add("--spans", **switch, help="给出主语和宾语在原文中的位置（字符偏移）")

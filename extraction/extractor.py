@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, overload
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
+from extraction.calibration import Calibration
 from extraction.decoding.decoder import (
     NOT_FINITE,
     Answer,
@@ -64,6 +65,7 @@ class TripletExtractor:
             repairs its answers. Other prompts are always answered freely.
         with_scores: compute the triplets' probabilities; needs a constraint.
         min_score: leave out triplets below this probability.
+        calibration: of the probabilities; None leaves them as the model has them.
         half_right_score: triplets with a score below it are rather wrong than right (see `Reliability`). Not
             acted upon here: those who show results mark them.
 
@@ -83,6 +85,7 @@ class TripletExtractor:
         constraint: Constraint | None = None,
         with_scores: bool = False,
         min_score: float = 0.0,
+        calibration: Calibration | None = None,
         half_right_score: float | None = None,
     ) -> None:
         limit = model.config.max_position_embeddings
@@ -99,6 +102,7 @@ class TripletExtractor:
         self.constraint = constraint
         self.with_scores = with_scores or min_score > 0
         self.min_score = min_score
+        self.calibration = calibration
         self.half_right_score = half_right_score
         self.statistics = Statistics()  # of constrained decoding
         self.generation_config = GenerationConfig(
@@ -309,7 +313,7 @@ class TripletExtractor:
             if isinstance(answer, str):
                 return Extraction(error=answer)
             answers.append((piece.offset, piece.text, answer))
-        return merge_answers(self._grammar, answers, self.with_scores, self.min_score)
+        return merge_answers(self._grammar, answers, self.with_scores, self.min_score, self.calibration)
 
     # --- freely
 

@@ -103,6 +103,7 @@ def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
             autocast_dtype=dtype if dtype.itemsize == 2 else None,
             with_scores=each.with_scores,
             min_score=each.min_score,
+            calibration=each.calibration,
             half_right_score=each.half_right_score,
         )
         if each.adapter is not None:

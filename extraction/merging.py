@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from extraction.calibration import Calibration
 from extraction.decoding.grammar import AnswerGrammar
 from extraction.decoding.row import Answer
 from extraction.parsing import AnswerStatus
@@ -12,7 +13,11 @@ from task.triplets import Triplet, format_target, is_value
 
 
 def merge_answers(
-    grammar: AnswerGrammar, parts: Iterable[tuple[int, str, Answer]], with_scores: bool, min_score: float
+    grammar: AnswerGrammar,
+    parts: Iterable[tuple[int, str, Answer]],
+    with_scores: bool,
+    min_score: float,
+    calibration: Calibration | None = None,
 ) -> Extraction:
     """Join the answers to the pieces of a sentence.
 
@@ -21,6 +26,7 @@ def merge_answers(
         parts: each piece's offset in the sentence, its text, and its answer, in the order of the sentence.
         with_scores: say the triplets' probabilities; the answers have them then.
         min_score: leave out triplets below this probability.
+        calibration: turns the answers' probabilities into those that are said and compared with `min_score`.
     """
     found: dict[Triplet, tuple[float, tuple[Span | None, Span | None]]] = {}
     truncated = False
@@ -28,6 +34,8 @@ def merge_answers(
         truncated |= answer.truncated
         source = grammar.source(text)
         scores = answer.scores or [1.0] * len(answer.triplets)
+        if calibration is not None and answer.scores:
+            scores = list(map(calibration.apply, scores))
         for normalised, score in zip(answer.triplets, scores, strict=True):
             triplet, *spans = grammar.as_typed(normalised, source)
             if not (is_value(triplet.object) and is_value(triplet.subject)):

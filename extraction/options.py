@@ -25,7 +25,8 @@ class ExtractorOptions:
         free_values: subjects and objects need not be parts of the sentence.
         free_decoding: no constraint at all.
         with_scores: compute the triplets' probabilities, if there is a constraint.
-        min_score: leave out triplets below this probability.
+        min_score: leave out triplets below this probability; None: what training found best on dev, where
+            the relations are those of training (see `AdapterMeta`), and nothing elsewhere.
     """
 
     adapter: str | Path | None = None
@@ -41,4 +42,4 @@ class ExtractorOptions:
     free_values: bool = False
     free_decoding: bool = False
     with_scores: bool = False
-    min_score: float = 0.0
+    min_score: float | None = None

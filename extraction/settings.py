@@ -16,6 +16,7 @@ from bases.adapter_files import (
     read_adapter_json,
 )
 from extraction.adapters import find_merged, resolve_adapter
+from extraction.calibration import Calibration
 from extraction.decoding.grammar import Constraint
 from extraction.options import ExtractorOptions
 from glm_config import ProjectConfig
@@ -33,6 +34,7 @@ class Settings:
         adapter: its directory; None for a base alone.
         constraint: what answers may hold; None for free decoding.
         half_right_score: see `Reliability`; None if the training did not find it out.
+        calibration: of the scores; None if the training did not find it out.
         rows: sentences at a time that were asked for; None for what suits the device.
         keep_quantized: how weights are kept was said, so that they are not turned back.
         vram_budget_gb: see `ExtractorOptions`.
@@ -44,6 +46,7 @@ class Settings:
     with_scores: bool
     min_score: float
     half_right_score: float | None
+    calibration: Calibration | None = None
     rows: int | None = None
     keep_quantized: bool = False
     vram_budget_gb: float | None = None
@@ -55,13 +58,15 @@ def read_settings(options: ExtractorOptions) -> Settings:
     Raises:
         UserError: a file is missing or damaged, they contradict each other, or a schema holds nothing.
     """
-    config, adapter, half_right_score = ProjectConfig(), None, None
+    config, adapter = ProjectConfig(), None
+    half_right_score, calibration, usual = None, None, 0.0
     if options.adapter is not None:
         adapter = resolve_adapter(Path(options.adapter))
     trained = adapter or find_merged(options.pre_model)
     if trained is not None:
         meta = load_adapter_meta(trained)
-        half_right_score = _level(meta.half_right_score)
+        half_right_score, calibration = _level(meta.half_right_score), Calibration.read(meta.calibration)
+        usual = (_level(meta.min_score) or 0.0) if calibration is not None else 0.0
         config = _config_of(meta, trained)
         if options.pre_model is None:
             config.pre_model = _base_of(meta, trained, config.pre_model)
@@ -72,6 +77,9 @@ def read_settings(options: ExtractorOptions) -> Settings:
                     f"训练时是 {getattr(meta, name)}，请恢复 {CONFIG_FILE}。"
                 )
     constraint = _read_constraint(options, trained)
+    min_score = options.min_score
+    if min_score is None:
+        min_score = usual if trained is not None and _is_as_trained(constraint, trained) else 0.0
     config.device = options.device
     if options.pre_model is not None:
         config.pre_model = options.pre_model
@@ -84,8 +92,9 @@ def read_settings(options: ExtractorOptions) -> Settings:
         adapter,
         constraint,
         with_scores,
-        options.min_score,
+        min_score,
         half_right_score,
+        calibration,
         rows=options.batch_size,
         keep_quantized=options.load_in_4bit is not None or options.load_in_8bit is not None,
         vram_budget_gb=options.vram_budget_gb,
@@ -136,6 +145,14 @@ def _own_schema(adapter: Path) -> Schema | None:
     if load_adapter_meta(adapter).is_foreign and not (adapter / SCHEMA_FILE).exists():
         return None
     return Schema.load(adapter_file(adapter, SCHEMA_FILE))
+
+
+def _is_as_trained(constraint: Constraint | None, adapter: Path) -> bool:
+    """Tell whether answers are limited to what an adapter was trained for."""
+    if constraint is None or constraint.schema is None or constraint.free_values:
+        return False
+    own = _own_schema(adapter)
+    return own is not None and constraint.schema.combinations <= own.combinations
 
 
 def _read_constraint(options: ExtractorOptions, adapter: Path | None) -> Constraint | None:

@@ -55,7 +55,10 @@ def choose(lane: Lane, choices: Choices, predicates: Sequence[str] | None = None
     if choices.relations is not None:
         free_values = constraint is not None and constraint.free_values
         constraint = Constraint(choices.relations.to_schema(), free_values)
-    return Wanted(constraint, choices.min_score, choices.scores, choices.spans)
+    min_score = choices.min_score
+    if min_score is None:
+        min_score = lane.extractor.min_score if choices.relations is None else 0.0
+    return Wanted(constraint, min_score, choices.scores, choices.spans)
 
 
 def _restrict(constraint: Constraint | None, predicates: Sequence[str]) -> Constraint:

@@ -247,7 +247,9 @@ class Lane:
         assert question.constraint is not None
         named = [(piece.offset, piece.text, answer) for piece, answer in parts]
         grammar = self._grammar(question.constraint)
-        return merge_answers(grammar, named, question.with_scores, question.min_score)
+        return merge_answers(
+            grammar, named, question.with_scores, question.min_score, self.extractor.calibration
+        )
 
     def _deliver(self, work: Work, outcome: Outcome) -> None:
         if work.delivered or work.job.cancelled:

@@ -56,7 +56,12 @@ class Choices(BaseModel):
         max_length=MAX_COMBINATIONS,
         description="只要这些谓语（须是模型的 schema 里有的）。",
     )
-    min_score: float = Field(0.0, ge=0, le=1, description="只保留置信度不低于它的三元组。")
+    min_score: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="只保留置信度不低于它的三元组；不写就用训练时在验证集上定的（另写了 schema 时不用）。",
+    )
     scores: bool = Field(False, description="给出每个三元组的置信度 score。")
     spans: bool = Field(
         True, description="给出 object_span 与 subject_span：[起, 止)，单位是 Unicode 字符（码点）。"

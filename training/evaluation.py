@@ -16,6 +16,7 @@ from bases.interface import IGNORE_INDEX
 from data_handle.data_loader import length_sorted_batches
 from extraction.decoding.grammar import Constraint
 from extraction.evaluation.evaluate import Evaluation, score
+from extraction.evaluation.tuning import Tuning, tune
 from extraction.loading import make_extractor
 from glm_config import ProjectConfig
 from task.prompt import split_context
@@ -77,7 +78,9 @@ def evaluating(run: Run) -> Iterator[None]:
         run.model.train()
 
 
-def measure(run: Run, samples: int | None) -> tuple[dict[str, float] | None, Evaluation | None]:
+def measure(
+    run: Run, samples: int | None
+) -> tuple[dict[str, float] | None, Evaluation | None, Tuning | None]:
     """Measure the present adapter (all processes).
 
     Args:
@@ -85,17 +88,17 @@ def measure(run: Run, samples: int | None) -> tuple[dict[str, float] | None, Eva
         samples: dev lines to generate for; None for all, 0 for none.
 
     Returns:
-        the figures, in the main process those of the triplets among them, and the whole evaluation there;
-        no figures if a process was asked to stop.
+        the figures, in the main process those of the triplets among them, the whole evaluation there, and
+        with all lines what they teach about scores; no figures if a process was asked to stop.
     """
     dev_loss = _measure_loss(run)
     if dev_loss is None:
-        return None, None
-    evaluation = _answer_dev(run, samples) if run.is_main and samples != 0 else None
+        return None, None, None
+    evaluation, tuning = _answer_dev(run, samples) if run.is_main and samples != 0 else (None, None)
     if run.is_stopping():
-        return None, None
+        return None, None, None
     scores = triplet_scores(evaluation) if evaluation is not None else {}
-    return {"dev_loss": dev_loss, **scores}, evaluation
+    return {"dev_loss": dev_loss, **scores}, evaluation, tuning
 
 
 def target_count(labels: torch.Tensor) -> int:
@@ -125,8 +128,11 @@ def _measure_loss(run: Run) -> float | None:
     return loss_sum / max(total, 1)
 
 
-def _answer_dev(run: Run, samples: int | None) -> Evaluation | None:
-    """Let the model answer dev (a fixed sample of triplet lines, or all lines); None if stopped meanwhile."""
+def _answer_dev(run: Run, samples: int | None) -> tuple[Evaluation | None, Tuning | None]:
+    """Let the model answer dev (a fixed sample of triplet lines, or all lines); None if stopped meanwhile.
+
+    All lines also teach about scores.
+    """
     config, examples = run.config, list(run.dev.examples)
     if samples is not None:
         examples = [example for example in examples if is_triplet_target(example.target)]
@@ -145,8 +151,10 @@ def _answer_dev(run: Run, samples: int | None) -> Evaluation | None:
             extractions[index] = extraction
             run.log.doing = f"评估：已生成 {len(extractions)}/{len(contexts)} 句的答案"
         else:
-            return score(contexts, targets, extractions, run.tokenizer, run.schema)
-    return None
+            if samples is None:
+                return tune(contexts, targets, extractions, run.tokenizer, run.schema)
+            return score(contexts, targets, extractions, run.tokenizer, run.schema), None
+    return None, None
 
 
 def triplet_scores(evaluation: Evaluation) -> dict[str, float]:

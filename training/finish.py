@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import json
 import shlex
@@ -96,17 +97,23 @@ def _evaluate_best(run: Run) -> bool:
     with run.log.paused("最后的评估"):
         load_adapter_weights(run.accelerator.unwrap_model(run.model), run.best)
         with evaluating(run):
-            values, evaluation = measure(run, None)
+            values, evaluation, tuning = measure(run, None)
     if values is None:
         return False
     if evaluation is not None:  # in the main process
         run.log.record("final", run.state.global_step, values)
         content = {"dev_loss": values["dev_loss"], **evaluation.to_dict()}
         level = evaluation.reliability.half_right_score()
-        if level is not None:
-            run.files.add_to_best({"half_right_score": level})
+        learnt = {"half_right_score": level} if level is not None else {}
+        if tuning is not None:
+            learnt |= tuning.of_adapter()
+            content["tuning"] = dataclasses.asdict(tuning) | {"calibration": tuning.calibration._asdict()}
+        if learnt:
+            run.files.add_to_best(learnt)
         reported = run.files.save_report(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
         run.log.say(f"最佳适配器（第 {run.state.best_step} 步）在全部验证集上：{describe_scores(values)}")
+        if tuning is not None:
+            run.log.say(tuning.describe())
         run.log.say(f"各种关系的得分：\n{evaluation.report.to_table()}")
         report = f"；评估报告：{run.files.save_dir / 'eval_report.json'}" if reported else ""
         run.log.say(f"适配器：{run.best}{report}")

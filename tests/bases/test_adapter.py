@@ -208,7 +208,7 @@ def test_a_base_that_is_nowhere(tmp_path: Path) -> None:
 def test_old_metas_are_read(copy: Path, random_base: Path) -> None:
     content = json.loads((copy / adapter.META_FILE).read_text(encoding="utf-8"))
     new = ("half_right_score", "base_path", "base_from_adapter", "base_from_project", "base_files")
-    new += ("tokenizer_digest",)
+    new += ("tokenizer_digest", "calibration", "min_score")
     old = {name: value for name, value in content.items() if name not in new}
     (copy / adapter.META_FILE).write_text(json.dumps(old), encoding="utf-8")
     assert adapter.load_adapter_meta(copy).half_right_score is None

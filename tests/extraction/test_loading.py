@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from extraction.calibration import Calibration
 from extraction.decoding.grammar import Constraint
 from extraction.loading import ExtractorOptions, load_extractor, read_settings
 from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, TinyRun
 from utils.common_utils import UserError
+
+FILM_RELATION = {"predicate": "导演", "subject_type": "影视作品", "object_type": "人物"}
 
 
 def change_json(path: Path, **fields: object) -> None:
@@ -55,6 +59,37 @@ def test_the_level_of_doubt_comes_with_the_adapter(tiny_run: TinyRun, tmp_path: 
         assert read_settings(ExtractorOptions(adapter)).half_right_score == expected
     path.write_text(json.dumps(meta | {"half_right_score": 0.4}), encoding="utf-8")
     assert load_extractor(adapter).half_right_score == 0.4
+
+
+def test_what_was_learnt_of_scores_comes_with_the_adapter(tiny_run: TinyRun, tmp_path: Path) -> None:
+    adapter = Path(shutil.copytree(tiny_run.adapter, tmp_path / "adapter"))
+    plain = load_extractor(ExtractorOptions(adapter, with_scores=True)).extract_one(FILM)
+    calibration = Calibration(0.5, 0.25, -1.0)
+    calibrated = [calibration.apply(value) for value in plain.scores]
+    level = (sorted(calibrated)[0] + sorted(calibrated)[1]) / 2
+    kept = [triplet for triplet, score in zip(plain.triplets, calibrated, strict=True) if score >= level]
+    change_json(adapter / "adapter_meta.json", calibration=calibration._asdict(), min_score=level)
+    for batch_size in (1, 8):
+        for with_scores in (False, True):
+            options = ExtractorOptions(adapter, with_scores=with_scores, batch_size=batch_size)
+            found = load_extractor(options).extract_one(FILM)
+            assert found.triplets == [
+                t for t, s in zip(plain.triplets, calibrated, strict=True) if s >= level
+            ]
+    assert len(kept) == len(plain.triplets) - 1
+    everything = load_extractor(ExtractorOptions(adapter, with_scores=True, min_score=0.0)).extract_one(FILM)
+    assert (everything.triplets, everything.scores) == (plain.triplets, pytest.approx(calibrated))
+    assert read_settings(ExtractorOptions(adapter, min_score=0.125)).min_score == 0.125
+    subset = tmp_path / "subset.json"
+    subset.write_text(json.dumps({"combinations": [FILM_RELATION]}), encoding="utf-8")
+    assert read_settings(ExtractorOptions(adapter, schema=subset)).min_score == level
+    subset.write_text(json.dumps({"combinations": [FILM_RELATION | {"predicate": "别的"}]}), encoding="utf-8")
+    others: list[dict[str, Any]] = [{"schema": subset}, {"open_schema": True}, {"free_values": True}]
+    for other in [*others, {"free_decoding": True}]:  # the level was not found for these
+        assert read_settings(ExtractorOptions(adapter, **other)).min_score == 0.0
+    change_json(adapter / "adapter_meta.json", calibration={"right": "x"})
+    damaged = read_settings(ExtractorOptions(adapter))
+    assert (damaged.calibration, damaged.min_score) == (None, 0.0)
 
 
 def test_an_adapter_without_relations_says_so(tiny_run: TinyRun, tmp_path: Path) -> None:

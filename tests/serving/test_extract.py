@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import inference_triplet
+from extraction.calibration import Calibration
 from extraction.extractor import TripletExtractor
 from serving.limits import Limits
 from serving.metrics import Metrics
@@ -103,7 +104,7 @@ def test_a_stream_has_every_result_once(service: Service, extra: dict, accept: s
     assert lines == [{"index": index, **result} for index, result in enumerate(whole)]
 
 
-def test_choices(service: Service, extractor: TripletExtractor) -> None:
+def test_choices(service: Service, extractor: TripletExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
     def predicates(**body: Any) -> list[str]:
         return [
             triplet["predicate"] for triplet in service.extract(text=FILM, **body)["results"][0]["triplets"]
@@ -117,6 +118,19 @@ def test_choices(service: Service, extractor: TripletExtractor) -> None:
     level = sorted(triplet["score"] for triplet in scored["triplets"])[1]
     (kept,) = service.extract(text=FILM, min_score=level - 1e-4)["results"]
     assert len(kept["triplets"]) == 2 and "score" not in kept["triplets"][0]
+    monkeypatch.setattr(extractor, "calibration", Calibration(0.5, 0.25, -1.0))
+    (calibrated,) = service.extract(text=FILM, scores=True)["results"]
+    before = [triplet["score"] for triplet in scored["triplets"]]
+    after = [triplet["score"] for triplet in calibrated["triplets"]]
+    assert after == pytest.approx([extractor.calibration.apply(score) for score in before], abs=2e-4)  # type: ignore[union-attr]
+    monkeypatch.setattr(extractor, "min_score", sorted(after)[1] - 1e-4)  # unless the request says otherwise
+    (usual,) = service.extract(text=FILM)["results"]
+    assert len(usual["triplets"]) == 2 and "score" not in usual["triplets"][0]
+    assert len(service.extract(text=FILM, min_score=0)["results"][0]["triplets"]) == 3
+    assert predicates(schema={"combinations": [combination]}) == predicates(
+        schema={"combinations": [combination]}, min_score=0
+    )
+    monkeypatch.undo()
     # Sentences of other requests with other choices share the batch.
     with ThreadPoolExecutor(20) as pool:
         bodies: list[dict[str, Any]] = [

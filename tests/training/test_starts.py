@@ -107,14 +107,21 @@ def test_data_is_read_before_the_model(
         train.main(arguments(train_path=text))
 
 
-def test_the_level_of_score_is_saved_with_the_best_adapter(arguments: Command, tmp_path: Path) -> None:
+def test_what_scores_mean_is_saved_with_the_best_adapter(
+    arguments: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from bases.adapter import load_adapter_meta
+    from extraction import calibration
     from utils.directories import find_damage
 
+    monkeypatch.setattr(calibration, "FEWEST_TRIPLETS", 1)
     assert train.main(arguments(epochs=1, learning_rate=5e-2)) == 0
     best = tmp_path / "run" / "model_best"
     report = json.loads((tmp_path / "run" / "eval_report.json").read_text(encoding="utf-8"))
-    level = load_adapter_meta(best).half_right_score
+    meta = load_adapter_meta(best)
+    level = meta.half_right_score
+    assert (meta.calibration is None) == (meta.min_score is None) == ("tuning" not in report)
+    assert meta.calibration is None or report["tuning"]["calibration"] == meta.calibration
     assert (level is None) == (report["reliability"] is None)
     assert level is None or 0.0 <= level <= 1.0
     assert find_damage(best) is None
