@@ -87,13 +87,14 @@ class PrefixDelta:
         }
         self._shards = checkpoint_shards(directory)
         notes = {name: note for shard in self._shards for name, note in list_tensors(shard).items()}
-        self.added: Notes = {}
+        added: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        self.added: Notes = added
         for name, (kind, shape) in notes.items():
             if not name.startswith(PREFIX):
                 raise UserError(f"{directory} 里除了前缀还有 {name[:120]}，它不是单独的前缀。")
             if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
                 raise UserError(f"{directory} 里的 {name[:120]} 是 {kind}，不是浮点数。")
-            self.added = {**self.added, name: (kind, shape)}
+            added[name] = (kind, shape)
 
     def apply(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor of the base, which a prefix leaves as it is."""

@@ -84,13 +84,13 @@ def merge(
         writer.write(itertools.chain(base.read(), delta.read_added()), change)
         merged = output if quantise != "nf4" else work / "half"
         config = delta.config | ({"quantization_bit": bits, "quantization_embeddings": False} if bits else {})
+
         write_directory(merged, lambda new: _fill(new, writer, base_dir, adapter, config))
     except OSError as error:
         raise UserError(f"没有写成 {output}：{error.strerror or error}。") from error
     if quantise == "nf4":
         kinds = {kind for kind, _ in base.notes.values()}
         four_bit.quantise(str(merged), output, "bfloat16" if torch.bfloat16 in kinds else "float16", "cpu")
-    find_family(output).check_directory(output)
     remove(work)
 
 
@@ -149,5 +149,9 @@ def _fill(new: Path, writer: ShardWriter, base_dir: Path, adapter: Path, config:
     if len(writer.plan.files) > 1:
         text = json.dumps(writer.plan.weight_index(), indent=2)
         (new / "model.safetensors.index.json").write_text(text + "\n", encoding="utf-8")
-    for file in writer.plan.files:  # last: whatever fails before leaves them where the next run finds them
+    for file in writer.plan.files:  # late: whatever fails before leaves them where the next run finds them
         (writer.work / file).rename(new / file)
+    try:  # before it appears
+        find_family(new).check_directory(new)
+    except UserError as error:
+        raise UserError(f"合并不成：{error}".replace(str(new), str(adapter))) from error

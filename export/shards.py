@@ -120,6 +120,7 @@ class ShardWriter:
 
         Raises:
             OSError: the disk is full or not writable.
+            UserError: a part holds what is no finite number.
         """
         file_of = {name: file for file, names in self.plan.files.items() for name in names}
         parts: dict[str, torch.Tensor] = {}
@@ -131,7 +132,10 @@ class ShardWriter:
                 if name not in waiting.get(file, ()):
                     continue
                 # Copies: no view of a mapped file, and no two names for one memory.
-                parts |= {key: part.clone().contiguous() for key, part in transform(name, tensor).items()}
+                for key, part in transform(name, tensor).items():
+                    if part.is_floating_point() and not part.isfinite().all():
+                        raise UserError(f"{key} 里有 NaN 或无穷大，没有合并：基座或适配器的权重坏了。")
+                    parts[key] = part.clone().contiguous()
                 waiting[file].remove(name)
                 progress.advance()
                 if not waiting[file]:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import inference_triplet
 from bases import CheckpointError, check_model_dir, find_family
 from bases.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_files
 from bases.causal.loading import load_model
 from bases.chatglm import load_base_model, row_scaled
-from bases.chatglm.anatomy import EMBEDDING, HEAD, is_linear_layer
+from bases.chatglm.anatomy import EMBEDDING, HEAD, PREFIX, is_linear_layer
 from export import merge as command
 from export import shards
 from export.merging import merge
@@ -340,6 +340,42 @@ def test_a_prefix_and_its_base_become_one_model(random_base: Path, tmp_path: Pat
     torch.save(torch.load(whole / "pytorch_model.bin"), alone / "pytorch_model.bin")
     with pytest.raises(UserError, match="除了前缀还有"):
         merge(alone, tmp_path / "again", pre_model=str(random_base), max_shard_size=10**9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: next(iter(state.values())).view(-1)[:1].fill_(torch.nan), "有 NaN 或无穷大，没有合并"),
+        (
+            lambda state: state.update({key: part[:1].clone() for key, part in state.items()}),
+            "合并不成：.*要求",
+        ),
+        (
+            lambda state: state.update({f"{PREFIX}x{n}": torch.zeros(1) for n in range(2000)}),
+            "合并不成：.*x0",
+        ),
+    ],
+)
+def test_a_forged_prefix_leaves_nothing(random_base: Path, tmp_path: Path, change: Any, message: str) -> None:
+    prefix = shapes.make_prefix(random_base, tmp_path / "prefix", 4, projection=True, whole=False)
+    state = torch.load(prefix / "pytorch_model.bin")
+    change(state)
+    torch.save(state, prefix / "pytorch_model.bin")
+    with pytest.raises(UserError, match=message):
+        merge(prefix, tmp_path / "out", pre_model=str(random_base), max_shard_size=10**9)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_with_nan_is_not_merged(random_base: Path, adapter: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(random_base, tmp_path / "base")
+    (file,) = base.glob("*.safetensors")
+    state = load_file(file)
+    next(part for name, part in state.items() if "layernorm" in name).fill_(torch.nan)
+    save_file(state, file, metadata={"format": "pt"})
+    prefix = shapes.make_prefix(random_base, tmp_path / "prefix", 4, projection=False, whole=False)
+    with pytest.raises(UserError, match="有 NaN 或无穷大，没有合并"):
+        merge(prefix, tmp_path / "out", pre_model=str(base), max_shard_size=10**9)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_merged_model_extracts_as_its_adapter_did(
