@@ -19,7 +19,7 @@ from training.run_directory import RunLock
 from training.schedule import is_due, learning_rate_at
 from utils.common_utils import UserError, log, quiet_libraries, run_main, time_stamps
 from utils.knobs import parse_overrides
-from utils.launcher import leave, read_launcher
+from utils.launcher import check_meeting_point, leave, read_launcher
 from utils.startup import limit_primitive_cache
 
 
@@ -97,6 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     quiet_libraries()
     limit_primitive_cache()
     launcher = read_launcher()
+    check_meeting_point(launcher)
     is_main = launcher.is_main
     try:
         config = read_options(sys.argv[1:] if argv is None else argv, is_main)

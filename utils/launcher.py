@@ -46,6 +46,8 @@ def read_launcher(environment: Mapping[str, str] | None = None) -> Launcher:
             if not re.fullmatch(r"[0-9]{1,6}", word):
                 raise _refusal(f"{name}={word!r} 不是非负整数")
             numbers[name] = int(word)
+    if "WORLD_SIZE" not in numbers:
+        _refuse_mpi(environment)
     rank, world_size = numbers.get("RANK", 0), numbers.get("WORLD_SIZE", 1)
     if rank >= world_size:
         said = f"WORLD_SIZE={world_size}" if "WORLD_SIZE" in numbers else "没有 WORLD_SIZE"
@@ -67,6 +69,31 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()
     os._exit(code)
+
+
+def check_meeting_point(launcher: Launcher, environment: Mapping[str, str] | None = None) -> None:
+    """Make sure that the processes of a training know where they meet.
+
+    Raises:
+        UserError: a launcher would have said it.
+    """
+    environment = os.environ if environment is None else environment
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+    # LOCAL_RANK alone is enough for accelerate to look for the others.
+    said = "LOCAL_RANK" if "LOCAL_RANK" in environment else f"WORLD_SIZE={launcher.world_size}"
+    if missing and (launcher.world_size > 1 or said == "LOCAL_RANK"):
+        raise _refusal(f"{said} 而没有 {'、'.join(missing)}")
+
+
+def _refuse_mpi(environment: Mapping[str, str]) -> None:
+    """Refuse to be one of several processes that `mpirun` has started: accelerate goes by its variables, too.
+
+    Raises:
+        UserError: this is one.
+    """
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+        if (word := environment.get(name)) is not None and word != "1":
+            raise _refusal(f"{name}={word!r} 而没有 WORLD_SIZE，像是 mpirun 启动的")
 
 
 def _refusal(what: str) -> UserError:

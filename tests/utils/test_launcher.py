@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from utils.common_utils import UserError
-from utils.launcher import Launcher, read_launcher
+from utils.launcher import Launcher, check_meeting_point, read_launcher
 
 
 def test_which_process_this_is() -> None:
@@ -27,9 +27,21 @@ def test_which_process_this_is() -> None:
         ({"RANK": "0", "WORLD_SIZE": "2"}, "没有 LOCAL_RANK"),
         ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0 没有意义"),
         ({"LOCAL_WORLD_SIZE": "x"}, "不是非负整数"),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, "PMI_SIZE='2' 而没有 WORLD_SIZE，像是 mpirun"),
+        ({"OMPI_COMM_WORLD_SIZE": "x"}, "像是 mpirun"),
         ({"RANK": "9" * 400, "WORLD_SIZE": "1"}, "不是非负整数"),
     ],
 )
 def test_what_makes_no_sense(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_launcher(environment)
+
+
+def test_where_processes_meet() -> None:
+    check_meeting_point(Launcher(0, 1), {})
+    check_meeting_point(Launcher(1, 2), {"MASTER_ADDR": "localhost", "MASTER_PORT": "1234"})
+    with pytest.raises(UserError, match=r"WORLD_SIZE=2 而没有 MASTER_ADDR、MASTER_PORT"):
+        check_meeting_point(Launcher(0, 2), {"MASTER_ADDR": ""})
+    with pytest.raises(UserError, match=r"LOCAL_RANK 而没有 MASTER_ADDR"):
+        check_meeting_point(Launcher(), {"LOCAL_RANK": "5"})
+    assert read_launcher({"PMI_SIZE": "1"}) == Launcher()  # one process of srun
