@@ -14,6 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import train
+from tests.helpers.runs import process_as_before
+
 KNOBS = {"max_source_seq_len": 96, "max_target_seq_len": 80, "eval_samples": 2, "device": "cpu", "epochs": 1}
 KNOBS |= {"lora_dropout": 0, "learning_rate": 5e-3, "logging_steps": 1, "save_freq": 1, "fp16": "false"}
 KNOBS |= {"batch_size": 2, "save_total_limit": 9}
@@ -34,8 +37,9 @@ def run(root: Path, words: list[str]) -> str:
     return result.stdout
 
 
-def alone(root: Path, knobs: list[str]) -> None:
-    run(root, ["train.py", *knobs])
+def alone(knobs: list[str]) -> None:
+    with process_as_before():
+        assert train.main(knobs) == 0
 
 
 def launch(root: Path, knobs: list[str]) -> str:
@@ -61,7 +65,7 @@ def arguments(root: Path, random_base: Path, tmp_path: Path) -> Callable[..., li
 
 
 def test_two_processes_train_as_one(root: Path, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
-    alone(root, arguments("one", gradient_accumulation_steps=4))
+    alone(arguments("one", gradient_accumulation_steps=4))
     output = launch(root, arguments("two", gradient_accumulation_steps=2))
     held = re.findall(r"held (\d+) of (\d+)", output)
     assert len(held) == 2 and all(int(own) * 2 == int(total) for own, total in held)
@@ -76,7 +80,7 @@ def test_two_processes_train_as_one(root: Path, arguments: Callable[..., list[st
     # The checkpoint of FSDP goes on in one process, and the other way round.
     expected = losses(tmp_path / "one")[1:]
     resume = {"resume_from_checkpoint": tmp_path / "two" / "checkpoint-1"}
-    alone(root, arguments("back", gradient_accumulation_steps=4, **resume))
+    alone(arguments("back", gradient_accumulation_steps=4, **resume))
     assert losses(tmp_path / "back") == pytest.approx(expected, abs=1e-3)
     resume = {"resume_from_checkpoint": tmp_path / "one" / "checkpoint-1"}
     launch(root, arguments("forth", gradient_accumulation_steps=2, **resume))
@@ -92,7 +96,7 @@ def test_two_processes_train_as_one(root: Path, arguments: Callable[..., list[st
 @pytest.mark.soak
 def test_half_precision(root: Path, arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """With weights, packed bytes and gathers in bf16, as on a GPU: the same curve but for rounding."""
-    alone(root, arguments("one", gradient_accumulation_steps=4, fp16="true"))
+    alone(arguments("one", gradient_accumulation_steps=4, fp16="true"))
     launch(root, arguments("two", gradient_accumulation_steps=2, fp16="true"))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-2)
     report = json.loads((tmp_path / "two" / "eval_report.json").read_text(encoding="utf-8"))

@@ -6,23 +6,55 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from benchmarks import bench_select, bench_serving
+from benchmarks import (
+    bench_data,
+    bench_graph,
+    bench_inference,
+    bench_quality,
+    bench_select,
+    bench_serving,
+    bench_training,
+)
 from tests.helpers.extraction_samples import TinyRun
+from tests.helpers.runs import process_as_before
+
+Bench = Callable[..., dict[str, Any]]
 
 
-def result(root: Path, script: str, *arguments: str) -> dict:
-    command = [sys.executable, "-m", f"benchmarks.{script}", "--model", "tiny", *arguments]
+@pytest.fixture
+def bench(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Bench:
+    """Run a benchmark in this process; gives the object of its last line."""
+
+    def run(module: ModuleType, *words: object) -> dict[str, Any]:
+        monkeypatch.chdir(root)  # its own processes are of `python -m`
+        monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, words)])
+        monkeypatch.setattr(module, "quiet_libraries", lambda: None, raising=False)  # it lasts
+        with process_as_before():
+            assert module.main() == 0
+        figures: dict[str, Any] = json.loads(capfd.readouterr().out.splitlines()[-1])
+        return figures
+
+    return run
+
+
+def result(root: Path, script: str, *arguments: str) -> dict[str, Any]:
+    """Run a benchmark that measures its own process in one of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{script}", *arguments]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
-def test_training_against_the_recipe(root: Path) -> None:
-    figures = result(root, "bench_training", "--steps", "1")
+def test_training_against_the_recipe(bench: Bench, random_base: Path) -> None:
+    figures = bench(bench_training, "--model", "tiny", "--pre_model", random_base, "--steps", 1)
     assert figures["ratio"] == pytest.approx(
         figures["samples_per_s"] / figures["recipe_samples_per_s"], rel=0.01
     )
@@ -31,26 +63,26 @@ def test_training_against_the_recipe(root: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
-def test_memory_of_one_case(root: Path, tmp_path: Path) -> None:
+def test_memory_of_one_case(root: Path, random_base: Path, tmp_path: Path) -> None:
     figures = result(
-        root, "bench_memory", "--case", "all", "--scratch", str(tmp_path),
-        "--pre_model", str(root / "models" / "chatglm-tiny"),
+        root, "bench_memory", "--model", "tiny", "--case", "all", "--scratch", str(tmp_path),
+        "--pre_model", str(random_base),
     )  # fmt: skip
     assert 0 < figures["step"] <= figures["peak"]
     assert figures["tokens"] > 0
 
 
-def test_inference_against_generate(root: Path, tmp_path: Path) -> None:
-    sizes = ["--sentences", "4", "--single", "2", "--batch_size", "2", "--repeats", "1"]
-    figures = result(root, "bench_inference", *sizes, "--adapter", str(tmp_path / "none"))
+def test_inference_against_generate(bench: Bench, tmp_path: Path) -> None:
+    sizes = ["--sentences", 4, "--single", 2, "--batch_size", 2, "--repeats", 1]
+    figures = bench(bench_inference, "--model", "tiny", *sizes, "--adapter", tmp_path / "none")
     assert 0 < figures["passes_per_token"] < 1
     assert figures["throughput_ratio"] > 0
     assert figures["latency_ratio"] > 0
     assert 0 < figures["constraint_share"] < 1
 
 
-def test_data_twice(root: Path) -> None:
-    figures = result(root, "bench_data", "--lines", "300")
+def test_data_twice(bench: Bench) -> None:
+    figures = bench(bench_data, "--model", "tiny", "--lines", 300)
     assert figures["lines"] == 300
     assert figures["first_seconds"] > 0
     assert figures["second_seconds"] > 0
@@ -58,25 +90,24 @@ def test_data_twice(root: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="the peak of a process is asked of the system")
-def test_graph_export(root: Path) -> None:
-    figures = result(root, "bench_graph", "--triplets", "200", "--formats", "csv", "cypher")
+def test_graph_export(bench: Bench) -> None:
+    figures = bench(bench_graph, "--triplets", 200, "--formats", "csv", "cypher")
     assert figures["triplets"] == 200 and figures["cpu"]
     for name in ("csv", "cypher"):
         assert figures["formats"][name]["all"]["bytes"] > figures["formats"][name]["tenth"]["bytes"] > 0
         assert figures["formats"][name]["all"]["peak_bytes"] > 0
 
 
-def test_quality_by_lines(root: Path, tmp_path: Path) -> None:
+def test_quality_by_lines(bench: Bench, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = (root / "data" / "mixed_dev_dataset.jsonl").read_text(encoding="utf-8").splitlines()
     (data := tmp_path / "lines.jsonl").write_text("\n".join(lines[:8]) + "\n", encoding="utf-8")
-    files = [word for name in ("train", "dev", "test") for word in (f"--{name}", str(data))]
-    command = [sys.executable, "-m", "benchmarks.bench_quality", *files, "--lines", "8", "--seeds", "1"]
-    command += ["--output", str(tmp_path / "out"), "--", "--epochs", "1"]
-    for _ in range(2):  # the second time nothing is done again
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        size = json.loads(done.stdout.splitlines()[-1])["sizes"][0]
-    assert "训练完成" not in done.stderr
+    files = [word for name in ("train", "dev", "test") for word in (f"--{name}", data)]
+    words = [*files, "--lines", 8, "--seeds", 1, "--output", tmp_path / "out", "--", "--epochs", 1]
+    first = bench(bench_quality, *words)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it trains again"))
+    again = bench(bench_quality, *words)
+    assert again == first
+    size = again["sizes"][0]
     assert size["lines"] == 8 and size["interval"][0] <= size["strict"] <= size["interval"][1]
     assert (tmp_path / "out" / "curve.svg").read_text(encoding="utf-8").startswith("<svg")
 
@@ -114,19 +145,13 @@ def test_study_of_select(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="bytes read are known from /proc")
 def test_shares_of_a_file(root: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.bench_shares", "--lines", "300", "--processes", "2"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=True)
-    figures = json.loads(done.stdout.splitlines()[-1])
+    figures = result(root, "bench_shares", "--lines", "300", "--processes", "2")
     assert len(figures["shares"]["2"]) == 2
     assert min(share["read"] for share in figures["shares"]["2"]) < 2.2 * figures["bytes"]
 
 
-def test_serving_three_ways(
-    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sizes = ["--clients", "1", "3", "--requests", "6", "--batch_size", "2"]
-    monkeypatch.setattr(sys, "argv", ["bench_serving", "--adapter", str(tiny_run.adapter), *sizes])
-    assert bench_serving.main() == 0
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+def test_serving_three_ways(bench: Bench, tiny_run: TinyRun) -> None:
+    sizes = ["--clients", 1, 3, "--requests", 6, "--batch_size", 2]
+    figures = bench(bench_serving, "--adapter", tiny_run.adapter, *sizes)
     assert figures["ratios"]["rows_3"] == {"time": 1.0, "cpu": 1.0}
     assert figures["ratios"]["single_3"]["cpu"] > 0 and figures["ratios"]["generate_1"]["cpu"] > 0

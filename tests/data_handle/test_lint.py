@@ -370,12 +370,14 @@ def test_command_on_the_bundled_data() -> None:
     assert not wrong & set(report["findings"])
 
 
-def test_command_that_cannot_run(tmp_path: Path) -> None:
-    finished = run(tmp_path / "none.jsonl")
-    assert finished.returncode == 2
-    assert finished.stdout == ""
-    assert finished.stderr.endswith(f"错误：找不到数据文件 {tmp_path}/none.jsonl：请检查路径。\n")
-    assert "Traceback" not in finished.stderr
+def test_command_that_cannot_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError) as told:
+        main([str(tmp_path / "none.jsonl")])
+    assert str(told.value) == f"找不到数据文件 {tmp_path}/none.jsonl：请检查路径。"
+    assert capsys.readouterr().out == ""
 
 
 def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,13 @@ class Process:
         )
         self.said: list[str] = []
         threading.Thread(target=self._listen, daemon=True).start()
-        wait_for(lambda: any("等请求" in line for line in self.said) or self.process.poll() is not None, 60)
+        try:
+            wait_for(
+                lambda: any("等请求" in line for line in self.said) or self.process.poll() is not None, 60
+            )
+        except AssertionError:
+            self.process.kill()
+            raise
         self.url = self.said[0].removeprefix("在 ").partition(" ")[0]
 
     def _listen(self) -> None:

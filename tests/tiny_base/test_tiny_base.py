@@ -228,26 +228,36 @@ def test_a_step_of_either_optimizer_lowers_the_loss_of_its_batch(tokenizer, opti
     assert losses[-1] < losses[0] - 1
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", "tiny_base.pretrain", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process; gives its exit code and what it said."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pretrain", *map(str, arguments)])
+        try:
+            pretrain.main()
+        except UserError as error:
+            return 2, str(error)
+        return 0, capsys.readouterr().err
+
+    return command
 
 
-def test_a_run_saves_resumes_and_exports(tmp_path):
+def test_a_run_saves_resumes_and_exports(run, tmp_path):
     work, output = tmp_path / "run", tmp_path / "model"
-    options = ("--work_dir", str(work), "--batch_tokens", "600", "--log_steps", "1", "--threads", "1")
-    first = run(*options, "--minutes", "0.02")
+    options = ("--work_dir", work, "--batch_tokens", 600, "--log_steps", 1, "--threads", 1)
+    command = [sys.executable, "-m", "tiny_base.pretrain", *map(str, options), "--minutes", "0.01"]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
     lines = [json.loads(line) for line in (work / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[0]["step"] == 1 and lines[-1]["tokens"] > 0 and lines[-1]["targets"] < lines[-1]["tokens"]
 
-    second = run(*options, "--minutes", "0.05")
-    assert second.returncode == 0 and f"从第 {lines[-1]['step']} 步继续" in second.stderr
+    code, said = run(*options, "--minutes", 0.02)
+    assert code == 0 and f"从第 {lines[-1]['step']} 步继续" in said
     resumed = json.loads((work / "curve.jsonl").read_text(encoding="utf-8").splitlines()[len(lines)])
     assert resumed["step"] == lines[-1]["step"] + 1 and resumed["chunk"] == lines[-1]["chunk"] + 1
 
-    third = run(*options, "--minutes", "0.05", "--again", "--learning_rate", "1e-4", "--warmup_steps", "1")
-    assert third.returncode == 0, third.stderr
+    assert run(*options, "--minutes", 0.02, "--again", "--learning_rate", 1e-4, "--warmup_steps", 1)[0] == 0
     lines = [json.loads(line) for line in (work / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
     begun = next(index for index, line in enumerate(lines) if line["begun"] > 0)
     assert lines[begun]["begun"] == lines[begun - 1]["seconds"]
@@ -256,7 +266,7 @@ def test_a_run_saves_resumes_and_exports(tmp_path):
     rates = [group["lr"] for each in optimizers for group in each["param_groups"]]
     assert max(rates) <= 10 * 1e-4  # at the rate that was asked for, not at the checkpoint's
 
-    assert run("--work_dir", str(work), "--export", str(output)).returncode == 0
+    assert run("--work_dir", work, "--export", output)[0] == 0
     model = ChatGLMForConditionalGeneration.from_pretrained(str(output), dtype=torch.float32)
     saved = torch.load(work / "checkpoint.pt", weights_only=True)["model"]
     weight = saved["transformer.layers.0.attention.dense.weight"]
@@ -270,25 +280,25 @@ def test_a_run_saves_resumes_and_exports(tmp_path):
     earlier.mkdir()
     shifted = {name: tensor + 1 for name, tensor in saved.items()}
     torch.save({"model": shifted}, earlier / "checkpoint.pt")
-    average = ("--average", str(earlier), "--average_share", "0.25")
-    assert run("--work_dir", str(work), "--export", str(output), *average).returncode == 0
+    average = ("--average", earlier, "--average_share", 0.25)
+    assert run("--work_dir", work, "--export", output, *average)[0] == 0
     model = ChatGLMForConditionalGeneration.from_pretrained(str(output), dtype=torch.float32)
     averaged = model.transformer.layers[0].attention.dense.weight
     assert torch.allclose(averaged, weight + 0.25, atol=1e-3)
 
     torch.save({"model": dict(list(shifted.items())[:5])}, earlier / "checkpoint.pt")
-    other = run("--work_dir", str(work), "--export", str(output), *average)
-    assert other.returncode == 2 and "层数不同" in other.stderr and "Traceback" not in other.stderr
+    code, said = run("--work_dir", work, "--export", output, *average)
+    assert code == 2 and "层数不同" in said
 
 
-def test_averaging_without_exporting_is_a_mistake_with_a_remedy(tmp_path):
-    result = run("--work_dir", str(tmp_path), "--average", str(tmp_path))
-    assert result.returncode == 2 and "--export" in result.stderr and "Traceback" not in result.stderr
+def test_averaging_without_exporting_is_a_mistake_with_a_remedy(run, tmp_path):
+    code, said = run("--work_dir", tmp_path, "--average", tmp_path)
+    assert code == 2 and "--export" in said
 
 
-def test_exporting_before_training_is_a_mistake_with_a_remedy(tmp_path):
-    result = run("--work_dir", str(tmp_path), "--export", str(tmp_path / "model"))
-    assert result.returncode == 2 and "请先训练" in result.stderr and "Traceback" not in result.stderr
+def test_exporting_before_training_is_a_mistake_with_a_remedy(run, tmp_path):
+    code, said = run("--work_dir", tmp_path, "--export", tmp_path / "model")
+    assert code == 2 and "请先训练" in said
 
 
 def test_answers_are_split_into_what_is_counted():

@@ -191,14 +191,10 @@ sys.exit(train.main(sys.argv[1:]))
 def launch_two(
     root: Path, directory: Path, script: str, words: list[str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in two processes on the CPU."""
-    # Without a GPU accelerate starts several processes only if told that it is a --multi_gpu launch.
-    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
-    launch += " --mixed_precision no --dynamo_backend no"
+    """Run a script in two processes on the CPU (tests/bases/test_fsdp.py does so by `accelerate launch`)."""
     (directory / "script.py").write_text(script, encoding="utf-8")
-    command = [sys.executable, *launch.split(), str(directory / "script.py"), *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-m", "tests.helpers.two_ranks", str(directory / "script.py"), *words]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
 
 
 def test_two_processes_train_as_one(root: Path, arguments: Command, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import json
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -32,6 +32,17 @@ from utils.directories import find_damage
 def words(root: Path, random_base: Path, tmp_path: Path) -> list[str]:
     """The arguments of a run of four steps with a checkpoint after each."""
     return train_command(root, random_base, tmp_path, tmp_path / "run", epochs=2)[2:]
+
+
+@contextmanager
+def limit_files(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def at_step(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,24 +181,14 @@ def test_a_report_that_cannot_be_written(
     assert str(report) not in error  # there is none to be read
 
 
-def test_a_disk_that_fills_up(root: Path, words: list[str], tmp_path: Path) -> None:
+def test_a_disk_that_fills_up(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With a limit on file size that only the adapter fits under: training ends, and says what is missing."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-
-    result = subprocess.run(
-        [sys.executable, "train.py", *words],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=limit,
-    )
-    assert result.returncode == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    assert "检查点没有保存成功（File too large）" in result.stderr
-    last = result.stderr.splitlines()[-1]
+    with limit_files(30_000):
+        assert train.main(words) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "检查点没有保存成功（File too large）" in said
+    last = said.splitlines()[-1]
     assert "错误：训练完成，但最后一次保存失败：检查点（File too large）" in last
     assert find_damage(tmp_path / "run" / "model_best") is None
     assert not list((tmp_path / "run").glob("*checkpoint*"))
@@ -205,13 +206,11 @@ def test_a_disk_with_no_room_for_the_adapter(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No save works, whatever type its error has; training goes on to its end and says so."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, before[1]))
-    try:
-        with pytest.raises(UserError, match=r"最佳模型一次也没有保存成功（File too large）"):
-            train.main([*words, "--token_cache_dir", ""])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        limit_files(3_000),
+        pytest.raises(UserError, match=r"最佳模型一次也没有保存成功（File too large）"),
+    ):
+        train.main([*words, "--token_cache_dir", ""])
     said = capsys.readouterr().err
     assert said.count("检查点没有保存成功（File too large）") >= 4
     assert "步 3/4" in said
