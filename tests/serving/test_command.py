@@ -47,6 +47,9 @@ class Process:
             raise
         self.url = self.said[0].removeprefix("在 ").partition(" ")[0]
 
+    def _listens(self) -> bool:
+        return any("等请求" in line for line in self.said)
+
     def _listen(self) -> None:
         assert self.process.stderr is not None
         self.said.extend(iter(self.process.stderr.readline, ""))
