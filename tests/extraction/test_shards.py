@@ -248,7 +248,6 @@ def test_two_processes_give_the_file_of_one(tiny_run: TinyRun, tmp_path: Path) -
     def run(*launch: str) -> str:
         done = subprocess.run(
             [sys.executable, *launch, str(ROOT / "inference_triplet.py"), *argv, str(two)],
-            cwd=ROOT,
             capture_output=True,
             encoding="utf-8",
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
@@ -262,7 +261,7 @@ def test_two_processes_give_the_file_of_one(tiny_run: TinyRun, tmp_path: Path) -
     assert two.read_bytes() == one.read_bytes()
     assert len([json.loads(line) for line in two.open(encoding="utf-8")]) == 65
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "one.jsonl", "two.jsonl"]
-    assert "共 65 行（其中 65 行是上次完成的）" in run("-m", "tests.helpers.two_ranks")  # nothing to do
+    assert "共 65 行（其中 65 行是上次完成的）" in run(*launch)  # nothing to do
     assert two.read_bytes() == one.read_bytes()
 
 

@@ -10,8 +10,7 @@ import runpy
 import socket
 import sys
 
-import extraction.loading  # noqa: F401  (the libraries)
-import training.run  # noqa: F401
+import training.run  # noqa: F401  (the libraries)
 
 
 def main() -> int:
