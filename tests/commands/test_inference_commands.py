@@ -66,7 +66,6 @@ def test_help_is_quick() -> None:
         (["--nope"], "认不出命令行参数 --nope"),
         (["--text", "甲", "--evaluate", "a"], "--evaluate 不能与 --text 同时使用"),
         (["--input", "a.txt"], "--input 与 --output 要一起使用"),
-        (["--text", FILM, "--adapter", "nowhere"], "找不到适配器 nowhere"),
     ],
 )
 def test_mistakes_end_with_one_sentence(tmp_path: Path, argv: list[str], message: str) -> None:
@@ -78,10 +77,19 @@ def test_mistakes_end_with_one_sentence(tmp_path: Path, argv: list[str], message
     assert "Traceback" not in done.stderr
 
 
-def test_a_base_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--adapter", "nowhere"], "^找不到适配器 nowhere"),
+        (["--no-adapter", "--pre_model", "nowhere"], "^找不到模型“nowhere”"),
+    ],
+)
+def test_what_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^找不到模型“nowhere”"):
-        main(["--no-adapter", "--pre_model", "nowhere", "--text", FILM])
+    with pytest.raises(UserError, match=message):
+        main(["--text", FILM, *words])
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
