@@ -30,6 +30,12 @@ class ProjectConfig(object):
         self.dataloader_num_workers = 0  # 数据加载的工作进程数，0 为在主进程中加载
         self.token_cache_dir = "output/token_cache"  # 分词结果的缓存目录，留空为不缓存
 
+        # 关系写进提示词 - 用来抽取没有训练过的关系
+        self.schema_prompt = False  # 提示词写明要抽哪些关系，模型只答这些；抽取时可以换成没训练过的
+        self.relations_per_prompt = 8  # 一条提示词至多写几种关系，多的分成几条（要开 schema_prompt）
+        self.negative_ratio = 4.0  # 句子里有一种关系，就另问几种它没有的，易混的优先（要开 schema_prompt）
+        self.schema_path: str | None = None  # 关系的说明：schema 文件，可带 description（要开 schema_prompt）
+
         # 训练配置 - 20GB显存优化
         self.batch_size = 1  # 批次大小
         self.gradient_accumulation_steps = 8  # 梯度累积步数，等效批次 = 批次大小 × 累积步数
@@ -100,7 +106,7 @@ class ProjectConfig(object):
 
     def find_bundled_files(self) -> None:
         """Let paths of what comes with the project mean that, from any folder; see `find_bundled`."""
-        for name in ("pre_model", "train_path", "dev_path"):
+        for name in ("pre_model", "train_path", "dev_path", "schema_path"):
             path = getattr(self, name, None)
             if isinstance(path, str):
                 setattr(self, name, find_bundled(path))
@@ -136,6 +142,10 @@ _RULES = {
     "strict_data": Rule(bool),
     "dataloader_num_workers": Rule(int, at_least=0, at_most=256),
     "token_cache_dir": Rule(str, pattern=r"(?s)(.*\S.*)?", example="目录名（字符串），或留空"),
+    "schema_prompt": Rule(bool),
+    "relations_per_prompt": Rule(int, at_least=1, at_most=1000),
+    "negative_ratio": Rule(float, at_least=0, at_most=100),
+    "schema_path": Rule(str, optional=True),
     "batch_size": Rule(int, at_least=1),
     "gradient_accumulation_steps": Rule(int, at_least=1),
     "epochs": Rule(int, at_least=1),
@@ -212,6 +222,8 @@ def _impossible_combinations(sound: Mapping[str, Any]) -> list[str]:
         problems.append(
             "best_metric 是 triplet_f1 时 eval_samples 不能为 0，否则没有 F1 可比；或改用 dev_loss。"
         )
+    if sound.get("schema_path") and sound.get("schema_prompt") is False:
+        problems.append("schema_path 只有开了 schema_prompt 才用得上，请加上 --schema_prompt，或去掉它。")
     if sound.get("resume_from_checkpoint") and sound.get("overwrite_output_dir"):
         problems.append(
             "resume_from_checkpoint 与 overwrite_output_dir 矛盾：清空目录后就没有检查点可以继续。"

@@ -63,6 +63,7 @@ class AdapterMeta:
         base_files: size and SHA-256 of its weight files by name, every byte of them; empty if unknown.
         tokenizer_digest: SHA-256 of its tokenizer's file; "" if unknown.
         prompt_frame: what stood around contexts and answers, in words; "" if unknown.
+        relations_per_prompt: how many of the wanted relations a prompt named at most; 0 if it named none.
     """
 
     base_fingerprint: str
@@ -82,6 +83,7 @@ class AdapterMeta:
     base_files: dict[str, Any] = dataclasses.field(default_factory=dict)
     tokenizer_digest: str = ""
     prompt_frame: str = ""
+    relations_per_prompt: int = 0
 
     @property
     def is_foreign(self) -> bool:
@@ -164,6 +166,8 @@ def _has_right_types(meta: AdapterMeta) -> bool:
         and isinstance(meta.metrics, dict)
         and isinstance(meta.versions, dict)
         and isinstance(meta.base_files, dict)
+        and type(meta.relations_per_prompt) is int
+        and 0 <= meta.relations_per_prompt < 2**24
     )
 
 

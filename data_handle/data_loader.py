@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_handle.data_preprocess import IGNORE_INDEX, Features, Tokenizer
 from data_handle.encoded_file import EncodedFile, TripletDataset, encode_in_memory, lengths_of
+from data_handle.relation_prompts import RelationPrompts
 from data_handle.sampler import LengthGroupedSampler
 from data_handle.token_cache import read_through_cache
 from utils.common_utils import log
@@ -26,6 +27,7 @@ def load_data(
     max_target_seq_len: int,
     strict: bool = False,
     cache_dir: str | Path | None = None,
+    prompts: RelationPrompts | None = None,
 ) -> EncodedFile:
     """Read and encode a data file, or read it from the cache if it was encoded before.
 
@@ -36,6 +38,7 @@ def load_data(
         strict: refuse the file if any line of it is bad.
         cache_dir: where encoded files are kept, see `read_through_cache`; if it can't be used (or is None),
             the file is encoded in memory.
+        prompts: draws the prompts of lines that are asked for some relations at a time.
 
     Raises:
         UserError: nothing usable is in it, or a line is bad and `strict` is set.
@@ -44,12 +47,12 @@ def load_data(
     encoded: EncodedFile | None = None
     if cache_dir is not None and Path(path).is_file():  # not a pipe, which can be read only once
         try:
-            encoded = read_through_cache(Path(path), tokenizer, limits, Path(cache_dir))
+            encoded = read_through_cache(Path(path), tokenizer, limits, Path(cache_dir), prompts)
         except (OSError, NotImplementedError) as error:  # the latter where a disk knows no locks
             reason = getattr(error, "strerror", None) or error
             log(f"分词缓存 {cache_dir} 不能用（{reason}），这次在内存中分词。")
     if encoded is None:
-        encoded = encode_in_memory(Path(path), tokenizer, limits)
+        encoded = encode_in_memory(Path(path), tokenizer, limits, prompts)
     encoded.check(strict)
     return encoded
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from bases.interface import IGNORE_INDEX
 from data_handle.reader import Example
+from data_handle.relation_prompts import RelationPrompts
 from task.answers import CHANGES, EMPTY_TYPE, MISSING_TYPE, NO_JSON, read_answer
 from task.prompt import PromptTokenizer, encode_prompt, split_context
 from task.triplets import Triplet, parse_target
@@ -321,26 +322,30 @@ def encode_examples(
     """
     summary = EncodingSummary(max_source_seq_len, max_target_seq_len)
     encoded = encode_each(tokenizer, examples, summary)
-    features = [item.features for item in encoded if item.features is not None]
+    features = [each for item in encoded for each in item.features]
     summary.check(source)
     return features, summary
 
 
 class Learnt(NamedTuple):
-    """An example in the product's notation, its triplets (None: of another kind), its features, if any."""
+    """An example in the product's notation, its triplets (None: of another kind), its samples, if any."""
 
     example: Example
     triplets: tuple[Triplet, ...] | None
-    features: Features | None
+    features: list[Features]
 
 
 def encode_each(
-    tokenizer: Tokenizer, examples: Iterable[Example], summary: EncodingSummary
+    tokenizer: Tokenizer,
+    examples: Iterable[Example],
+    summary: EncodingSummary,
+    prompts: RelationPrompts | None = None,
 ) -> Iterator[Learnt]:
     """Yield what is to be learnt of examples, within the limits of `summary`.
 
-    Features are None where the limits leave nothing to learn. An example whose answer can't be used is not
-    yielded, see `read_answer`. `summary` counts what becomes of each.
+    There are no features where the limits leave nothing to learn, and several of a line with triplets that
+    `prompts` asks more than once. An example whose answer can't be used is not yielded, see `read_answer`.
+    `summary` counts what becomes of each.
     """
     limits = summary.max_source_seq_len, summary.max_target_seq_len
     for example in examples:
@@ -350,12 +355,18 @@ def encode_each(
             summary.add(EncodedExample(None, left_out=answer.problem), example.line_number)
             continue
         summary.add_notes((*answer.changes, *(["other"] if answer.is_other else [])), example.line_number)
-        try:
-            encoded = _encode(tokenizer, example.context, answer.target, *limits)
-        except UserError as error:
-            encoded = EncodedExample(None, left_out=str(error).rstrip("。"))
-        summary.add(encoded, example.line_number)
-        yield Learnt(example._replace(target=answer.target), answer.triplets, encoded.features)
+        asked: Iterable[tuple[str, str]] = [(example.context, answer.target)]
+        if prompts is not None and answer.triplets is not None:
+            asked = prompts.ask(example.context, answer.triplets)
+        features = []
+        for context, target in asked:
+            try:
+                encoded = _encode(tokenizer, context, target, *limits)
+            except UserError as error:
+                encoded = EncodedExample(None, left_out=str(error).rstrip("。"))
+            summary.add(encoded, example.line_number)
+            features += [encoded.features] if encoded.features is not None else []
+        yield Learnt(example._replace(target=answer.target), answer.triplets, features)
 
 
 def _is_broken_json(target: str) -> bool:

@@ -22,7 +22,7 @@ class _Group:
     """The examples of one sentence: they stay together."""
 
     examples: list[int] = field(default_factory=list)
-    samples: int = 0  # of them can be learnt from
+    samples: int = 0  # that can be learnt from
     combinations: frozenset[Combination] = frozenset()
 
 
@@ -66,14 +66,14 @@ def split_off(data: EncodedFile, ratio: float, seed: int) -> tuple[EncodedFile, 
 
 
 def _group(data: EncodedFile) -> list[_Group]:
-    left_out = {line_number for line_number, _ in data.summary.left_out}
+    samples = Counter(data.features.line_numbers.tolist())
     groups: dict[bytes, _Group] = {}
     for index, example in enumerate(data.examples):
         key = sentence_key(split_context(example.context)[1])
         digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         group = groups.setdefault(digest, _Group())
         group.examples.append(index)
-        group.samples += example.line_number not in left_out
+        group.samples += samples[example.line_number]
         group.combinations |= combinations_in([example.target])
     return list(groups.values())
 
@@ -110,9 +110,8 @@ def _select(
     data: EncodedFile, wanted: np.ndarray, groups: Sequence[_Group], is_line: Callable[[int], bool]
 ) -> EncodedFile:
     """Return the part of a file with the examples wanted, bool [examples]; without bad lines."""
-    left_out = [line_number for line_number, _ in data.summary.left_out]
-    is_sample = ~np.isin(data.examples.line_numbers, left_out)
-    features = data.features.select(np.flatnonzero(wanted[is_sample]))
+    lines = data.examples.line_numbers[wanted]
+    features = data.features.select(np.flatnonzero(np.isin(data.features.line_numbers, lines)))
     return EncodedFile(
         data.path,
         features,

@@ -2,7 +2,8 @@
 
 A directory holds
 
-    samples.bin    int64 [samples, 3]: where the sample starts in input_ids.bin, its tokens, those of context
+    samples.bin    int64 [samples, 4]: where the sample starts in input_ids.bin, its tokens, those of context,
+                   line number
     input_ids.bin  int32, all samples one after the other
     examples.bin   int64 [examples, 4]: where the line starts in text.bin, bytes of its context, bytes of
                    its target, line number
@@ -29,6 +30,7 @@ import numpy as np
 from data_handle.data_preprocess import EncodingSummary, Features, Tokenizer, encode_each
 from data_handle.parallel import map_in_workers, worker_count
 from data_handle.reader import Example, check_lines, iter_examples
+from data_handle.relation_prompts import RelationPrompts
 from data_handle.stored_items import EncodedExamples, EncodedFeatures, Items
 from task.triplets import Combination, combination_of
 from utils.common_utils import log
@@ -69,7 +71,8 @@ class EncodedFile:
 
     Attributes:
         path: the file.
-        features: the samples: examples that fit the limits.
+        features: the samples: examples that fit the limits; of a line that is asked for some relations at a
+            time, one for each prompt.
         examples: good lines whose answer can be used, in the product's notation.
         bad_lines: lines that can't be read.
         summary: what became of the others.
@@ -106,7 +109,11 @@ class EncodedFile:
 
 
 def encode_file(
-    path: Path, tokenizer: Tokenizer, limits: tuple[int, int], workers: int = 1
+    path: Path,
+    tokenizer: Tokenizer,
+    limits: tuple[int, int],
+    workers: int = 1,
+    prompts: RelationPrompts | None = None,
 ) -> Generator[EncodedFile, None, None]:
     """Encode a file part by part, in order: a few parts are all that is held in memory.
 
@@ -115,12 +122,15 @@ def encode_file(
         tokenizer: of the base; with several workers it has to be picklable.
         limits: `max_source_seq_len` and `max_target_seq_len`.
         workers: processes; with 1 this one does it itself.
+        prompts: draws the prompts of lines that are asked for some relations at a time.
 
     Raises:
         UserError: the file is missing, no plain file, or unreadable.
         BrokenProcessPool: a worker was killed.
     """
-    encode = partial(_encode_chunk, str(path), tokenizer, limits)
+    if prompts is not None:
+        _ = prompts.pool  # read once, not by each worker
+    encode = partial(_encode_chunk, str(path), tokenizer, limits, prompts)
     if workers == 1:
         yield from map(encode, _read_chunks(path))
         return
@@ -144,14 +154,20 @@ def _read_chunks(path: Path) -> Iterator[list[Example | BadLine]]:
 
 
 def _encode_chunk(
-    path: str, tokenizer: Tokenizer, limits: tuple[int, int], chunk: list[Example | BadLine]
+    path: str,
+    tokenizer: Tokenizer,
+    limits: tuple[int, int],
+    prompts: RelationPrompts | None,
+    chunk: list[Example | BadLine],
 ) -> EncodedFile:
     summary = EncodingSummary(*limits)
-    learnt = list(encode_each(tokenizer, (item for item in chunk if isinstance(item, Example)), summary))
+    examples = (item for item in chunk if isinstance(item, Example))
+    learnt = list(encode_each(tokenizer, examples, summary, prompts))
     triplets = itertools.chain.from_iterable(item.triplets or () for item in learnt)
+    samples = [(each, item.example.line_number) for item in learnt for each in item.features]
     return EncodedFile(
         path,
-        EncodedFeatures.pack([item.features for item in learnt if item.features is not None]),
+        EncodedFeatures.pack([each for each, _ in samples], [number for _, number in samples]),
         EncodedExamples.pack([item.example for item in learnt]),
         [item for item in chunk if isinstance(item, BadLine)],
         summary,
@@ -177,17 +193,19 @@ class _Totals:
         self.combinations |= part.combinations
 
 
-def encode_in_memory(path: Path, tokenizer: Tokenizer, limits: tuple[int, int]) -> EncodedFile:
+def encode_in_memory(
+    path: Path, tokenizer: Tokenizer, limits: tuple[int, int], prompts: RelationPrompts | None = None
+) -> EncodedFile:
     """Encode a file, which is read once and may be a pipe.
 
     Args:
-        path, tokenizer, limits: see `encode_file`.
+        path, tokenizer, limits, prompts: see `encode_file`.
 
     Raises:
         UserError: the file can't be read.
     """
     totals, features, examples = _Totals(limits), [], []
-    for part in encode_file(path, tokenizer, limits):
+    for part in encode_file(path, tokenizer, limits, prompts=prompts):
         totals.add(part)
         features.append(part.features)
         examples.append(part.examples)
@@ -201,12 +219,18 @@ def encode_in_memory(path: Path, tokenizer: Tokenizer, limits: tuple[int, int]) 
     )
 
 
-def encode_into(directory: Path, path: Path, tokenizer: Tokenizer, limits: tuple[int, int]) -> None:
+def encode_into(
+    directory: Path,
+    path: Path,
+    tokenizer: Tokenizer,
+    limits: tuple[int, int],
+    prompts: RelationPrompts | None = None,
+) -> None:
     """Encode a file into a directory, on all cores if it is large.
 
     Args:
         directory: exists, and is empty.
-        path, tokenizer, limits: see `encode_file`.
+        path, tokenizer, limits, prompts: see `encode_file`.
 
     Raises:
         UserError: the file can't be read, or there is nothing in it to learn from.
@@ -214,11 +238,11 @@ def encode_into(directory: Path, path: Path, tokenizer: Tokenizer, limits: tuple
     """
     workers = 1 if path.stat().st_size < SERIAL_BYTES else worker_count()
     try:
-        with contextlib.closing(encode_file(path, tokenizer, limits, workers)) as parts:
+        with contextlib.closing(encode_file(path, tokenizer, limits, workers, prompts)) as parts:
             _write(directory, limits, parts)
     except BrokenProcessPool:
         log("分词的工作进程被系统终止了（多半是内存不足），改在主进程中重新分词。")
-        _write(directory, limits, encode_file(path, tokenizer, limits))
+        _write(directory, limits, encode_file(path, tokenizer, limits, prompts=prompts))
     open_encoded(directory, path).check(strict=False)
 
 

@@ -121,27 +121,33 @@ class Items(Sequence[T]):
 
 
 class EncodedFeatures(Items[Features]):
-    """The samples of a file; `lengths` tells the tokens of each without making it."""
+    """The samples of a file; `lengths` and `line_numbers` tell of each without making it."""
 
-    index_file, columns, sizes = "samples.bin", 3, slice(1, 2)
+    index_file, columns, sizes = "samples.bin", 4, slice(1, 2)
     data_file, data_type = "input_ids.bin", np.int32
 
     @classmethod
-    def pack(cls, samples: Sequence[Features]) -> EncodedFeatures:
-        """Keep samples in arrays."""
+    def pack(cls, samples: Sequence[Features], line_numbers: Sequence[int]) -> EncodedFeatures:
+        """Keep samples in arrays, with the line that each was made of."""
         lengths = [(len(item.input_ids), item.labels.count(IGNORE_INDEX)) for item in samples]
         sizes = np.array(lengths, np.int64).reshape(-1, 2)
         starts = np.cumsum(sizes[:, 0]) - sizes[:, 0]
         input_ids = itertools.chain.from_iterable(item.input_ids for item in samples)
-        return cls(np.column_stack([starts, sizes]), np.fromiter(input_ids, np.int32))
+        numbers = np.array(line_numbers, np.int64)
+        return cls(np.column_stack([starts, sizes, numbers]), np.fromiter(input_ids, np.int32))
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each, int64."""
         return self.column(1)
 
+    @property
+    def line_numbers(self) -> np.ndarray:
+        """Line number of each, int64."""
+        return self.column(3)
+
     def _make(self, *row: int) -> Features:
-        start, tokens, context = row
+        start, tokens, context, _ = row
         input_ids = self._data[start : start + tokens].tolist()
         return Features(input_ids, [IGNORE_INDEX] * context + input_ids[context:])
 

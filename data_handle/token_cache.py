@@ -20,10 +20,11 @@ from filelock import FileLock, Timeout
 
 from data_handle.data_preprocess import Tokenizer
 from data_handle.encoded_file import FILES, EncodedFile, encode_into, open_encoded
+from data_handle.relation_prompts import RelationPrompts
 from utils.common_utils import log
 from utils.directories import file_digest, find_damage, real_path, write_directory
 
-FORMAT_VERSION = 4  # to be raised when the files change, or what is made of a line
+FORMAT_VERSION = 5  # to be raised when the files change, or what is made of a line
 CACHES_KEPT = 8
 LOCK_SECONDS = 1800.0  # encoding a gigabyte takes less
 _SILENT_SECONDS = 3.0
@@ -35,7 +36,11 @@ _PROBE = "Ａb  C\t1\n 导演 "
 
 
 def read_through_cache(
-    path: Path, tokenizer: Tokenizer, limits: tuple[int, int], cache_dir: Path
+    path: Path,
+    tokenizer: Tokenizer,
+    limits: tuple[int, int],
+    cache_dir: Path,
+    prompts: RelationPrompts | None = None,
 ) -> EncodedFile:
     """Return an encoded data file from the cache, encoding it first if it is not there (whole).
 
@@ -47,13 +52,14 @@ def read_through_cache(
         tokenizer: of the base.
         limits: `max_source_seq_len` and `max_target_seq_len`.
         cache_dir: where caches are; created if need be.
+        prompts: see `encode_file`.
 
     Raises:
         UserError: nothing usable is in the file, or it can't be read.
         OSError: the cache can't be written or read, or the file changed meanwhile.
     """
     before = _stamp(path)
-    directory = real_path(cache_dir) / f"{_PREFIX}{cache_key(path, tokenizer, limits)}"
+    directory = real_path(cache_dir) / f"{_PREFIX}{cache_key(path, tokenizer, limits, prompts)}"
     found = _look_up(directory, path, tokenizer)
     if not isinstance(found, EncodedFile):
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -67,7 +73,7 @@ def read_through_cache(
 
                 def fill(new: Path) -> None:
                     (new / _MARKER).write_text(_MARK, encoding="utf-8")
-                    encode_into(new, path, tokenizer, limits)
+                    encode_into(new, path, tokenizer, limits, prompts)
                     if _stamp(path) != before:
                         raise OSError(f"{path} 在读取时被改动")
 
@@ -79,7 +85,9 @@ def read_through_cache(
     return found
 
 
-def cache_key(path: Path, tokenizer: Tokenizer, limits: tuple[int, int]) -> str:
+def cache_key(
+    path: Path, tokenizer: Tokenizer, limits: tuple[int, int], prompts: RelationPrompts | None = None
+) -> str:
     """Return the name for all that the encoding of a file depends on."""
     parts = (
         FORMAT_VERSION,
@@ -88,6 +96,7 @@ def cache_key(path: Path, tokenizer: Tokenizer, limits: tuple[int, int]) -> str:
         version("sentencepiece"),
         (tokenizer.prompt_ids(_PROBE), tokenizer.answer_ids(_PROBE)),
         limits,
+        prompts and prompts.key,
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

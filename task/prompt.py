@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from utils.common_utils import UserError
@@ -12,9 +13,11 @@ PROMPT_TEMPLATE = (
     "Instruction: 你现在是一个很厉害的阅读理解器，严格按照人类指令进行回答。\n"
     "Input: {instruction}\n\n{sentence}\nAnswer: "
 )
+WANTED = "只抽取这些关系（主语类型-关系-宾语类型）："
 
 # head: up to the blank line that ends the instruction; tail: the cue for the answer
 _CONTEXT = re.compile(r"(Instruction: .*?\nInput: .*?\n\n)(.*)(\nAnswer: ?)", re.DOTALL)
+_BLANK_LINE = "\n\n"
 # No piece of the published vocabulary is longer, so more characters than this per token can't fit.
 _MAX_CHARACTERS_PER_TOKEN = 128
 
@@ -44,6 +47,17 @@ def split_context(context: str) -> tuple[str, str, str]:
     """
     match = _CONTEXT.fullmatch(context)
     return (match[1], match[2], match[3]) if match else ("", context, "")
+
+
+def with_relations(context: str, names: Iterable[str]) -> str:
+    """Return a context whose instruction ends with the relations that are wanted, by their names.
+
+    One in another notation than `PROMPT_TEMPLATE` has no instruction to put them in, and stays as it is.
+    """
+    head, sentence, tail = split_context(context)
+    if not head:
+        return context
+    return f"{head.removesuffix(_BLANK_LINE)}\n{WANTED}{'、'.join(names)}{_BLANK_LINE}{sentence}{tail}"
 
 
 def encode_prompt(tokenizer: PromptTokenizer, context: str, max_source_seq_len: int) -> EncodedPrompt:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_handle.agreement import check_triplets, describe_unknown
 from data_handle.data_loader import load_data
 from data_handle.dev_split import split_off
 from data_handle.encoded_file import EncodedFile
+from data_handle.relation_prompts import RelationPrompts
 from glm_config import ProjectConfig
+from task.relations import relations_room
 from task.schema import Schema
 
 
@@ -32,6 +35,7 @@ def read_data(config: ProjectConfig, tokenizer: Any, say: Callable[[str], None])
     Raises:
         UserError: a file has nothing usable, or the training answers hold no triplet.
     """
+    prompts = _relation_prompts(config)
 
     def read(path: str) -> EncodedFile:
         return load_data(
@@ -41,6 +45,7 @@ def read_data(config: ProjectConfig, tokenizer: Any, say: Callable[[str], None])
             max_target_seq_len=config.max_target_seq_len,
             strict=config.strict_data,
             cache_dir=config.token_cache_dir or None,
+            prompts=prompts,
         )
 
     train = read(config.train_path)
@@ -57,6 +62,39 @@ def read_data(config: ProjectConfig, tokenizer: Any, say: Callable[[str], None])
             f"其余 {len(train.examples)} 行训练；自备验证集请用 --dev_path。"
         )
     schema = Schema(train.combinations)
+    if prompts is not None:
+        schema = prompts.given.joined(schema)
+        say(_describe_prompts(config, tokenizer, train, schema))
     if warning := describe_unknown(dev, schema):
         say(warning)
     return RunData(train, dev, schema)
+
+
+def _relation_prompts(config: ProjectConfig) -> RelationPrompts | None:
+    """Return what draws the relations of prompts; None where prompts name none."""
+    if not config.schema_prompt:
+        return None
+    return RelationPrompts(
+        Path(config.train_path),
+        Path(config.schema_path) if config.schema_path else None,
+        config.relations_per_prompt,
+        config.negative_ratio,
+        config.seed,
+    )
+
+
+def _describe_prompts(config: ProjectConfig, tokenizer: Any, train: EncodedFile, schema: Schema) -> str:
+    """Say how the relations get into prompts, and what of a prompt they take.
+
+    Raises:
+        UserError: they leave no room for a sentence.
+    """
+    size = config.relations_per_prompt
+    room = relations_room(tokenizer, schema, size, config.max_source_seq_len)
+    return (
+        f"提示词写明关系：{len(schema.combinations)} 种，每条至多 {size} 种，"
+        f"训练集的 {len(train.examples)} 行展开成 {len(train.features)} 条；"
+        f"关系至多占 {room.tokens} 个 token，给句子至少留下 {room.left} 个"
+        f"（max_source_seq_len {config.max_source_seq_len} 至多放得下 {room.fitting} 种）；"
+        f"抽取时每句要问 {len(schema.split(size))} 次。"
+    )

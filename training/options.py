@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from bases.adapter_files import LORA_FILE, read_lora_shape
+from bases.adapter_files import LORA_FILE, load_adapter_meta, read_lora_shape
 from glm_config import ProjectConfig
 from training.run_directory import find_checkpoint, is_unfinished, read_knobs_of
 from utils.common_utils import UserError
@@ -104,7 +104,7 @@ def take_knobs_of_checkpoint(
 
 
 def take_shape_of_adapter(config: ProjectConfig, given: Collection[str]) -> None:
-    """Give LoRA the shape of the adapter that training starts from.
+    """Give LoRA the shape of the adapter that training starts from, and prompts what it knows them by.
 
     Args:
         config: changed in place; `init_adapter` is set.
@@ -137,6 +137,10 @@ def take_shape_of_adapter(config: ProjectConfig, given: Collection[str]) -> None
             f"--init_adapter 要沿用适配器 {directory} 的 LoRA 形状，但 {'；'.join(differences)}。"
             "请去掉这些参数，或去掉 --init_adapter 从头训练。"
         )
+    if (size := load_adapter_meta(directory).relations_per_prompt) and "schema_prompt" not in given:
+        config.schema_prompt = True
+        if "relations_per_prompt" not in given:
+            config.relations_per_prompt = size
     for name, value in values.items():
         setattr(config, name, value)
 

@@ -55,6 +55,7 @@ def _write_adapter(run: Run, directory: Path, metrics: dict[str, float]) -> None
         max_target_seq_len=run.config.max_target_seq_len,
         metrics={"step": run.state.global_step, **metrics},
         prompt_frame=run.tokenizer.prompt_frame,
+        relations_per_prompt=run.config.relations_per_prompt if run.config.schema_prompt else 0,
         versions={name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
     )
     write_adapter_files(model, directory, meta, run.config.to_dict(), run.schema.to_dict())

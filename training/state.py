@@ -121,6 +121,7 @@ BINDING_KNOBS = (
     *("max_source_seq_len", "max_target_seq_len", "seed", "best_metric", "eval_samples"),
 )
 BASE_WEIGHTS = "pre_model 的权重"
+_UNSAID = {"schema_prompt": "False"}  # of checkpoints of earlier versions
 
 
 def describe_run(config: dict[str, Any], tokenizer_file: str, samples_per_step: int) -> dict[str, str]:
@@ -137,11 +138,15 @@ def describe_run(config: dict[str, Any], tokenizer_file: str, samples_per_step: 
     files = {"分词器": tokenizer_file, "train_path 的内容": config["train_path"]}
     if config["dev_path"]:
         files["dev_path 的内容"] = config["dev_path"]
+    if config["schema_path"]:
+        files["schema_path 的内容"] = config["schema_path"]
     run = {
         "每步样本数（batch_size × gradient_accumulation_steps × 进程数）": str(samples_per_step),
         **{name: file_digest(Path(path))[:16] for name, path in files.items()},
-        **{name: str(config[name]) for name in BINDING_KNOBS},
+        **{name: str(config[name]) for name in (*BINDING_KNOBS, "schema_prompt")},
     }
+    if config["schema_prompt"]:
+        run |= {name: str(config[name]) for name in ("relations_per_prompt", "negative_ratio")}
     if not config["dev_path"]:
         run["dev_ratio"] = str(config["dev_ratio"])
     return run
@@ -190,7 +195,7 @@ def check_same_run(directory: Path, saved: dict[str, str], run: dict[str, str]) 
     differences = [
         f"  {name}：检查点 {saved.get(name, '无')}，现在 {value}"
         for name, value in run.items()
-        if saved.get(name) != value
+        if saved.get(name, _UNSAID.get(name)) != value
     ]
     if differences:
         raise UserError(

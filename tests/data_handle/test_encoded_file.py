@@ -134,8 +134,9 @@ def test_workers_get_the_place_of_the_cache_not_its_content(
 
 
 def test_items_in_memory_are_what_was_put_in() -> None:
-    features, examples = EncodedFeatures.pack(SAMPLES), EncodedExamples.pack(EXAMPLES)
+    features, examples = EncodedFeatures.pack(SAMPLES, [3, 5, 5]), EncodedExamples.pack(EXAMPLES)
     assert list(features) == SAMPLES and features.lengths.tolist() == [3, 2, 1]
+    assert features.line_numbers.tolist() == [3, 5, 5]
     assert list(examples) == EXAMPLES and examples.line_numbers.tolist() == [3, 5, 9]
     assert list(features[::-1]) == SAMPLES[::-1] and features[-1] == SAMPLES[-1]
     assert list(features[1:].select(np.array([1, 0]))) == [SAMPLES[2], SAMPLES[1]]
@@ -147,8 +148,9 @@ def test_items_in_memory_are_what_was_put_in() -> None:
 
 
 def test_parts_are_joined_in_their_order() -> None:
-    parts = [EncodedFeatures.pack(SAMPLES[:1]), EncodedFeatures.pack([]), EncodedFeatures.pack(SAMPLES[1:])]
-    assert list(EncodedFeatures.join(parts)) == SAMPLES
+    sides = [(SAMPLES[:1], [3]), ([], []), (SAMPLES[1:], [5, 9])]
+    joined = EncodedFeatures.join([EncodedFeatures.pack(*side) for side in sides])
+    assert list(joined) == SAMPLES and joined.line_numbers.tolist() == [3, 5, 9]
     assert list(EncodedExamples.join([EncodedExamples.pack(EXAMPLES)] * 2)) == EXAMPLES * 2
     nothing = EncodedFeatures.join([])
     assert list(nothing) == [] and nothing.lengths.tolist() == []

@@ -439,9 +439,9 @@ def test_the_format_version_belongs_to_this_encoding(tmp_path: Path) -> None:
     (cache,) = caches(tmp_path)
     files = json.loads((cache / "manifest.json").read_text(encoding="utf-8"))["files"]
     digests = {name: entry["sha256"][:8] for name, entry in files.items()}
-    assert token_cache.FORMAT_VERSION == 4
+    assert token_cache.FORMAT_VERSION == 5
     assert digests == {
-        "samples.bin": "79959165",
+        "samples.bin": "625e96e0",
         "input_ids.bin": "993e9e8d",
         "examples.bin": "c06f1a71",
         "text.bin": "8ca98324",

@@ -36,6 +36,7 @@ def read(train: str, dev: str, said: list[str], **knobs: Any) -> RunData:
     values = {
         "train_path": train, "dev_path": dev, "dev_ratio": 0.2, "seed": 3, "max_source_seq_len": 256,
         "max_target_seq_len": 256, "strict_data": False, "token_cache_dir": "",
+        "schema_prompt": False,
     }  # fmt: skip
     return read_data(SimpleNamespace(**values | knobs), CharacterTokenizer(), said.append)
 
