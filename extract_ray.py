@@ -55,6 +55,7 @@ def read_job(argv: Sequence[str]) -> ClusterJob:
         max_new_tokens=args.max_new_tokens,
         schema=args.schema and args.schema.absolute(),
         open_schema=args.open_schema,
+        passes=args.passes or 1,
         with_scores=args.scores,
         min_score=args.min_score,
     )
@@ -116,6 +117,7 @@ def build_parser() -> ChineseArgumentParser:
     add("--open_schema", action="store_true", help="关系和类型不受限制")
     level = "只保留置信度不低于 P 的三元组；默认是训练时在验证集上定的，0 为全部保留"
     add("--min_score", type=probability, metavar="P", help=level)
+    add("--passes", type=int, choices=(1, 2), help="2：找到的关系再逐个单独问一遍（提示词写明关系的适配器）")
     add("--scores", action="store_true", help="给出每个三元组的置信度 score")
     add("--spans", action="store_true", help="给出主语和宾语在原文中的位置（字符偏移）")
     return parser

@@ -14,6 +14,7 @@ from bases.hub_cache import resolve_model_dir
 from extraction.decoding.grammar import AnswerGrammar, Constraint
 from extraction.options import ExtractorOptions
 from extraction.settings import read_settings
+from extraction.splitting import questions
 from task.prompt import build_prompt, encode_prompt
 from utils.common_utils import UserError, log
 
@@ -41,10 +42,16 @@ def write_request(
     if family.model_type == "chatglm":
         raise UserError(f"{model_dir} 是 ChatGLM-6B：vLLM、SGLang、llama.cpp 的现行版本都不支持它。")
     tokenizer = family.load_tokenizer(model_dir)
-    prompt = encode_prompt(tokenizer, build_prompt(sentence), settings.config.max_source_seq_len)
+    constraint = settings.constraint or Constraint()
+    (context, _), *more = questions(build_prompt(sentence), constraint, settings.relations_per_prompt)
+    if more:
+        raise UserError(
+            f"{model_dir} 的提示词一次至多写 {settings.relations_per_prompt} 种关系，"
+            "请用 --schema 文件 给出不多于这些的关系，每组关系写一个请求。"
+        )
+    prompt = encode_prompt(tokenizer, context, settings.config.max_source_seq_len)
     if prompt.truncated:
         log("这一句太长，末尾的字没有放进提示词；请先把它切成几段（本项目抽取时会自动切）。")
-    constraint = settings.constraint or Constraint()
     grammar = AnswerGrammar(tokenizer, family.load_config(model_dir).vocab_size, constraint)
     lark = grammar.lark(grammar.source(sentence))
     length, end = settings.config.max_target_seq_len, tokenizer.eos_token_id

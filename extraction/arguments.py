@@ -25,7 +25,7 @@ _EXCLUDING = (
     ("no_adapter", ("adapter",), ""),
     (
         "free_decoding",
-        ("schema", "open_schema", "free_values", "scores", "min_score", "spans"),
+        ("schema", "open_schema", "free_values", "scores", "min_score", "spans", "passes"),
         "不加约束，",
     ),
     ("evaluate", ("scores", "spans", "format"), "不输出三元组，"),
@@ -92,6 +92,7 @@ def read_command(argv: Sequence[str]) -> Command:
     if values["documents"] and values["context_sentences"] is None:
         values["context_sentences"] = DEFAULT_CONTEXT
     values |= {"with_scores": values["scores"]}
+    values["passes"] = values["passes"] or 1
     options = ExtractorOptions(**_chosen(values, ExtractorOptions))
     return Command(**_chosen({**values, "options": options}, Command))
 
@@ -151,6 +152,7 @@ def build_parser() -> ChineseArgumentParser:
     add("--free_decoding", **switch, help="完全不加约束，不完整的 JSON 尽量修复")
     level = "只保留置信度不低于 P 的三元组；默认是训练时在验证集上定的，0 为全部保留"
     add("--min_score", type=probability, metavar="P", help=level)
+    add("--passes", type=int, choices=(1, 2), help="2：找到的关系再逐个单独问一遍（提示词写明关系的适配器）")
     add = parser.add_argument_group("结果的写法").add_argument
     add("--scores", **switch, help="给出每个三元组的置信度 score")
     add("--spans", **switch, help="给出主语和宾语在原文中的位置（字符偏移）")

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from extraction.extractor import TripletExtractor
 from extraction.parsing import AnswerStatus
 from extraction.result import Extraction, Span
-from task.prompt import build_prompt
 from task.schema import Schema
 from task.triplets import Triplet, format_target
 
@@ -127,7 +126,7 @@ class DocumentExtractor:
         return spans[place]
 
     def _fits(self, text: str) -> bool:
-        return len(self.tokenizer.prompt_ids(build_prompt(text))) <= self._extractor.max_source_seq_len
+        return self._extractor.fits(text)
 
 
 def split_document(document: str) -> list[Span]:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -25,12 +25,16 @@ from extraction.decoding.grammar import AnswerGrammar, Constraint
 from extraction.merging import merge_answers
 from extraction.parsing import parse_answer
 from extraction.result import Extraction
-from extraction.splitting import asks_for_triplets, split_sentence
+from extraction.splitting import asks_for_triplets, questions, questions_for_each, split_sentence
 from task.prompt import EncodedPrompt, build_prompt, encode_prompt
+from task.relations import relations_room
 from task.schema import Schema
+from task.triplets import combination_of
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
+
+GRAMMARS = 64  # kept, of the parts of a schema and of requests with schemas of their own
 
 
 def _finite(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -44,9 +48,14 @@ class _Piece(NamedTuple):
     """A part of a sentence that fits into a prompt."""
 
     sentence: int  # its index
-    offset: int  # in it
+    place: int  # among the sentence's pieces
+    offset: int  # in the sentence
     text: str
     input_ids: list[int]
+    constraint: Constraint
+
+
+_Part = tuple[_Piece, Answer | str]  # with its answer, or what went wrong
 
 
 class TripletExtractor:
@@ -68,9 +77,13 @@ class TripletExtractor:
         calibration: of the probabilities; None leaves them as the model has them.
         half_right_score: triplets with a score below it are rather wrong than right (see `Reliability`). Not
             acted upon here: those who show results mark them.
+        relations_per_prompt: how many of the wanted relations a prompt names at most, as the adapter was
+            trained; a sentence is asked for so many at a time then. 0: prompts name none.
+        passes: 2: what is found in a sentence is asked for once more, each relation for itself.
 
     Raises:
-        UserError: prompt and answer together are longer than the model's context.
+        UserError: prompt and answer together are longer than the model's context, or the relations leave no
+            room for a sentence.
     """
 
     def __init__(
@@ -87,6 +100,8 @@ class TripletExtractor:
         min_score: float = 0.0,
         calibration: Calibration | None = None,
         half_right_score: float | None = None,
+        relations_per_prompt: int = 0,
+        passes: int = 1,
     ) -> None:
         limit = model.config.max_position_embeddings
         if max_source_seq_len + max_new_tokens > limit:
@@ -104,6 +119,11 @@ class TripletExtractor:
         self.min_score = min_score
         self.calibration = calibration
         self.half_right_score = half_right_score
+        self.relations_per_prompt = relations_per_prompt
+        self.passes = passes
+        if relations_per_prompt and self.schema is not None:
+            relations_room(tokenizer, self.schema, relations_per_prompt, max_source_seq_len)
+        self.grammar = lru_cache(GRAMMARS)(self._make_grammar)
         self.statistics = Statistics()  # of constrained decoding
         self.generation_config = GenerationConfig(
             max_new_tokens=max_new_tokens,
@@ -199,10 +219,20 @@ class TripletExtractor:
 
     # --- under the constraint
 
-    @cached_property
+    def _make_grammar(self, constraint: Constraint) -> AnswerGrammar:
+        return AnswerGrammar(self.tokenizer, self.model.config.vocab_size, constraint)
+
+    @property
     def _grammar(self) -> AnswerGrammar:
         assert self.constraint is not None
-        return AnswerGrammar(self.tokenizer, self.model.config.vocab_size, self.constraint)
+        return self.grammar(self.constraint)
+
+    def fits(self, sentence: str) -> bool:
+        """Tell whether a sentence need not be split."""
+        asked = [(build_prompt(sentence), self.constraint)]
+        if self.constraint is not None:
+            asked = [*questions(build_prompt(sentence), self.constraint, self.relations_per_prompt)]
+        return all(len(self.tokenizer.prompt_ids(prompt)) <= self.max_source_seq_len for prompt, _ in asked)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -215,29 +245,59 @@ class TripletExtractor:
     def _stream_constrained(
         self, prompts: dict[int, str], on_piece: Callable[[int, int], None] | None = None
     ) -> Iterator[tuple[int, Extraction]]:
+        if self.constraint is None:
+            return
+        size, wanted = self.relations_per_prompt, self.constraint
+        asked = {index: questions(prompt, wanted, size) for index, prompt in prompts.items()}
+        kept: dict[int, list[_Part]] = defaultdict(list)
+        for number in range(1, self.passes + 1):
+            again = {}
+            for index, parts in self._ask(asked, on_piece):
+                kept[index] += parts
+                more = self._ask_again(prompts[index], kept[index]) if number < self.passes else []
+                if more:
+                    again[index] = more
+                else:
+                    yield index, self._merge(kept.pop(index), self.min_score)
+            asked = again
+
+    def _ask_again(self, prompt: str, parts: list[_Part]) -> list[tuple[str, Constraint]]:
+        """Return the questions for the relations that answers hold, each for itself; none after a failure."""
+        assert self.constraint is not None
+        found = {combination_of(triplet) for triplet in self._merge(parts, 0.0).triplets}
+        return questions_for_each(prompt, self.constraint, found, self.relations_per_prompt)
+
+    def _ask(
+        self,
+        asked: dict[int, list[tuple[str, Constraint]]],
+        on_piece: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[int, list[_Part]]]:
+        """Answer the questions for sentences; yield a sentence's index with all that came, in order."""
         pieces: list[_Piece] = []
 
         def tell(answered: int) -> None:
-            if on_piece is not None and len(pieces) > len(prompts):
+            if on_piece is not None and len(pieces) > sum(map(len, asked.values())):
                 on_piece(answered, len(pieces))
 
-        for index, prompt in prompts.items():
+        for index, pairs in asked.items():
+            begun = len(pieces)
             try:
-                for offset, text, ids in split_sentence(self.tokenizer, prompt, self.max_source_seq_len):
-                    pieces.append(_Piece(index, offset, text, ids))
-                    tell(0)
+                for prompt, part in pairs:
+                    for split in split_sentence(self.tokenizer, prompt, self.max_source_seq_len):
+                        pieces.append(_Piece(index, len(pieces) - begun, *split, part))
+                        tell(0)
             except UserError as error:
-                yield index, Extraction(error=str(error))
+                del pieces[begun:]
+                yield index, [(_Piece(index, 0, 0, "", [], Constraint()), str(error))]
         pieces.sort(key=lambda piece: len(piece.input_ids))
         counts = Counter(piece.sentence for piece in pieces)
-        parts: dict[int, list[tuple[_Piece, Answer | str]]] = defaultdict(list)
+        parts: dict[int, list[_Part]] = defaultdict(list)
         for number, (piece, answer) in enumerate(self._answer(pieces), start=1):
             tell(number)
             found = parts[piece.sentence]
             found.append((piece, answer))
             if len(found) == counts[piece.sentence]:
-                found.sort(key=lambda part: part[0].offset)
-                yield piece.sentence, self._merge(parts.pop(piece.sentence))
+                yield piece.sentence, sorted(parts.pop(piece.sentence), key=lambda part: part[0].place)
 
     def _answer(self, waiting: list[_Piece]) -> Iterator[tuple[_Piece, Answer | str]]:
         """Decode pieces; yield an answer, or what went wrong, for each."""
@@ -298,7 +358,11 @@ class TripletExtractor:
     def _decode(self, pieces: list[_Piece], batch_size: int) -> Iterator[tuple[int, Answer]]:
         """Decode pieces; yield their places in the list and the answers, as they finish."""
         decoder = self.make_decoder(batch_size)
-        answers = decoder.decode([piece.input_ids for piece in pieces], [piece.text for piece in pieces])
+        answers = decoder.decode(
+            [piece.input_ids for piece in pieces],
+            [piece.text for piece in pieces],
+            [self.grammar(piece.constraint) for piece in pieces],
+        )
         while True:
             with self.autocast():  # not while the caller has its turn
                 result = next(answers, None)
@@ -306,14 +370,14 @@ class TripletExtractor:
                 return
             yield result
 
-    def _merge(self, parts: list[tuple[_Piece, Answer | str]]) -> Extraction:
+    def _merge(self, parts: list[_Part], min_score: float) -> Extraction:
         """Join the answers to the pieces of a sentence."""
         answers: list[tuple[int, str, Answer]] = []
         for piece, answer in parts:
             if isinstance(answer, str):
                 return Extraction(error=answer)
             answers.append((piece.offset, piece.text, answer))
-        return merge_answers(self._grammar, answers, self.with_scores, self.min_score, self.calibration)
+        return merge_answers(self._grammar, answers, self.with_scores, min_score, self.calibration)
 
     # --- freely
 

@@ -105,6 +105,8 @@ def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
             min_score=each.min_score,
             calibration=each.calibration,
             half_right_score=each.half_right_score,
+            relations_per_prompt=each.relations_per_prompt,
+            passes=each.passes,
         )
         if each.adapter is not None:
             model.set_adapter(name)

@@ -24,6 +24,7 @@ class ExtractorOptions:
         open_schema: any predicate and types.
         free_values: subjects and objects need not be parts of the sentence.
         free_decoding: no constraint at all.
+        passes: 2: what is found in a sentence is asked for once more; see `TripletExtractor`.
         with_scores: compute the triplets' probabilities, if there is a constraint.
         min_score: leave out triplets below this probability; None: what training found best on dev, where
             the relations are those of training (see `AdapterMeta`), and nothing elsewhere.
@@ -41,5 +42,6 @@ class ExtractorOptions:
     open_schema: bool = False
     free_values: bool = False
     free_decoding: bool = False
+    passes: int = 1
     with_scores: bool = False
     min_score: float | None = None

@@ -35,6 +35,7 @@ class Settings:
         constraint: what answers may hold; None for free decoding.
         half_right_score: see `Reliability`; None if the training did not find it out.
         calibration: of the scores; None if the training did not find it out.
+        relations_per_prompt, passes: see `TripletExtractor`.
         rows: sentences at a time that were asked for; None for what suits the device.
         keep_quantized: how weights are kept was said, so that they are not turned back.
         vram_budget_gb: see `ExtractorOptions`.
@@ -47,6 +48,8 @@ class Settings:
     min_score: float
     half_right_score: float | None
     calibration: Calibration | None = None
+    relations_per_prompt: int = 0
+    passes: int = 1
     rows: int | None = None
     keep_quantized: bool = False
     vram_budget_gb: float | None = None
@@ -60,6 +63,7 @@ def read_settings(options: ExtractorOptions) -> Settings:
     """
     config, adapter = ProjectConfig(), None
     half_right_score, calibration, usual = None, None, 0.0
+    relations_per_prompt = 0
     if options.adapter is not None:
         adapter = resolve_adapter(Path(options.adapter))
     trained = adapter or find_merged(options.pre_model)
@@ -67,6 +71,7 @@ def read_settings(options: ExtractorOptions) -> Settings:
         meta = load_adapter_meta(trained)
         half_right_score, calibration = _level(meta.half_right_score), Calibration.read(meta.calibration)
         usual = (_level(meta.min_score) or 0.0) if calibration is not None else 0.0
+        relations_per_prompt = meta.relations_per_prompt
         config = _config_of(meta, trained)
         if options.pre_model is None:
             config.pre_model = _base_of(meta, trained, config.pre_model)
@@ -76,7 +81,12 @@ def read_settings(options: ExtractorOptions) -> Settings:
                     f"适配器 {trained} 的 {name} 前后不一致：{CONFIG_FILE} 里是 {getattr(config, name)}，"
                     f"训练时是 {getattr(meta, name)}，请恢复 {CONFIG_FILE}。"
                 )
-    constraint = _read_constraint(options, trained)
+    if options.passes > 1 and not relations_per_prompt:
+        raise UserError(
+            "--passes 2 要用提示词写明关系的适配器（train.py --schema_prompt）："
+            "别的适配器单独问一种关系时往往硬答，多出的错远多于找回的。"
+        )
+    constraint = _read_constraint(options, trained, relations_per_prompt)
     min_score = options.min_score
     if min_score is None:
         min_score = usual if trained is not None and _is_as_trained(constraint, trained) else 0.0
@@ -95,6 +105,8 @@ def read_settings(options: ExtractorOptions) -> Settings:
         min_score,
         half_right_score,
         calibration,
+        relations_per_prompt,
+        options.passes,
         rows=options.batch_size,
         keep_quantized=options.load_in_4bit is not None or options.load_in_8bit is not None,
         vram_budget_gb=options.vram_budget_gb,
@@ -155,8 +167,15 @@ def _is_as_trained(constraint: Constraint | None, adapter: Path) -> bool:
     return own is not None and constraint.schema.combinations <= own.combinations
 
 
-def _read_constraint(options: ExtractorOptions, adapter: Path | None) -> Constraint | None:
+def _read_constraint(
+    options: ExtractorOptions, adapter: Path | None, relations_per_prompt: int
+) -> Constraint | None:
     own = _own_schema(adapter) if adapter else None  # a damaged adapter is refused in any case
+    if relations_per_prompt and (options.free_decoding or options.open_schema):
+        name = "free_decoding" if options.free_decoding else "open_schema"
+        raise UserError(
+            f"适配器 {adapter} 的提示词要写明抽哪些关系，不能用 --{name}；要抽别的关系请用 --schema 文件。"
+        )
     if options.free_decoding:
         return None
     if options.open_schema or (options.schema is None and own is None):

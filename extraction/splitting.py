@@ -1,12 +1,16 @@
-"""Prompts for constrained decoding: which ask for triplets, and how a long sentence becomes several."""
+"""Prompts for constrained decoding: which ask for triplets, how a long sentence or schema becomes several."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
-from task.prompt import encode_prompt, split_context
+from extraction.decoding.grammar import Constraint
+from task.prompt import encode_prompt, split_context, with_relations
+from task.schema import Schema
+from task.triplets import Combination
 
 # Where a sentence that is too long may be cut, the best places first.
 _ENDS = (re.compile(r"[。！？!?…\n]+[”’」』）)\"']*"), re.compile(r"[；;]"), re.compile(r"[，,、\s]"))
@@ -17,6 +21,41 @@ def asks_for_triplets(context: str) -> bool:
     """Tell a prompt that wants triplets from a classification prompt, by its instruction."""
     instruction = split_context(context)[0] or context
     return "三元组" in instruction or "json" in instruction.lower()
+
+
+def questions(prompt: str, constraint: Constraint, relations_per_prompt: int) -> list[tuple[str, Constraint]]:
+    """Return the prompts that ask a model for all that a constraint allows, each with its own constraint.
+
+    Args:
+        prompt: the whole context, without relations.
+        constraint: of the answer.
+        relations_per_prompt: how many a prompt names at most; 0 for models whose prompts name none.
+    """
+    if not relations_per_prompt or constraint.schema is None or not split_context(prompt)[0]:
+        return [(prompt, constraint)]
+    return [
+        (with_relations(prompt, names), part)
+        for names, part in _split_schema(constraint, relations_per_prompt)
+    ]
+
+
+def questions_for_each(
+    prompt: str, constraint: Constraint, relations: Iterable[Combination], relations_per_prompt: int
+) -> list[tuple[str, Constraint]]:
+    """Return the prompts that ask for each of some relations of a constraint alone; see `questions`."""
+    asked = []
+    for each in sorted(relations):
+        schema = constraint.schema.restricted([each]) if constraint.schema else Schema(frozenset({each}))
+        asked += questions(prompt, Constraint(schema, constraint.free_values), relations_per_prompt)
+    return asked
+
+
+@lru_cache(maxsize=64)  # the same for sentence after sentence
+def _split_schema(constraint: Constraint, size: int) -> list[tuple[list[str], Constraint]]:
+    assert constraint.schema is not None
+    return [
+        (part.names(), Constraint(part, constraint.free_values)) for part in constraint.schema.split(size)
+    ]
 
 
 def split_sentence(

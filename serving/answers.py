@@ -19,7 +19,6 @@ from serving.lane import Lane
 from serving.limits import Limits
 from serving.schemas import Choices
 from task.prompt import build_prompt
-from task.schema import Schema
 from utils.command_line import closest_name
 
 
@@ -74,8 +73,9 @@ def _restrict(constraint: Constraint | None, predicates: Sequence[str]) -> Const
         raise RequestError(
             400, "unknown_predicate", f"模型的 schema 里没有谓语 {unknown[0]!r}{hint}", param="predicates"
         )
-    kept = frozenset(each for each in constraint.schema.combinations if each.predicate in set(predicates))
-    return Constraint(Schema(kept), constraint.free_values)
+    wanted = set(predicates)
+    kept = [each for each in constraint.schema.combinations if each.predicate in wanted]
+    return Constraint(constraint.schema.restricted(kept), constraint.free_values)
 
 
 def check_size(sentences: Sequence[str], limits: Limits) -> None:

@@ -42,6 +42,8 @@ class Piece(NamedTuple):
     offset: int
     text: str
     input_ids: list[int]
+    constraint: Constraint | None = None  # of its answer: the question's, or a part of it
+    place: int = 0  # among the pieces of its question
 
 
 @dataclass
@@ -87,17 +89,17 @@ class Work:
         self.source_truncated = False
         self.delivered = False
         self.shown = 0  # triplets that have been delivered as a beginning
-        self._offsets: list[int] = []  # of the pieces so far
+        self._begun = 0  # pieces so far
         self._out = 0  # pieces without an answer
         self._whole = False  # there are no more pieces
 
-    def pieces(self, split: Iterator[tuple[int, str, list[int]]]) -> Iterator[tuple[Work, Piece]]:
+    def pieces(self, split: Iterator[Piece]) -> Iterator[tuple[Work, Piece]]:
         """Yield the pieces of the sentence; none after a failure, or when nobody waits any more."""
         following = next(split, None)
         while following is not None:
-            piece, following = Piece(*following), next(split, None)
+            piece, following = following._replace(place=self._begun), next(split, None)
             self._whole = following is None  # known at once: its answer must not wait for the next turn
-            self._offsets.append(piece.offset)
+            self._begun += 1
             self._out += 1
             yield self, piece
             if self.failure is not None or self.job.cancelled:
@@ -108,18 +110,18 @@ class Work:
         """Return the parts of the answer, from its start, whose triplets will stay as they are.
 
         Args:
-            unfinished: pieces in work by their offsets, with what there is of their answers.
+            unfinished: pieces in work by their places, with what there is of their answers.
         """
         assert self.question.constraint is not None
-        only_piece = self._whole and len(self._offsets) == 1
+        only_piece = self._whole and self._begun == 1
         if self.question.with_scores and (self.question.constraint.free_values or not only_piece):
             return []  # the same triplet, found once more, may raise its score
-        finished = {part[0].offset: part for part in self.parts}
+        finished = {part[0].place: part for part in self.parts}
         parts = []
-        for offset in self._offsets:
-            if (part := finished.get(offset) or unfinished.get(offset)) is not None:
+        for place in range(self._begun):
+            if (part := finished.get(place) or unfinished.get(place)) is not None:
                 parts.append(part)
-            if offset not in finished:
+            if place not in finished:
                 break
         return parts
 

@@ -6,25 +6,22 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from functools import lru_cache
 from typing import Any
 
 import torch
 
 from extraction.decoding.decoder import Answer, ConstrainedDecoder
-from extraction.decoding.grammar import AnswerGrammar, Constraint
 from extraction.extractor import TripletExtractor
 from extraction.merging import merge_answers
 from extraction.result import Extraction
-from extraction.splitting import split_sentence
-from serving.jobs import Job, Outcome, Piece, Work
+from extraction.splitting import questions, split_sentence
+from serving.jobs import Job, Outcome, Piece, Question, Work
 from serving.metrics import Metrics
 from task.prompt import EncodedPrompt, encode_prompt
 from utils.common_utils import UserError
 
 logger = logging.getLogger(__name__)
 
-GRAMMARS = 16  # kept, of requests with schemas of their own
 OUT_OF_MEMORY = "内存不足，这一句单独生成也放不下"
 
 Turn = tuple[Work, Piece]
@@ -54,7 +51,6 @@ class Lane:
         self._alone: deque[Turn] = deque()  # failed in company, not yet tried alone
         self._next_key = 1
         self._decoder: ConstrainedDecoder | None = None
-        self._grammar = lru_cache(GRAMMARS)(self._make_grammar)
 
     @property
     def rows(self) -> int:
@@ -102,12 +98,20 @@ class Lane:
             try:
                 if question.constraint is None:
                     ids, work.source_truncated = encode_prompt(tokenizer, question.prompt, room)
-                    yield from work.pieces(iter([(0, "", ids)]))
+                    yield from work.pieces(iter([Piece(0, "", ids)]))
                 else:
-                    yield from work.pieces(split_sentence(tokenizer, question.prompt, room))
+                    yield from work.pieces(self._split(question))
             except UserError as error:  # the instruction leaves no room
                 work.failure = work.failure or ("instruction", str(error))
             self._settle(work)  # it may have failed, or have been waiting only for this
+
+    def _split(self, question: Question) -> Iterator[Piece]:
+        """Yield what a question that has a constraint is asked as."""
+        assert question.constraint is not None
+        extractor = self.extractor
+        for prompt, part in questions(question.prompt, question.constraint, extractor.relations_per_prompt):
+            for piece in split_sentence(extractor.tokenizer, prompt, extractor.max_source_seq_len):
+                yield Piece(*piece, part)
 
     def _fill(self) -> None:
         """Put pieces into the free rows."""
@@ -129,7 +133,7 @@ class Lane:
 
     def _add(self, turn: Turn) -> None:
         work, piece = turn
-        if (constraint := work.question.constraint) is None:
+        if piece.constraint is None:
             self._free.append(turn)
             return
         if self._decoder is None:
@@ -139,7 +143,7 @@ class Lane:
             self._next_key,
             piece.input_ids,
             piece.text,
-            grammar=self._grammar(constraint),
+            grammar=self.extractor.grammar(piece.constraint),
             with_scores=work.question.with_scores,
         )
         self._next_key += 1
@@ -152,9 +156,6 @@ class Lane:
                 self._decoder.cancel(key)
         self._free = [turn for turn in self._free if not turn[0].job.cancelled]
         self._alone = deque(turn for turn in self._alone if not turn[0].job.cancelled)
-
-    def _make_grammar(self, constraint: Constraint) -> AnswerGrammar:
-        return AnswerGrammar(self.extractor.tokenizer, self.extractor.model.config.vocab_size, constraint)
 
     # --- what comes of it
 
@@ -190,7 +191,7 @@ class Lane:
         for key, answer in self._decoder.unfinished():
             work, piece = self._rows[key]
             if work.job.growing and not work.delivered:
-                growing.setdefault(work, {})[piece.offset] = piece, answer
+                growing.setdefault(work, {})[piece.place] = piece, answer
         for work, unfinished in growing.items():
             extraction = self._merge(work, work.beginning(unfinished))
             if len(extraction.triplets) > work.shown:
@@ -236,7 +237,7 @@ class Lane:
             kind, message = work.failure
             self._deliver(work, Outcome(Extraction(error=message), failure=kind))
             return
-        extraction = self._merge(work, sorted(work.parts, key=lambda part: part[0].offset))
+        extraction = self._merge(work, sorted(work.parts, key=lambda part: part[0].place))
         prompt_tokens = sum(len(piece.input_ids) for piece, _ in work.parts)
         answer_tokens = sum(len(answer.token_ids) for _, answer in work.parts)
         self._deliver(work, Outcome(extraction, prompt_tokens, answer_tokens))
@@ -246,7 +247,7 @@ class Lane:
         question = work.question
         assert question.constraint is not None
         named = [(piece.offset, piece.text, answer) for piece, answer in parts]
-        grammar = self._grammar(question.constraint)
+        grammar = self.extractor.grammar(question.constraint)
         return merge_answers(
             grammar, named, question.with_scores, question.min_score, self.extractor.calibration
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from serving.limits import MAX_COMBINATIONS
-from task.schema import Schema, name_problem
+from task.schema import MAX_DESCRIPTION_CHARACTERS, Schema, name_problem
 from task.triplets import Combination
 
 
@@ -32,6 +32,9 @@ class CombinationModel(_Strict):
     predicate: Name
     subject_type: Name
     object_type: Name
+    description: str | None = Field(
+        None, max_length=MAX_DESCRIPTION_CHARACTERS, description="一句话的说明；提示词写明关系的模型才读它。"
+    )
 
 
 class SchemaModel(_Strict):
@@ -41,7 +44,12 @@ class SchemaModel(_Strict):
 
     def to_schema(self) -> Schema:
         """Return it as the extractor knows it."""
-        return Schema(frozenset(Combination(**each.model_dump()) for each in self.combinations))
+        said = {
+            Combination(each.predicate, each.subject_type, each.object_type): each.description
+            for each in self.combinations
+        }
+        lines = {combination: " ".join(line.split()) for combination, line in said.items() if line}
+        return Schema(frozenset(said), tuple(sorted((each, line) for each, line in lines.items() if line)))
 
 
 class Choices(BaseModel):

@@ -139,7 +139,14 @@ def _answer_dev(run: Run, samples: int | None) -> tuple[Evaluation | None, Tunin
         random.Random(config.seed).shuffle(examples)
     model = run.accelerator.unwrap_model(run.model)
     constraint = Constraint(run.schema)
-    extractor = make_extractor(model, run.tokenizer, config, constraint, with_scores=samples is None)
+    extractor = make_extractor(
+        model,
+        run.tokenizer,
+        config,
+        constraint,
+        with_scores=samples is None,
+        relations_per_prompt=config.relations_per_prompt if config.schema_prompt else 0,
+    )
     contexts = [example.context for example in examples[:samples]]
     targets = [example.target for example in examples[:samples]]
     extractions = {}

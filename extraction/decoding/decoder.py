@@ -210,12 +210,18 @@ class ConstrainedDecoder:
         self._remove(done)
         return finished
 
-    def decode(self, prompts: Sequence[list[int]], sentences: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+    def decode(
+        self,
+        prompts: Sequence[list[int]],
+        sentences: Sequence[str],
+        grammars: Sequence[AnswerGrammar] | None = None,
+    ) -> Iterator[tuple[int, Answer]]:
         """Answer prompts, in the order given, as many at a time as there are rows.
 
         Args:
             prompts: ids of the prompts, as the tokenizer's `prompt_ids` gives them.
             sentences: what the values come from, one for each prompt.
+            grammars: of each answer; the decoder's when None.
 
         Yields:
             The index of a prompt and its answer, as they finish.
@@ -224,7 +230,7 @@ class ConstrainedDecoder:
             Exception: a pass failed, or a single sentence.
         """
         for index, (prompt, sentence) in enumerate(zip(prompts, sentences, strict=True)):
-            self.add(index, prompt, sentence)
+            self.add(index, prompt, sentence, grammar=None if grammars is None else grammars[index])
         try:
             while len(self):
                 for key, answer in self.step():

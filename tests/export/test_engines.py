@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from export import request
 from export.engines import LARK_MARK, write_request
 from extraction.decoding.vocabulary import Vocabulary
 from glm_config import ProjectConfig
-from task.prompt import build_prompt
+from task.prompt import build_prompt, with_relations
 from task.schema import Schema
 from task.triplets import Triplet, format_target
 from tests.helpers.causal_bases import make_base
@@ -92,3 +93,17 @@ def test_the_command(
     assert left.value.code == 0 and json.loads(capsys.readouterr().out)["model"] == "mine"
     with pytest.raises(UserError, match=r"是 ChatGLM-6B：vLLM、SGLang、llama.cpp 的现行版本都不支持"):
         write_request(str(root / "models" / "chatglm-tiny"), NOVEL, "vllm")
+
+
+def test_a_model_whose_prompts_name_relations(model_dir: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(model_dir, directory)
+    meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
+    (directory / META_FILE).write_text(json.dumps(meta | {"relations_per_prompt": 1}), encoding="utf-8")
+    tokenizer = find_family(directory).load_tokenizer(directory)
+    wanted = tokenizer.prompt_ids(with_relations(build_prompt(NOVEL), ["图书作品-作者-人物"]))
+    assert write_request(str(directory), NOVEL, "vllm")["prompt"] == wanted
+    two = Schema.from_targets([format_target([RIGHT, RIGHT._replace(predicate="译者")])])
+    (tmp_path / "two.json").write_text(json.dumps(two.to_dict()), encoding="utf-8")
+    with pytest.raises(UserError, match=r"一次至多写 1 种关系，请用 --schema 文件"):
+        write_request(str(directory), NOVEL, "vllm", schema=str(tmp_path / "two.json"))

@@ -13,7 +13,7 @@ from bases.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_
 from bases.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration, ChatGLMTokenizer, load_base_model
 from bases.chatglm.tokenization import CONTROL_PIECES
 from glm_config import ProjectConfig
-from task.prompt import build_prompt, encode_prompt
+from task.prompt import build_prompt, encode_prompt, split_context, with_relations
 from task.schema import Schema
 from task.triplets import Triplet, format_target
 
@@ -114,11 +114,36 @@ def make_base(directory: Path) -> None:
     ChatGLMForConditionalGeneration(config).save_pretrained(directory)
 
 
+def learn_relations(run: TinyRun, directory: Path) -> Path:
+    """Let the adapter learn prompts of two relations at most; return where it is then."""
+    model, tokenizer = run.load()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    schema = Schema.from_targets(ANSWERS.values())
+    answers = {}
+    for sentence, triplets in ((FILM, FILM_TRIPLETS), (NOVEL, NOVEL_TRIPLETS), (RAIN, [])):
+        for part in [*schema.split(2), *schema.split(1)]:
+            answer = format_target(triplet for triplet in triplets if triplet in part)
+            answers[with_relations(build_prompt(sentence), part.names())] = answer
+    memorise(model, tokenizer, answers, steps=120, lr=5e-3)
+    config = ProjectConfig()
+    config.pre_model, config.fp16, config.eval_batch_size = str(run.base), False, 4
+    config.max_source_seq_len, config.max_target_seq_len = 100, 48
+    config.schema_prompt, config.relations_per_prompt = True, 2
+    meta = AdapterMeta(
+        model.get_base_model().base_fingerprint, str(run.base), 100, 48, relations_per_prompt=2
+    )
+    directory.mkdir()
+    write_adapter_files(model, directory, meta, config.to_dict(), schema.to_dict())
+    return directory
+
+
 def memorise(model: Any, tokenizer: Any, answers: dict[str, str], steps: int, lr: float) -> None:
-    """Train on (sentence, answer) pairs, all of them in each step."""
+    """Train on (sentence or whole context, answer) pairs, all of them in each step."""
     rows, labels = [], []
     for sentence, answer in answers.items():
-        prompt = encode_prompt(tokenizer, build_prompt(sentence), 256).input_ids
+        context = sentence if split_context(sentence)[0] else build_prompt(sentence)
+        prompt = encode_prompt(tokenizer, context, 256).input_ids
         target = [*tokenizer.encode_plain(answer), tokenizer.eos_token_id]
         rows.append(prompt + target)
         labels.append([-100] * len(prompt) + target)

@@ -13,9 +13,18 @@ import pytest
 import inference_triplet
 from extraction.calibration import Calibration
 from extraction.extractor import TripletExtractor
+from extraction.loading import load_extractor
 from serving.limits import Limits
 from serving.metrics import Metrics
-from tests.helpers.extraction_samples import FILM, NOVEL, RAIN, TinyRun, write_jsonl
+from tests.helpers.extraction_samples import (
+    FILM,
+    FILM_TRIPLETS,
+    NOVEL,
+    NOVEL_TRIPLETS,
+    RAIN,
+    TinyRun,
+    write_jsonl,
+)
 from tests.helpers.service import Service, make_engine, running, wait_for
 from tests.serving.conftest import LIMITS
 from utils.common_utils import to_json
@@ -207,3 +216,17 @@ def test_a_deadline_ends_what_is_not_done(extractor: TripletExtractor) -> None:
         gate.set()
         assert service.extract(text=RAIN)["results"][0]["triplets"] == []  # the rows are free again
         assert engine.idle
+
+
+def test_a_model_whose_prompts_name_relations(relations_run: TinyRun) -> None:
+    extractor = load_extractor(relations_run.adapter)
+    metrics = Metrics()
+    with running(make_engine([("asked", extractor)], LIMITS, metrics, 4), LIMITS, metrics) as service:
+        results = service.extract(texts=[FILM, NOVEL], spans=False)["results"]
+        wanted = [[triplet._asdict() for triplet in each] for each in (FILM_TRIPLETS, NOVEL_TRIPLETS)]
+        assert [result["triplets"] for result in results] == wanted
+        (only,) = service.extract(text=FILM, predicates=["主演"])["results"]
+        assert [item["object"] for item in only["triplets"]] == ["林在培", "何赛飞"]
+        new = {"predicate": "配音", "subject_type": "影视作品", "object_type": "人物", "description": "声音"}
+        (asked,) = service.extract(text=FILM, schema={"combinations": [new]})["results"]
+        assert {item["predicate"] for item in asked["triplets"]} <= {"配音"} and "error" not in asked
