@@ -26,6 +26,7 @@ COMMANDS = [
     "benchmarks.bench_inference",
     "benchmarks.bench_serving",
     "benchmarks.bench_memory",
+    "benchmarks.bench_schema",
     "benchmarks.bench_select",
     "benchmarks.bench_shares",
     "benchmarks.bench_training",
