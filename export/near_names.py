@@ -20,6 +20,7 @@ WRITING, BRACKETS, SUFFIX, LETTER = (
 )  # fmt: skip
 _MIN_LETTERS = 4  # of the shorter name, where one letter differs; below, most such pairs are two things
 _MAX_LETTERS = 24
+_MAX_NAME = 500  # characters; a longer one is no name, and its brackets would be sought for ever
 _BRACKETS = re.compile(r"(?<=.)[（(【\[〔].*?[)）】\]〕]$")
 _SUFFIXES = re.compile(
     r"(?<=..)(股份有限公司|有限责任公司|有限公司|公司|集团|省|市|县|先生|女士|同志|老师|教授)$"
@@ -123,7 +124,7 @@ def _pair(alias: _Named, name: _Named, kind: int) -> Suggestion | None:
 
 def _keys(name: str) -> Iterator[tuple[int, str]]:
     """Yield what a name has in common with its near ones: the number of the reason, and a key."""
-    plain = _plain(name)
+    plain = _plain(name) if len(name) <= _MAX_NAME else ""
     if not plain:
         return
     yield 0, plain

@@ -69,6 +69,9 @@ class DistantFile:
         return bool(files.get_file_info(path).is_file)
 
 
+PATIENCE = 60  # seconds in which a store has to answer
+
+
 AnyFile = Path | DistantFile
 
 
@@ -83,6 +86,8 @@ def file_system(address: str) -> tuple[Any, str]:
     try:
         if "://" not in address:
             return fs.LocalFileSystem(), str(Path(address).absolute())
+        if address.startswith(("gs://", "gcs://")) and "?" not in address:
+            address += f"?retry_limit_seconds={PATIENCE}"  # else it is tried for a quarter of an hour
         files, path = fs.FileSystem.from_uri(address)
         return files, path
     except (ValueError, OSError) as error:

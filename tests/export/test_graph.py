@@ -286,6 +286,16 @@ def test_a_cell_that_csv_does_not_hold(tmp_path: Path) -> None:
         csv.field_size_limit(limit)
 
 
+def test_names_that_are_none_are_not_compared(tmp_path: Path) -> None:
+    facts = [
+        {"subject": f"{'（' * 200_000}{number}", "predicate": "同", "object": "甲"} for number in range(2)
+    ]
+    source = tmp_path / "r.jsonl"
+    source.write_text(json.dumps({"text": "a", "triplets": facts}) + "\n", encoding="utf-8")
+    run(source, "--suggest_aliases", tmp_path / "near.csv")  # each bracket was sought through all the others
+    assert len(rows_of(tmp_path / "near.csv")) == 0
+
+
 def test_near_names_are_listed_for_review_and_read_back(tmp_path: Path) -> None:
     pairs = [
         ("星海科技有限公司", "机构", 1), ("星海科技", "机构", 3), ("星海 科技", "机构", 1),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from utils.common_utils import UserError
 
 pa = pytest.importorskip("pyarrow", reason="pip install -r requirements-ray.txt")
 pq = pytest.importorskip("pyarrow.parquet")
+pa_fs = pytest.importorskip("pyarrow.fs")
 
 
 def write(store_dir: Path, name: str, keys: list[Key]) -> None:
@@ -204,3 +206,17 @@ def test_a_distant_place_that_refuses() -> None:
     for ask in (store.check_is_free, lambda: store.read_json("job.json")):
         with pytest.raises(UserError, match="no keys"):
             ask()
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def refuse(address: str) -> object:
+        asked.append(address)
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(pa_fs, "FileSystem", SimpleNamespace(from_uri=refuse))
+    for address in ("gs://bucket/a.txt", "s3://bucket/a.txt"):
+        with pytest.raises(UserError, match=f"打不开 {address}.*nobody there"):
+            find_files([address])
+    assert asked == ["gs://bucket/a.txt?retry_limit_seconds=60", "s3://bucket/a.txt"]
