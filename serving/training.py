@@ -6,13 +6,14 @@ checked by their own rules, and words of the command line are made from the valu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ CHOSEN = ("pre_model", "train_path", "dev_path", "init_adapter")
 HIDDEN = ("save_dir", "overwrite_output_dir", "resume_from_checkpoint", "token_cache_dir")
 SECRETS = ("TRIPLET_API_KEY",)  # not for the processes that are started
 LOG_TAIL = 1 << 16
+ENDING = 60  # seconds that a training takes at most to end when it has let its directory go
 _NAME = re.compile(r"\w[\w\-.]{0,59}")
 _OPTIONS = re.compile(r"[a-z_0-9]+(?:\|[a-z_0-9]+)+")  # of a pattern that is a choice of words
 
@@ -63,6 +65,7 @@ class Trainer:
     plan: Plan
     command: tuple[str, ...] = (sys.executable, str(PROJECT / "train.py"))
     _process: subprocess.Popen[bytes] | None = None
+    _is_ending: bool = False  # it was asked to
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def busy(self) -> str | None:
@@ -84,11 +87,11 @@ class Trainer:
                 bases.append(base["pre_model"])
             if (path / "model_best" / "adapter_config.json").is_file():
                 adapters[name] = str(path / "model_best")
-        given = {Path(path).name: path for path in (config.train_path, config.dev_path)}
+        offered = _with_defaults(files, (config.train_path, config.dev_path))
         return {
             "pre_model": {_short(base): base for base in dict.fromkeys(bases)},
-            "train_path": given | files,
-            "dev_path": {**given, **files, "": ""},
+            "train_path": offered,
+            "dev_path": {**offered, "": ""},
             "init_adapter": adapters,
         }
 
@@ -133,7 +136,7 @@ class Trainer:
             setattr(config, name, value)
         config.save_dir = str(self.store.root / wish.name)
         if problems := config.problems():
-            raise _refusal("knobs", "；".join(problems))
+            raise _refusal("knobs", "".join(problems))
         return config
 
     def start(self, wish: Wish) -> None:
@@ -172,6 +175,7 @@ class Trainer:
             if not any(Path(os.fsdecode(word)).name == "train.py" for word in words):
                 raise PermissionError
             os.kill(process, signal.SIGTERM)
+            self._is_ending = self._process is not None and self._process.pid == process
         except OSError:
             raise RequestError(409, "not_ours", "这个训练不能从这里停止。") from None
 
@@ -191,6 +195,9 @@ class Trainer:
 
     def _run(self, name: str, words: list[str]) -> None:
         with self._lock:
+            if self._process is not None and self._is_ending and self.busy() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(ENDING)  # all is saved, it is about to be gone
             alive = self._process is not None and self._process.poll() is None
             if alive or (busy := self.busy()) is not None:
                 running = "一个训练" if alive else f"训练 {busy}"
@@ -211,6 +218,7 @@ class Trainer:
                         start_new_session=True,  # it outlives the service
                         env=environment | {"PYTHONUTF8": "1"},
                     )
+                    self._is_ending = False
             except OSError as error:
                 raise RequestError(500, "not_started", f"训练没有启动：{error.strerror}。") from None
 
@@ -298,6 +306,16 @@ def _as_word(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _with_defaults(files: dict[str, str], defaults: Sequence[str]) -> dict[str, str]:
+    """Return files by their names, the default ones too; one that only shares a name keeps its path."""
+    offered = dict(files)
+    for path in defaults:
+        name = Path(path).name
+        whole = os.path.realpath(PROJECT / path)
+        offered[name if os.path.realpath(files.get(name, whole)) == whole else path] = path
+    return offered
 
 
 def _short(path: str) -> str:

@@ -47,10 +47,10 @@ export function collect(entries, most = MOST) {
       from.degree += 1;
       to.degree += 1;
     }
-  const nodes = [...all.values()].sort((a, b) => b.degree - a.degree).slice(0, most);
-  const kept = new Set(nodes);
+  const kept = new Set([...all.values()].sort((a, b) => b.degree - a.degree).slice(0, most));
   const edges = [...pairs.values()].filter(({from, to}) => kept.has(from) && kept.has(to));
-  return {nodes, edges, total: all.size};
+  const linked = new Set(edges.flatMap(({from, to}) => [from, to])); // without its partners, an entity says nothing
+  return {nodes: [...kept].filter((node) => linked.has(node)), edges, total: all.size};
 }
 
 // Gives every node x and y: each connected part for itself, then all parts side by side, the largest first.
@@ -147,8 +147,8 @@ export function makeGraph(colour, goTo) {
   const button = (key, sign, action) => el("button", {type: "button", class: "icon", label: key, onclick: action}, sign);
   const tools = el("div", {class: "graph-tools"},
     button("zoom_in", "＋", () => zoom(0.8)), button("zoom_out", "−", () => zoom(1.25)), button("zoom_fit", "⤢", fit));
-  const frame = el("div", {class: "graph"}, picture, tools);
-  const element = el("div", {class: "stack"}, note, frame, details);
+  const frame = el("div", {class: "graph"}, picture);
+  const element = el("div", {class: "stack"}, el("div", {class: "row"}, note, tools), frame, details);
   let drawn = {nodes: [], edges: [], total: 0};
 
   function setView() {
@@ -277,7 +277,8 @@ export function makeGraph(colour, goTo) {
     const [middleX, middleY] = [(from.x + to.x) / 2 - (dy / length) * bend * 2, (from.y + to.y) / 2 + (dx / length) * bend * 2];
     for (const path of [line, hit]) path.setAttribute("d", `M${from.x} ${from.y}Q${middleX} ${middleY} ${to.x} ${to.y}`);
     const angle = Math.atan2(to.y - middleY, to.x - middleX);
-    const tip = to.radius + 1.5;
+    const below = Math.sin(angle) < -0.8; // the name stands there
+    const tip = to.radius + (below ? 20 : 1.5);
     head.setAttribute("transform",
       `translate(${to.x - Math.cos(angle) * tip} ${to.y - Math.sin(angle) * tip}) rotate(${(angle * 180) / Math.PI})`);
     text.setAttribute("x", (from.x + to.x) / 4 + middleX / 2);
@@ -308,7 +309,7 @@ export function makeGraph(colour, goTo) {
     const directions = new Set(drawn.edges.map((edge) => edge.key));
     for (const edge of drawn.edges) edge.curved = edge.from !== edge.to && directions.has(`${edge.to.key}\n\n${edge.from.key}`);
     frame.classList.remove("lit");
-    frame.hidden = !drawn.nodes.length;
+    frame.hidden = tools.hidden = !drawn.nodes.length;
     note.textContent = !drawn.nodes.length ? word("graph_empty")
       : drawn.total > drawn.nodes.length ? word("graph_cut", drawn.nodes.length, drawn.total) : word("graph_help");
     replace(details);

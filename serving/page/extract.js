@@ -53,7 +53,7 @@ export function mountExtract(panel) {
   const input = el("textarea", {id: "sentences", rows: 7, spellcheck: "false", label: "input", "data-placeholder": "input_help"});
   const file = el("input", {type: "file", id: "file", class: "visually-hidden", accept: ".txt,.jsonl,.json,.ndjson,.csv,.tsv", tabindex: "-1", "aria-hidden": "true"});
   const drop = el("div", {class: "drop"},
-    el("button", {type: "button", class: "quiet", word: "choose", onclick: () => file.click()}), " ", el("span", {word: "drop"}));
+    el("button", {type: "button", word: "choose", onclick: () => file.click()}), el("span", {word: "drop"}));
   const start = el("button", {type: "button", class: "primary", id: "start", word: "extract"});
   const stop = el("button", {type: "button", id: "stop", word: "stop", hidden: true});
   const rest = el("button", {type: "button", id: "go-on", hidden: true});

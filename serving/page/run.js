@@ -4,7 +4,7 @@ import {call, getJson, setKey} from "./api.js";
 import {el, replace} from "./dom.js";
 import {makeChart} from "./run_charts.js";
 import {makeForm} from "./run_form.js";
-import {gigabytes, makeMemory, makeReport} from "./run_report.js";
+import {GB, gigabytes, makeMemory, makeReport} from "./run_report.js";
 import {addWords, applyWords, onLanguage, word} from "./words.js";
 
 addWords({
@@ -97,10 +97,7 @@ export function mountRun(panel) {
   function followEnd() {
     const run = state.runs.find(({name}) => name === state.chosen);
     const now = run && `${run.name} ${run.running} ${run.has_report}`;
-    if (run && state.about && state.told && state.told !== now) {
-      follow();
-      tell(run.name);
-    }
+    if (run && state.about && state.told && state.told !== now) follow().then(() => tell(run.name));
     state.told = now;
   }
 
@@ -141,8 +138,7 @@ export function mountRun(panel) {
     state.about = null;
     details.replaceChildren();
     drawList();
-    follow();
-    tell(name);
+    follow().then(() => tell(name)); // the memory plan shows what was measured, too
   }
 
   async function tell(name) {
@@ -160,8 +156,7 @@ export function mountRun(panel) {
   async function drawDetails(run) {
     const {name} = run;
     const boxes = [];
-    const peak = Math.max(0, ...(data.get(name)?.train ?? []).map((record) => record.memory_peak ?? 0));
-    if (run.about.plan) boxes.push(makeMemory(run.about.plan, peak));
+    if (run.about.plan) boxes.push(makeMemory(run.about.plan, peakOf(name)));
     if (run.about.knobs) boxes.push(el("details", {class: "card"}, el("summary", {word: "run_knobs"}),
       el("div", {class: "scroll", tabindex: "0", role: "region", label: "run_knobs"}, el("table", {class: "compact"}, el("tbody", {}, Object.entries(run.about.knobs).map(([knob, value]) =>
         el("tr", {}, el("th", {scope: "row"}, el("code", {}, knob)), el("td", {}, Array.isArray(value) ? value.join(" ") : String(value)))))))));
@@ -170,6 +165,10 @@ export function mountRun(panel) {
     if (state.chosen !== name) return;
     replace(details, boxes);
     applyWords(details);
+  }
+
+  function peakOf(name) {
+    return (data.get(name)?.train ?? []).reduce((most, record) => Math.max(most, record.memory_peak ?? 0), 0);
   }
 
   function makeLog(name) {
@@ -220,12 +219,14 @@ export function mountRun(panel) {
     drawHead();
     if (now === state.drawn) return;
     state.drawn = now;
+    if (state.about?.plan) details.querySelector("#memory-plan")?.replaceWith(makeMemory(state.about.plan, peakOf(state.chosen)));
     const several = names.length > 1;
     const curve = (kind, field, label = null) => names.map((name) => ({
       name: several ? (label ? `${name} ${word(label)}` : name) : word(label ?? `curve_${field}`), colour: colourOf(name), dashed: label === "curve_dev_loss",
       points: data.get(name)[kind].filter((record) => typeof record[field] === "number").map((record) => [record.step, record[field]]),
     }));
     const named = (kind, field, title) => curve(kind, field).map((each) => (several ? each : {...each, name: word(title)}));
+    const inGigabytes = (each) => ({...each, points: each.points.map(([step, bytes]) => [step, bytes / GB])});
     const fixed = (digits) => (value) => value.toFixed(digits);
     const loss = [...curve("train", "loss", "curve_train_loss"), ...curve("eval", "dev_loss", "curve_dev_loss")];
     const focused = [...charts.querySelectorAll("svg")].indexOf(document.activeElement);
@@ -233,7 +234,7 @@ export function mountRun(panel) {
       makeChart(word("curve_loss"), loss, fixed(3)),
       makeChart(word("curve_f1"), named("eval", "triplet_f1", "curve_f1"), fixed(3)),
       makeChart(word("curve_learning_rate"), named("train", "learning_rate", "curve_learning_rate"), (value) => (value ? value.toExponential(1) : "0")),
-      makeChart(word("curve_memory"), named("train", "memory_peak", "curve_memory"), (value) => gigabytes(value)),
+      makeChart(word("curve_memory"), named("train", "memory_peak", "curve_memory").map(inGigabytes), (value) => `${value.toFixed(2)} GB`),
       makeChart(word("curve_speed"), named("train", "tokens_per_second", "curve_speed"), (value) => String(Math.round(value))),
       makeChart(word("curve_grad"), named("train", "grad_norm", "curve_grad"), fixed(2)));
     if (focused >= 0) charts.querySelectorAll("svg")[focused]?.focus();
@@ -257,7 +258,9 @@ export function mountRun(panel) {
       last?.memory_peak !== undefined && [gigabytes(last.memory_peak), "run_memory"],
       seconds !== null && [duration(seconds), "run_left"],
     ].filter(Boolean);
-    const said = head.querySelector(".said")?.textContent ?? "";
+    const now = `${run.name} ${run.running}`;
+    const said = head.dataset.now === now ? head.querySelector(".said")?.textContent ?? "" : ""; // else it is past
+    head.dataset.now = now;
     const status = run.running ? "run_running" : run.finished ? "run_finished" : "run_broken";
     const buttons = !state.allowed ? [] : run.running
       ? [el("button", {type: "button", id: "stop-training", onclick: () => act("stop", "run_stopping")}, word("run_stop"))]

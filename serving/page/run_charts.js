@@ -107,17 +107,23 @@ function scale(from, to, start, end) {
   return (value) => start + ((value - from) / width) * (end - start);
 }
 
-// Where the axis begins and ends: at 0, unless there is something below it.
+// Where the axis begins and ends: at 0, unless there is something below it, and at a line above all.
 function bounds(values) {
   const low = Math.min(0, ...values);
   const high = Math.max(0, ...values);
-  return low === high ? [0, 1] : [low, high];
+  if (low === high) return [0, 1];
+  const step = tickStep(low, high);
+  return [low, Math.ceil(high / step - 1e-9) * step];
+}
+
+function tickStep(low, high) {
+  const rough = (high - low) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough || 1));
+  return power * [1, 2, 5, 10].find((each) => each * power >= rough);
 }
 
 export function ticks(low, high) {
-  const rough = (high - low) / 4;
-  const power = 10 ** Math.floor(Math.log10(rough || 1));
-  const step = power * [1, 2, 5, 10].find((each) => each * power >= rough);
+  const step = tickStep(low, high);
   const values = [];
   for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9; value += step) values.push(Number(value.toPrecision(12)));
   return values;

@@ -15,9 +15,27 @@ addWords({
   form_changed: ["改了 {0} 项", "{0} changed"],
   form_unset: ["恢复默认", "Back to defaults"],
   form_planning: ["正在计算……", "Working it out …"],
+  form_no_name: ["请先起一个名字。", "Give it a name first."],
   form_started: ["{0} 已开始。", "{0} has begun."],
   form_busy: ["训练 {0} 正在进行，一次只能有一个。", "{0} is training; there can be one at a time."],
 });
+
+// The lines of a plan: a name and a size are the cells of a table, others are paragraphs.
+function showPlan(text) {
+  const element = el("div", {class: "plan"});
+  let body = null;
+  for (const line of text.split("\n").map((each) => each.trim()).filter(Boolean)) {
+    const [, part, size] = /^(.*?)\s{2,}(\S.*)$/.exec(line) ?? [];
+    if (size) {
+      if (!body) element.append(el("table", {class: "compact"}, body = el("tbody")));
+      body.append(el("tr", {}, el("th", {scope: "row"}, part), el("td", {class: "number"}, size)));
+    } else {
+      body = null;
+      element.append(el("p", {}, line));
+    }
+  }
+  return element;
+}
 
 // Returns the element of the form. begun(name) is called when a training has been started.
 export async function makeForm(begun) {
@@ -87,7 +105,7 @@ export async function makeForm(begun) {
       const answer = await (await call("/v1/training/plan", {method: "POST", body: wish()})).json();
       say("");
       replace(rows, answer.rows.map(({verdict, item, text}) =>
-        el("div", {}, el("b", {}, `${item}：${verdict}`), el("pre", {class: "json", tabindex: "0"}, text))));
+        el("div", {class: "stack"}, el("b", {}, `${item}：${verdict}`), showPlan(text))));
     } catch (error) {
       say(error.message, "bad");
     }
@@ -96,6 +114,11 @@ export async function makeForm(begun) {
   const start = el("button", {type: "submit", class: "primary", word: "form_start"});
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (!name.value.trim()) {
+      say(word("form_no_name"), "warn");
+      name.focus();
+      return;
+    }
     start.disabled = true;
     try {
       const {name: begunName} = await (await call("/v1/training", {method: "POST", body: wish()})).json();

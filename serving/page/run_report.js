@@ -25,7 +25,7 @@ addWords({
 });
 
 const PAGE = 20;
-const GB = 2 ** 30;
+export const GB = 2 ** 30;
 
 export function gigabytes(bytes) {
   return `${(bytes / GB).toFixed(2)} GB`;
@@ -109,7 +109,7 @@ export function makeMemory(plan, measured) {
   const rows = parts.map(([name, bytes], place) => el("tr", {},
     el("td", {}, el("i", {class: `dot t${place % 10}`}), " ", name), el("td", {class: "number"}, gigabytes(bytes))));
   const totals = [["memory_peak", peak], ["memory_budget", plan.budget], ["memory_measured", measured]].filter(([, bytes]) => bytes);
-  const element = el("div", {class: "card stack"}, el("h3", {word: "memory_title"}), picture,
+  const element = el("div", {class: "card stack", id: "memory-plan"}, el("h3", {word: "memory_title"}), picture,
     el("div", {class: "scroll", tabindex: "0", role: "region", label: "memory_title"}, el("table", {class: "compact"},
       el("thead", {}, el("tr", {}, el("th", {word: "memory_part"}), el("th", {class: "number", word: "memory_size"}))),
       el("tbody", {}, rows, totals.map(([key, bytes]) => el("tr", {class: "total"},

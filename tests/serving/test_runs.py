@@ -253,6 +253,20 @@ def test_the_form_has_the_knobs(post: Client) -> None:
     assert form["busy"] is None
 
 
+@pytest.mark.parametrize("folder", ["data", "mine", "other"])
+def test_what_the_form_shows_is_what_is_trained_on(store: RunStore, tmp_path: Path, folder: str) -> None:
+    data = training.PROJECT / "data" if folder == "data" else tmp_path / folder
+    data.mkdir(exist_ok=True)
+    if folder == "other":  # a file of one's own by the same name
+        (data / "mixed_train_dataset.jsonl").touch()
+    trainer = Trainer(store, data, lambda config: [])
+    knobs = {knob["name"]: knob for section in trainer.form()["sections"] for knob in section["knobs"]}
+    for name in ("train_path", "dev_path", "pre_model"):
+        shown = knobs[name]["value"]
+        assert shown in knobs[name]["choices"]
+        assert trainer.choices()[name][shown] == getattr(ProjectConfig(), name)
+
+
 def test_training_is_started_stopped_and_resumed(post: Client, store: RunStore, trainer: Trainer) -> None:
     wish = {
         "name": "我的-1",
