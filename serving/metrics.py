@@ -19,6 +19,7 @@ from prometheus_client.core import Metric, SummaryMetricFamily
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 RECENT = 1024  # requests of a route that the quantiles are of
+LATELY = 30.0  # seconds: before them, there may have been nothing to do
 
 
 class _Latencies:
@@ -105,8 +106,9 @@ class Metrics:
 
     def rate(self) -> float:
         """Return the sentences answered in a second, of late; 0 if that is not known."""
-        recent = list(self._finished)
-        return len(recent) / max(time.monotonic() - recent[0], 1e-3) if recent else 0.0
+        now = time.monotonic()
+        recent = [moment for moment in list(self._finished) if now - moment < LATELY]
+        return len(recent) / max(now - recent[0], 1e-3) if recent else 0.0
 
     def failed(self, kind: str) -> None:
         """Count a refusal or a failure."""

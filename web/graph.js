@@ -21,6 +21,7 @@ addWords({
 });
 
 const MOST = 80; // entities drawn at a time
+const PARTNERS = 8; // of each, when not all can be drawn
 const LISTED = 20; // sentences of a selection
 const IDEAL = 88; // length of an edge
 const [MARGIN_X, MARGIN_Y] = [62, 34]; // around a part: names are wider than nodes
@@ -47,10 +48,26 @@ export function collect(entries, most = MOST) {
       from.degree += 1;
       to.degree += 1;
     }
-  const kept = new Set([...all.values()].sort((a, b) => b.degree - a.degree).slice(0, most));
+  const kept = pick([...all.values()], [...pairs.values()], most);
   const edges = [...pairs.values()].filter(({from, to}) => kept.has(from) && kept.has(to));
-  const linked = new Set(edges.flatMap(({from, to}) => [from, to])); // without its partners, an entity says nothing
+  const linked = new Set(edges.flatMap(({from, to}) => [from, to])); // the last one may have come too late
   return {nodes: [...kept].filter((node) => linked.has(node)), edges, total: all.size};
+}
+
+// Of too many entities, those with the most links, each with some of its partners: alone they would say nothing.
+function pick(nodes, edges, most) {
+  if (nodes.length <= most) return new Set(nodes);
+  const partners = new Map(nodes.map((node) => [node, new Set()]));
+  for (const {from, to} of edges) {
+    partners.get(from).add(to);
+    partners.get(to).add(from);
+  }
+  const byDegree = (a, b) => b.degree - a.degree;
+  const kept = new Set();
+  for (const node of nodes.sort(byDegree))
+    for (const each of [node, ...[...partners.get(node)].sort(byDegree).slice(0, PARTNERS)])
+      if (kept.size < most) kept.add(each);
+  return kept;
 }
 
 // Gives every node x and y: each connected part for itself, then all parts side by side, the largest first.

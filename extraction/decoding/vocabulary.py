@@ -9,6 +9,8 @@ from llguidance import LLTokenizer, TokenizerWrapper
 
 from bases.interface import BaseTokenizer
 
+COMPATIBLE = 1024  # texts whose tokens are kept
+
 
 class Vocabulary:
     """Tokens as bytes, and text as tokens.
@@ -27,7 +29,8 @@ class Vocabulary:
         self.token_bytes = [
             b"\xff<special_%d>" % index if text is None else text for index, text in enumerate(written)
         ]
-        self._compatible: dict[bytes, list[int]] = {}  # few texts are ever asked for
+        # Few texts are asked for again and again; those of requests' own schemas are without end.
+        self.compatible_with = lru_cache(COMPATIBLE)(self._compatible_with)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text in the middle of another: no blank is put before it."""
@@ -37,15 +40,13 @@ class Vocabulary:
         """Return what the ids of a text at the beginning write: a blank before it, in published models."""
         return b"".join(self.token_bytes[index] for index in self.tokenizer.encode_plain(text))
 
-    def compatible_with(self, text: bytes) -> list[int]:
+    def _compatible_with(self, text: bytes) -> list[int]:
         """Return the tokens that write a beginning of a text, or all of it and more."""
-        if text not in self._compatible:
-            self._compatible[text] = [
-                index
-                for index, written in enumerate(self.token_bytes)
-                if written and (written.startswith(text) or text.startswith(written))
-            ]
-        return self._compatible[text]
+        return [
+            index
+            for index, written in enumerate(self.token_bytes)
+            if written and (written.startswith(text) or text.startswith(written))
+        ]
 
     @cached_property
     def starts_with_quote(self) -> np.ndarray:

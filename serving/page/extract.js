@@ -151,11 +151,14 @@ export function mountExtract(panel) {
   async function run(texts, fresh = true) {
     if (state.control) return;
     if (!texts.length) return say(word("no_input"), "warn");
-    if (fresh) collection.clear();
+    if (fresh) {
+      collection.clear();
+      showResults(false);
+    }
     const waiting = new Map(); // results that came before an earlier sentence's
     const add = (lines) => collection.add(lines.map((line, place) => makeItem(collection.items.length + place + 1, line)));
     let next = 0;
-    let busy = "";
+    let again = 0; // when a service that is full will be asked again
     const begun = performance.now();
     const seconds = () => (performance.now() - begun) / 1000;
     const options = {};
@@ -165,16 +168,17 @@ export function mountExtract(panel) {
     running(true);
     const timer = setInterval(() => {
       bar.value = (next + waiting.size) / texts.length;
-      say(busy || word("progress", next + waiting.size, texts.length, ((next + waiting.size) / seconds()).toFixed(1)));
+      const wait = Math.ceil((again - performance.now()) / 1000);
+      say(wait > 0 ? word("busy", wait) : word("progress", next + waiting.size, texts.length, ((next + waiting.size) / seconds()).toFixed(1)));
     }, 250);
     try {
       await sendAll(texts, options, {
         signal: state.control.signal, limit: state.limit,
         onWait: (wait) => {
-          busy = word("busy", wait);
+          again = performance.now() + wait * 1000;
         },
         onResult: (place, line, latency) => {
-          busy = "";
+          again = 0;
           waiting.set(place, {...line, seconds: latency});
           const ready = [];
           for (; waiting.has(next); next += 1) {

@@ -207,3 +207,17 @@ def test_an_error_of_the_engine_itself_answers_everybody(extractor: TripletExtra
     engine.drain()
     assert engine.join(20)
     assert [outcome.failure for outcome in arrived] == ["engine"] * 2
+
+
+def test_how_fast_it_is_does_not_count_the_time_without_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("serving.metrics.time.monotonic", lambda: now)
+    metrics = Metrics()
+    assert metrics.rate() == 0
+    for moment in (0.0, 1000.0, 1001.0, 1002.0, 1003.0):
+        now = moment
+        metrics.sentence("tiny", "ok", 1, 1)
+    now = 1004.0
+    assert metrics.rate() == 1.0
+    now = 1100.0
+    assert metrics.rate() == 0
