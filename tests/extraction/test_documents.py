@@ -12,6 +12,7 @@ from extraction.documents import DocumentExtractor, Part, merge, split_document
 from extraction.extractor import TripletExtractor
 from extraction.parsing import AnswerStatus
 from extraction.result import Extraction, Span
+from task.prompt import build_prompt
 from task.triplets import Triplet
 
 BORN = Triplet("出生地", "地点", "人物", "苏州", "沈知远")
@@ -23,11 +24,14 @@ class Reader:
 
     def __init__(self, *triplets: Triplet, room: int = 1000, scores: Sequence[float] = ()) -> None:
         self.constraint = SimpleNamespace(free_values=False)
-        self.tokenizer = SimpleNamespace(prompt_ids=list)
-        self.max_source_seq_len = room
+        self.tokenizer = SimpleNamespace()
+        self._room = room
         self.half_right_score, self.schema = 0.5, None
         self.read: list[str] = []
         self._triplets, self._scores = triplets, scores
+
+    def fits(self, sentence: str) -> bool:
+        return len(build_prompt(sentence)) <= self._room
 
     def stream(self, sentences: Sequence[str]) -> Iterator[tuple[int, Extraction]]:
         self.read += sentences
