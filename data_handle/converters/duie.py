@@ -8,11 +8,12 @@ by CBLUE (tianchi.aliyun.com/dataset/95414; `Combined`, objects with "@value").
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from data_handle.converters.fields import VALUE, as_text, read_fact
 from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt, labelled_or_lost
 from data_handle.converters.source import Record
+from utils.common_utils import is_encodable
 
 _SLOT_LEFT_OUT = "略去复杂关系的附加项（要保留请加 --slots triplets）"
 _SLOT_UNUSABLE = "复杂关系的附加项是空的或没有类型"
@@ -95,8 +96,12 @@ def read_item(item: dict[str, Any]) -> Item:
             continue
         kind = types.get(slot) if isinstance(types, dict) else None
         name = f"{result.fact.predicate}_{slot}"
-        if isinstance(value, str) and value.strip() and isinstance(kind, str) and kind.strip():
+        if _is_written(value) and _is_written(kind):
             result.slots.append(Fact(name, result.fact.subject, value, result.fact.subject_type, kind))
         else:
             result.unusable.append(f"{name}：{value}")
     return result
+
+
+def _is_written(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value and is_encodable(value)

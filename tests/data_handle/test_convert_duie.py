@@ -47,8 +47,13 @@ RELEASED_IN = Triplet("上映时间_inArea", "地点", "影视作品", "中国",
 
 
 def write_duie(path: Path, *records: object) -> Path:
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+    path.write_text("".join(as_line(record) + "\n" for record in records), encoding="utf-8")
     return path
+
+
+def as_line(record: object) -> str:
+    """JSON as a file can hold it: a lone surrogate is escaped."""
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
@@ -244,6 +249,8 @@ def test_no_link_is_followed_to_what_belongs_to_others(source: Path, tmp_path: P
         ({"inWork": ""}, {"inWork": "影视作品"}),
         ({"inWork": " \u3000"}, {"inWork": "影视作品"}),
         ({"inWork": None}, {"inWork": None}),
+        ({"inWork": "某\ud800"}, {"inWork": "影视作品"}),
+        ({"inWork": "某片"}, {"inWork": "影视\0作品"}),
     ],
 )
 @pytest.mark.parametrize("keep_slots", [False, True])
