@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from export.aliases import Aliases
 from export.formats import (
@@ -78,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             store = GraphStore(work, aliases)
             stack.callback(store.close)
-            if parsed.bolt:
-                bolt.check_server(_server(parsed))
+            # Before the work, and one for all of it: some servers answer no second client for a while.
+            session = stack.enter_context(bolt.connect(_server(parsed))) if parsed.bolt else None
             _read(parsed, store, summary)
-            notes = list(_write(parsed, store, options, work))
+            notes = list(_write(parsed, store, options, work, session))
         except sqlite3.Error as error:
             raise UserError(f"写工作文件 {work} 时出错（{error}）：请检查剩余空间和权限。") from error
         for line in (*_report(store, summary, parsed.min_score), *notes):
@@ -99,7 +99,8 @@ def _make_parser() -> ChineseArgumentParser:
         metavar="INPUT",
         nargs="+",
         type=Path,
-        help="抽取结果（inference_triplet.py --output 写的 JSONL），也可以是训练数据；可写几个",
+        help="抽取结果（inference_triplet.py --output 写的 JSONL），也可以是训练数据；可写几个，"
+        "- 是标准输入，gzip 压缩的也能读",
     )
     formats = "；".join(f"{name} {form.what}" for name, form in FORMATS.items())
     parser.add_argument("--format", type=_format_name, choices=list(FORMATS), help=f"写成哪种：{formats}")
@@ -235,8 +236,10 @@ def _read(parsed: argparse.Namespace, store: GraphStore, summary: ReadSummary) -
         raise UserError("\n".join(["没有一行可用。", *summary.bad_lines.describe("不能用的行")]))
 
 
-def _write(parsed: argparse.Namespace, store: GraphStore, options: WriteOptions, work: Path) -> Iterator[str]:
-    """Write all that is wanted; yield what the user should know."""
+def _write(
+    parsed: argparse.Namespace, store: GraphStore, options: WriteOptions, work: Path, session: Any
+) -> Iterator[str]:
+    """Write all that is wanted, to a server in its session; yield what the user should know."""
     if parsed.format:
         with unfinished(parsed.output) as path:
             if parsed.format == "rdf":
@@ -246,7 +249,7 @@ def _write(parsed: argparse.Namespace, store: GraphStore, options: WriteOptions,
         yield f"已写入 {parsed.output}（{parsed.format}）。"
         yield from notes
     if parsed.bolt:
-        yield from bolt.write(store, _server(parsed), options)
+        yield from bolt.write(store, _server(parsed), options, session)
     if parsed.suggest_aliases:
         keys = work.with_name(f"{work.name}.keys")
         try:

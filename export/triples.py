@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +13,14 @@ from data_handle.reader import BadLine, iter_objects
 from task.prompt import split_context
 from task.triplets import Triplet, is_triplet_target, parse_target
 from utils.common_utils import UserError, is_encodable
+from utils.jsonl import iter_objects_in
 
 UNKNOWN_TYPE = "实体"  # where a triplet names no type
 EXAMPLES = 3  # of each kind of complaint that are shown
 # An output line repeats its input's, which has 1 MiB at most, and adds the triplets.
 MAX_LINE_BYTES = 16 << 20
+STDIN = Path("-")
+_GZIP = b"\x1f\x8b"
 
 
 class Found(NamedTuple):
@@ -78,7 +83,8 @@ def read_sentences(
     line with `context` and `target`.
 
     Args:
-        paths: the files; no two of one name, since names are part of the sentences' ids.
+        paths: the files, "-" for stdin; no two of one name, since names are part of the sentences' ids.
+            What gzip has compressed is read as it is.
         summary: counts along.
         min_score: triplets below are left out.
         id_field: the field with a sentence's id; where it is missing, "file name:line" stands for it.
@@ -93,13 +99,15 @@ def read_sentences(
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"有两个输入文件都叫 {twice}，句子编号会分不清，请改一个名字。")
     for path in paths:
-        for item in iter_objects(path, MAX_LINE_BYTES):
+        for item in _objects(path):
             summary.lines += 1
             if isinstance(item, BadLine):
                 summary.bad_lines.add(str(item))
                 continue
             line_number, record = item
-            sentence = _read_line(record, f"{path.name}:{line_number}", id_field, summary)
+            sentence = _read_line(
+                record, f"{'stdin' if path == STDIN else path.name}:{line_number}", id_field, summary
+            )
             if sentence is None:
                 continue
             found = [one for one in sentence.found if _is_wanted(one, min_score, sentence.place)]
@@ -107,6 +115,32 @@ def read_sentences(
             summary.without_triplets += not sentence.found
             if found:
                 yield sentence._replace(found=found)
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]] | BadLine]:
+    """Yield the lines of a file, of stdin, or of a file that gzip has compressed.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    if path == STDIN or not _is_gzip(path):
+        yield from iter_objects("/dev/stdin" if path == STDIN else path, MAX_LINE_BYTES)
+        return
+    try:
+        with gzip.open(path) as file:
+            yield from iter_objects_in(file, path, MAX_LINE_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} 解压到一半出错（{error}）：请检查文件是否完整。") from error
+
+
+def _is_gzip(path: Path) -> bool:
+    if not path.is_file():  # a pipe must not lose its first bytes
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_GZIP)) == _GZIP
+    except OSError:  # which reading it will explain
+        return False
 
 
 def _is_wanted(found: Found, min_score: float, place: str) -> bool:

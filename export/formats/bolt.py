@@ -47,18 +47,14 @@ def check_url(url: str) -> None:
         raise UserError(f"--bolt 的地址应当像 bolt://127.0.0.1:7687，现在是 {url!r}。")
 
 
-def check_server(server: Server) -> None:
-    """Make sure, before the work, that the server is there and lets the user in.
-
-    Raises:
-        UserError: it isn't, or doesn't.
-    """
-    with _session(server):
-        pass
-
-
-def write(store: GraphStore, server: Server, options: WriteOptions) -> list[str]:
+def write(store: GraphStore, server: Server, options: WriteOptions, session: Any = None) -> list[str]:
     """Add the graph to what the server has, a transaction for each batch.
+
+    Args:
+        store: the graph.
+        server: where it goes.
+        options: what the user chose.
+        session: of `connect`, if there is one already.
 
     Returns:
         What the user should know, in Chinese: what the server says was created.
@@ -67,7 +63,7 @@ def write(store: GraphStore, server: Server, options: WriteOptions) -> list[str]
         UserError: the server can't be reached, refuses the user, or a statement.
     """
     created: Counter[str] = Counter()
-    with _session(server) as session:
+    with contextlib.nullcontext(session) if session is not None else connect(server) as session:
         _make_index(session)
         edges = store.counts.mentions if options.each_mention else store.counts.facts
         with Progress(store.counts.entities + edges, unit="个") as progress:
@@ -78,8 +74,8 @@ def write(store: GraphStore, server: Server, options: WriteOptions) -> list[str]
 
 
 @contextlib.contextmanager
-def _session(server: Server) -> Iterator[Any]:
-    """Give a session with the server; what goes wrong in it is told in one sentence.
+def connect(server: Server) -> Iterator[Any]:
+    """Give a session with a server that lets the user in; what goes wrong is told in one sentence.
 
     Raises:
         UserError: see `write`.

@@ -204,9 +204,14 @@ def test_bolt_from_the_command_line(
     monkeypatch.setattr(neo4j.Driver, "close", lambda driver: None)  # as above
     monkeypatch.setenv("NEO4J_USERNAME", "falkordb")
     monkeypatch.delenv("NEO4J_PASSWORD", raising=False)
+    connect, connected = neo4j.GraphDatabase.driver, []
+    monkeypatch.setattr(
+        neo4j.GraphDatabase, "driver", lambda *args, **kw: connected.append(args) or connect(*args, **kw)
+    )
     line = {"text": "句", "triplets": [item("命令行", "写入", "图", score=0.5)]}
     source = write_lines(tmp_path / "results.jsonl", line)
     assert graph.main([str(source), "--bolt", server.bolt_url, "--typed"]) == 0
+    assert len(connected) == 1  # the check before the work, and the work, are one client
     printed = capsys.readouterr()
     assert "服务器新建 2 个节点、1 条边。" in printed.err and printed.out == ""
     rows = server.query(
