@@ -21,7 +21,7 @@ from extraction.decoding.grammar import Constraint
 from extraction.options import ExtractorOptions
 from glm_config import ProjectConfig
 from task.schema import Schema
-from utils.common_utils import UserError
+from utils.common_utils import UserError, log
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,18 @@ def _is_as_trained(constraint: Constraint | None, adapter: Path) -> bool:
     return own is not None and constraint.schema.combinations <= own.combinations
 
 
+def _warn_of_unknown(schema: Schema, own: Schema, adapter: Path | None) -> None:
+    """Say which relations an adapter was never trained on, though it is to answer them."""
+    known = {each.predicate for each in own.combinations}
+    unknown = sorted({each.predicate for each in schema.combinations} - known)
+    if known and unknown:
+        shown = "、".join(name[:60] for name in unknown[:10]) + ("等" if len(unknown) > 10 else "")
+        log(
+            f"警告：适配器 {adapter} 没有训练过关系 {shown}，多半抽不对；"
+            "要抽没有训练过的关系，请用 train.py --schema_prompt 训练的适配器。"
+        )
+
+
 def _read_constraint(
     options: ExtractorOptions, adapter: Path | None, relations_per_prompt: int
 ) -> Constraint | None:
@@ -181,6 +193,8 @@ def _read_constraint(
     if options.open_schema or (options.schema is None and own is None):
         return Constraint(None, options.free_values)
     schema = own if options.schema is None else Schema.load(options.schema)
+    if schema is not None and own is not None and not relations_per_prompt:
+        _warn_of_unknown(schema, own, adapter)
     if schema is not None and schema.combinations:
         return Constraint(schema, options.free_values)
     if options.schema is not None:

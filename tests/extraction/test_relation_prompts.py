@@ -73,13 +73,22 @@ def test_a_part_has_its_names_and_its_grammar(extractor: TripletExtractor) -> No
     ]
 
 
-def test_relations_that_were_never_trained_can_be_asked_for(relations_run: TinyRun, new_schema: Path) -> None:
+def test_relations_that_were_never_trained_can_be_asked_for(
+    relations_run: TinyRun, tiny_run: TinyRun, new_schema: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = read_settings(ExtractorOptions(relations_run.adapter, schema=new_schema))
     assert settings.relations_per_prompt == 2 and settings.constraint is not None
     ((prompt, _),) = questions(build_prompt(FILM), settings.constraint, settings.relations_per_prompt)
     assert f"{WANTED}影视作品-配音-人物（给角色说话的人）\n\n" in prompt
     found = load_extractor(settings).extract(FILM)
     assert found.problem is None and {triplet.predicate for triplet in found.triplets} <= {"配音"}
+    capsys.readouterr()
+    read_settings(ExtractorOptions(relations_run.adapter, schema=new_schema))
+    assert capsys.readouterr().err == ""
+    read_settings(ExtractorOptions(tiny_run.adapter, schema=new_schema))
+    assert "没有训练过关系 配音，多半抽不对" in capsys.readouterr().err
+    read_settings(ExtractorOptions(tiny_run.adapter, schema=tiny_run.adapter / "schema.json"))
+    assert capsys.readouterr().err == ""
 
 
 def test_what_such_an_adapter_can_not_do(relations_run: TinyRun, tmp_path: Path) -> None:
