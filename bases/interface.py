@@ -36,6 +36,11 @@ def chunk_rows(vocab_size: int) -> int:
     return max(MIN_CHUNK_ROWS, CHUNK_LOGITS // vocab_size)
 
 
+def softmax_rows(vocab_size: int, on_cuda: bool) -> int:
+    """Return how many of them become a gradient at a time: on a CPU those that its cache holds in fp32."""
+    return chunk_rows(vocab_size) if on_cuda else max(1, CHUNK_LOGITS // vocab_size)
+
+
 class CheckpointError(UserError):
     """A model directory that is missing, damaged or of no known family; the message is a Chinese sentence."""
 

@@ -4,9 +4,9 @@ Dimensions in comments: T labelled positions, C rows of a chunk, H hidden size, 
 
 At 130,528 words the logits of one sentence, in fp32 and with their gradient, outweigh everything else in a
 training step. Here a chunk of them lives at a time: its loss is taken, its logits become their own gradient
-in place (softmax minus one-hot), and that is multiplied back onto the hidden states at once. The idea is
-that of Liger Kernel's fused linear cross-entropy (Hsu et al. 2024) and of Cut Cross-Entropy (Wijmans et al.
-2024), here in plain PyTorch.
+in place (softmax minus one-hot, some rows at a time), and that is multiplied back onto the hidden states at
+once. The idea is that of Liger Kernel's fused linear cross-entropy (Hsu et al. 2024) and of Cut Cross-Entropy
+(Wijmans et al. 2024), here in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bases.interface import chunk_rows
+from bases.interface import chunk_rows, softmax_rows
 
 
 def linear_cross_entropy(
@@ -50,22 +50,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden_states) if needs_hidden else None  # [T, H]
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None  # [V, H]
         rows = chunk_rows(weight.shape[0])
+        block_rows = softmax_rows(weight.shape[0], on_cuda=device == "cuda")
         with torch.autocast(device, enabled=False):
             for start in range(0, len(targets), rows):
                 chunk = hidden_states[start : start + rows].to(dtype)  # [C, H]
                 target = targets[start : start + rows, None]  # [C, 1]
-                logits = (chunk @ matrix.T).float()  # [C, V]
-                log_norm = logits.logsumexp(-1, keepdim=True)  # [C, 1]
-                loss += (log_norm - logits.gather(-1, target)).sum()
-                if not (needs_hidden or needs_weight):
-                    continue
-                gradient = logits.sub_(log_norm).exp_()
-                gradient.scatter_add_(-1, target, torch.full_like(log_norm, -1.0))
-                gradient = gradient.to(dtype)
+                logits = chunk @ matrix.T  # [C, V]
+                for block, wanted in zip(logits.split(block_rows), target.split(block_rows), strict=True):
+                    log_p = block.log_softmax(-1, dtype=torch.float32)
+                    own = log_p.gather(-1, wanted)
+                    loss -= own.sum()
+                    if needs_hidden or needs_weight:
+                        block.copy_(log_p.exp_().scatter_add_(-1, wanted, torch.full_like(own, -1.0)))
                 if hidden_grad is not None:
-                    hidden_grad[start : start + rows] = gradient @ matrix
+                    hidden_grad[start : start + rows] = logits @ matrix
                 if weight_grad is not None:
-                    weight_grad += gradient.T @ chunk
+                    weight_grad += logits.T @ chunk
         ctx.save_for_backward(hidden_grad, weight_grad)
         ctx.weight_dtype = weight.dtype
         return loss

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bases import family_of
-from bases.interface import ModelShape
+from bases.interface import ModelShape, softmax_rows
 from bases.layers import linear_bytes
 from utils.common_utils import UserError
 from utils.device import compute_dtype, multiplies_bf16
@@ -195,7 +195,8 @@ def memory_parts(
         passing += 2 * value * hidden
     dequantized = value * max(rows * columns for rows, columns in shape.linear_shapes.values())
     rows = min(target_tokens, shape.logit_rows)
-    head = rows * shape.vocab_size * (4 + 2 * value) + target_tokens * hidden * 2 * value
+    in_fp32 = min(rows, softmax_rows(shape.vocab_size, settings.on_cuda)) * (4 if settings.on_cuda else 8)
+    head = shape.vocab_size * (rows * value + in_fp32) + target_tokens * hidden * 2 * value
     layer = passing * tokens + (2 * settings.load_in_4bit + settings.load_in_8bit) * dequantized
     mask = (1 + value) * tokens * tokens  # bool, and as it is added to the scores
     training = kept * tokens + mask + max(head, layer)
