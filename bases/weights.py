@@ -31,6 +31,8 @@ _DTYPES = {
     **dict.fromkeys(("I64", "Long"), torch.int64),
     **dict.fromkeys(("BOOL", "Bool"), torch.bool),
 }
+# What a weight that is not quantised may be.
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WRAPPERS = re.compile(r"(module|_orig_mod|base_model\.model)\.")
 
 _SAMPLE = 256  # elements from either end of a tensor that enter the fingerprint

@@ -25,8 +25,7 @@ from bases.chatglm import row_scaled
 from bases.chatglm.anatomy import is_linear_layer
 from bases.hub_cache import resolve_model_dir
 from bases.interface import StoredWeights
-from bases.model_dir import checked_file, read_model_json
-from bases.published_files import is_small_file
+from bases.model_dir import read_model_json
 from export import four_bit
 from export.deltas import LoraDelta, PrefixDelta, is_prefix
 from export.shards import Note, ShardPlan, ShardWriter, Units, plan_shards
@@ -64,8 +63,11 @@ def merge(
     adapter = resolve_adapter(adapter)
     base_dir = _find_base(adapter, pre_model)
     family = find_family(base_dir)
-    if quantise and family.model_type != "chatglm":
-        raise UserError("--quantise 只用于 ChatGLM-6B；别的模型请用它们自己的量化工具。")
+    if quantise in PUBLISHED_BITS and family.model_type != "chatglm":
+        raise UserError(
+            f"--quantise {quantise} 只用于 ChatGLM-6B；别的模型可以用 nf4（本项目的 4-bit 副本），"
+            "或它们自己的量化工具。"
+        )
     log(f"正在核对基座 {base_dir} …")
     base = family.stored_weights(base_dir)
     delta = PrefixDelta(adapter) if is_prefix(adapter) else LoraDelta(adapter, base, base_dir)
@@ -90,7 +92,9 @@ def merge(
         raise UserError(f"没有写成 {output}：{error.strerror or error}。") from error
     if quantise == "nf4":
         kinds = {kind for kind, _ in base.notes.values()}
-        four_bit.quantise(str(merged), output, "bfloat16" if torch.bfloat16 in kinds else "float16", "cpu")
+        dtype = "bfloat16" if torch.bfloat16 in kinds else "float16"
+        further = [merged / name for name in TRAINING_FILES if (merged / name).is_file()]
+        four_bit.quantise(str(merged), output, dtype, "cpu", further)
     remove(work)
 
 
@@ -135,9 +139,7 @@ def _key_of(adapter: Path, base_dir: Path, plan: ShardPlan, quantise: str | None
 
 def _fill(new: Path, writer: ShardWriter, base_dir: Path, adapter: Path, config: dict[str, Any]) -> None:
     """Put the model's directory together: small files of base and adapter, then the finished shards."""
-    for path in sorted(base_dir.iterdir()):
-        if is_small_file(path.name) and path.name != "README.md" and path.is_file():
-            shutil.copyfile(checked_file(base_dir, path.name), new / path.name)
+    four_bit.copy_small_files(base_dir, new)
     content = read_model_json(base_dir, "config.json")
     stale = {"quantization_bit": 0} if content.get("quantization_bit") else {}  # of a base in int4 or int8
     if changed := stale | config:

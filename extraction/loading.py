@@ -28,7 +28,7 @@ from extraction.settings import Settings, read_settings
 from extraction.warm_up import warm_up_kernels
 from glm_config import ProjectConfig
 from utils.common_utils import UserError, log
-from utils.device import avoid_planning_kernels, check_device, compute_dtype
+from utils.device import avoid_planning_kernels, check_device, compute_dtype, default_device
 from utils.launcher import Launcher
 from utils.memory import memory_budget
 from utils.startup import limit_primitive_cache
@@ -72,7 +72,7 @@ def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
     limit_primitive_cache()
     log(f"加载模型 {config.pre_model} …")
     check_merged(config.pre_model)
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = config.device or default_device()
     dtype = compute_dtype(device, fp16=config.fp16, bf16=config.bf16)
     load_in_4bit = choose_4bit(config.load_in_4bit, device)
     model_dir = resolve_model_dir(config.pre_model)

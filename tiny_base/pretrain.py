@@ -31,7 +31,7 @@ from tiny_base.corpus.heldout import HeldOut
 from tiny_base.model import NUM_LAYERS, grow, new_model, save_base
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, log, run_main, set_seed
-from utils.device import compute_dtype
+from utils.device import compute_dtype, default_device
 from utils.progress import Progress, show_duration
 
 COUNTS = ("step", "tokens", "targets", "chunk", "seconds", "begun", "begun_step", "budget")  # see `RunLog`
@@ -150,7 +150,7 @@ def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     ranks = Ranks()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(default_device())
     half = compute_dtype(device, fp16=False, bf16=True)
     tokenizer = ChatGLMTokenizer.from_pretrained(str(MODEL_DIR))
     held_out = HeldOut.from_file(DEV_FILE)

@@ -34,6 +34,7 @@ from utils.device import (
     check_device,
     choose_precision,
     compute_dtype,
+    default_device,
     make_accelerator,
     multiplies_bf16,
     weight_dtype,
@@ -293,7 +294,7 @@ BEFORE_LOADING: tuple[Check, ...] = (check_gpu, check_model, check_quantisation,
 
 def training_device(config: ProjectConfig) -> torch.device:
     """The device that train.py will use."""
-    return torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch.device(config.device or default_device())
 
 
 def model_shape(config: ProjectConfig) -> ModelShape:

@@ -133,6 +133,11 @@ def make_accelerator(device: str | None, *, fp16: bool, bf16: bool) -> Accelerat
     return accelerator
 
 
+def default_device() -> str:
+    """Return the device that is used unless another is asked for: CUDA where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def weight_dtype(accelerator: Accelerator) -> torch.dtype:
     """Return the type that weights are kept in for the precision chosen."""
     return Precision(accelerator.mixed_precision).dtype

@@ -11,14 +11,15 @@ import torch
 from transformers import PreTrainedConfig
 
 from bases.chatglm.files import checkpoint_shards
+from bases.four_bit_copy import read_note
 from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError, Family, ModelShape, Sample, StoredWeights
 from bases.model_dir import read_model_json
-from utils.device import compute_dtype
+from utils.device import compute_dtype, default_device
 
 from . import anatomy, layout
 from .configuration import read_config
-from .loading import load_model, plan
+from .loading import check, load_model
 from .modeling import checkpoint_layers
 from .stored import CausalWeights
 from .tokenization import CausalTokenizer, load_tokenizer, tokenizer_path
@@ -31,17 +32,22 @@ class CausalFamily(Family):
 
     def check_directory(self, model_dir: Path) -> None:
         config, _ = self._config_and_tokenizer(model_dir)
-        plan(model_dir, config, checkpoint_shards(model_dir))
+        check(model_dir, config)
 
     def load_config(self, model_dir: Path) -> PreTrainedConfig:
         path = model_dir / "config.json"
+        content = read_model_json(model_dir, path.name)
         try:
-            return read_config(read_model_json(model_dir, path.name))
+            config = read_config(content)
         except CheckpointError:
             raise
         except Exception as error:  # the config classes raise types of their own for wrong values
             lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(f"无法使用 {path}：{lines[-1].strip()}") from error
+        if (note := content.get("quantization_config")) is not None:
+            config.quantization_config = note
+            read_note(config, model_dir)
+        return config
 
     def load_tokenizer(self, model_dir: Path) -> CausalTokenizer:
         return load_tokenizer(model_dir)
@@ -65,9 +71,7 @@ class CausalFamily(Family):
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
     ) -> tuple[Any, CausalTokenizer]:
-        model_dir = resolve_model_dir(pre_model)
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model_dir, device = resolve_model_dir(pre_model), device or default_device()
         config, tokenizer = self._config_and_tokenizer(model_dir)
         model = load_model(
             model_dir,

@@ -13,17 +13,18 @@ import torch
 from transformers import PreTrainedConfig
 
 from bases.chatglm.files import checkpoint_shards
+from bases.four_bit_copy import read_note, refuse_other_precision
 from bases.interface import CheckpointError
 from bases.layers import assign, replace_linears
 from bases.linear4bit import check_quantization
-from bases.weights import digest, fingerprint, list_tensors, read_shard
+from bases.weights import FLOATING, digest, fingerprint, list_tensors, read_shard
 
 from .anatomy import shape_of
+from .copied import fill_from_copy, plan_copy
 from .modeling import empty_model
 from .published_glm import Part, glm_parts
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Not of the half that reads, or computed from the config.
 _IGNORED = re.compile(
     r"rotary_(pos_)?emb\.inv_freq$|^(model\.)?(vision_tower|multi_modal_projector|vision_model)\.|masked_bias$"
@@ -58,11 +59,7 @@ def plan(model_dir: Path, config: PreTrainedConfig, shards: list[Path]) -> dict[
     Raises:
         CheckpointError: a file is damaged; a tensor is unknown, missing, or of another type or shape.
     """
-    try:
-        expected = _expected_shapes(config)
-    except Exception as error:  # transformers' own, of values that don't go together
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"{model_dir} 的 config.json 里的值不能一起用（{said}）。") from error
+    expected = _expected_shapes(model_dir, config)
     needed = dict(expected)
     if config.tie_word_embeddings:
         needed.pop(HEAD, None)
@@ -77,7 +74,7 @@ def plan(model_dir: Path, config: PreTrainedConfig, shards: list[Path]) -> dict[
                 continue
             rows = sum(expected[part.name][0] for part in own)
             wanted = (rows, *expected[own[0].name][1:])
-            if dtype not in _FLOATING or shape != wanted:
+            if dtype not in FLOATING or shape != wanted:
                 raise CheckpointError(
                     f"权重文件 {shard} 里的 {file_name} 是 {dtype} {shape}，"
                     f"而 config.json 要求浮点数 {wanted}。"
@@ -94,8 +91,34 @@ def plan(model_dir: Path, config: PreTrainedConfig, shards: list[Path]) -> dict[
     return parts
 
 
-def _expected_shapes(config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
-    model = empty_model(config)
+def check(model_dir: Path, config: PreTrainedConfig) -> None:
+    """Make sure that a directory's files hold what the model needs, without reading a number.
+
+    Raises:
+        CheckpointError: see `plan` and `plan_copy`.
+    """
+    shards = checkpoint_shards(model_dir)
+    if read_note(config, model_dir):
+        _plan_copy(model_dir, config, shards)
+    else:
+        plan(model_dir, config, shards)
+
+
+def _plan_copy(
+    model_dir: Path, config: PreTrainedConfig, shards: list[Path]
+) -> dict[str, tuple[str, torch.Size]]:
+    shapes = _expected_shapes(model_dir, config)
+    if config.tie_word_embeddings:
+        del shapes[HEAD]
+    return plan_copy(model_dir, shapes, config, shards)
+
+
+def _expected_shapes(model_dir: Path, config: PreTrainedConfig) -> dict[str, tuple[int, ...]]:
+    try:
+        model = empty_model(config)
+    except Exception as error:  # transformers' own, of values that don't go together
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{model_dir} 的 config.json 里的值不能一起用（{said}）。") from error
     return {
         name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)
     }
@@ -122,7 +145,7 @@ def load_model(
     *,
     dtype: torch.dtype,
     load_in_4bit: bool,
-    load_in_8bit: bool,
+    load_in_8bit: bool = False,
     quant_storage: torch.dtype | None,
     device: str | torch.device,
 ) -> Any:
@@ -142,7 +165,11 @@ def load_model(
         CheckpointError: see `plan`; or numbers are not finite.
     """
     shards = checkpoint_shards(model_dir)
-    parts = plan(model_dir, config, shards)
+    note = read_note(config, model_dir)
+    if note and not load_in_4bit:
+        refuse_other_precision(model_dir, load_in_8bit)
+    parts = {} if note else plan(model_dir, config, shards)
+    owners = _plan_copy(model_dir, config, shards) if note else {}
     model = empty_model(config)
     layers = shape_of(config).linear_shapes
     replace_linears(
@@ -153,13 +180,10 @@ def load_model(
         compute_dtype=dtype,
         quant_storage=quant_storage,
     )
-    digests: dict[str, str] = {}
-    for shard in shards:
-        for name, tensor in read_shard(shard):
-            for part in parts.get(name, ()):
-                rows = tensor[part.start : part.end]
-                digests[part.name] = digest(rows)
-                assign(model, part.name, rows, shard, dtype, device)
+    if note:
+        fill_from_copy(model, owners, note, model_dir, shards, dtype, device)
+    else:
+        model.base_fingerprint = _fill(model, parts, shards, dtype, device)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.get_input_embeddings().weight
     if load_in_4bit:
@@ -167,6 +191,23 @@ def load_model(
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
-    model.base_fingerprint = fingerprint(digests)
     model.config.name_or_path = str(model_dir)
     return model.eval()
+
+
+def _fill(
+    model: Any,
+    parts: dict[str, list[Part]],
+    shards: list[Path],
+    dtype: torch.dtype,
+    device: str | torch.device,
+) -> str:
+    """Put the tensors of files into a model; return what identifies them."""
+    digests: dict[str, str] = {}
+    for shard in shards:
+        for name, tensor in read_shard(shard):
+            for part in parts.get(name, ()):
+                rows = tensor[part.start : part.end]
+                digests[part.name] = digest(rows)
+                assign(model, part.name, rows, shard, dtype, device)
+    return fingerprint(digests)

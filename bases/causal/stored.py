@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from bases.chatglm.files import checkpoint_shards
+from bases.four_bit_copy import refuse_as_source
 from bases.weights import digest, fingerprint, list_tensors, read_shard
 
 from .loading import parts_of, plan
@@ -18,10 +19,11 @@ class CausalWeights:
     """See `bases.interface.StoredWeights`; what is not used here (a vision tower) stays in it.
 
     Raises:
-        CheckpointError: something is missing or not what it should be.
+        CheckpointError: something is missing or not what it should be; or it is a 4-bit copy.
     """
 
     def __init__(self, model_dir: Path, config: PreTrainedConfig) -> None:
+        refuse_as_source(config, model_dir)
         self._config = config
         self._shards = checkpoint_shards(model_dir)
         self._needed = plan(model_dir, config, self._shards)

@@ -12,7 +12,7 @@ import torch
 
 from bases import linear4bit
 from bases.interface import CheckpointError
-from bases.weights import list_tensors
+from bases.weights import FLOATING, list_tensors
 
 from . import row_scaled
 from .anatomy import EMBEDDING, HEAD, PREFIX, is_linear_layer
@@ -20,7 +20,6 @@ from .anatomy import EMBEDDING, HEAD, PREFIX, is_linear_layer
 IGNORED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
 SHOWN_CHARACTERS = 120  # of a name
 _HEAD_PARTS = (HEAD, HEAD + row_scaled.SCALE_SUFFIX)
-_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class PartsOf(Protocol):
@@ -109,7 +108,7 @@ class Blueprint:
         wanted_dtype, wanted_shape = self.expected[stands_for]
         if wanted_dtype is None and wanted_shape is not None and dtype in (torch.int8, torch.uint8):
             raise CheckpointError(_quantized_elsewhere(shard, name))
-        right_type = dtype in _FLOATING if wanted_dtype is None else dtype == wanted_dtype
+        right_type = dtype in FLOATING if wanted_dtype is None else dtype == wanted_dtype
         right_shape = len(shape) == 1 if wanted_shape is None else shape == wanted_shape
         if not right_type or not right_shape:
             raise CheckpointError(

@@ -12,7 +12,7 @@ import torch
 from bases.hub_cache import resolve_model_dir
 from bases.interface import Family, ModelShape, Sample, StoredWeights
 from bases.model_dir import checked_file
-from utils.device import compute_dtype
+from utils.device import compute_dtype, default_device
 
 from . import anatomy, layout
 from .configuration import ChatGLMConfig
@@ -58,9 +58,7 @@ class ChatGLMFamily(Family):
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
     ) -> tuple[ChatGLMForConditionalGeneration, ChatGLMTokenizer]:
-        model_dir = resolve_model_dir(pre_model)
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model_dir, device = resolve_model_dir(pre_model), device or default_device()
         config, tokenizer = load_config_and_tokenizer(model_dir)
         model = load_pretrained(
             ChatGLMForConditionalGeneration,

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from bases.four_bit_copy import check_copy, read_note, refuse_other_precision
 from bases.hub_cache import resolve_model_dir
 from bases.interface import CheckpointError
 from bases.layers import assign, replace_linears
-from bases.linear4bit import QUANTIZATION_NOTE, check_quantization, join_weight
+from bases.linear4bit import check_quantization, join_weight
 from bases.weights import digest, fingerprint, read_shard
-from utils.digest_cache import remembered_digest
 
 from . import row_scaled
 from .anatomy import EMBEDDING, HEAD, LINEAR_LAYERS
@@ -62,13 +62,9 @@ def load_pretrained(
     """
     model_dir = resolve_model_dir(model_dir)
     config = config or load_config(model_dir)
-    note = _quantization_note(config, model_dir)
+    note = read_note(config, model_dir)
     if note and not load_in_4bit:
-        wanted = "8-bit" if load_in_8bit else "半精度"
-        raise CheckpointError(
-            f"{model_dir} 是 4-bit 量化副本，不能按{wanted}加载；"
-            "请打开 load_in_4bit，或改用原来的半精度权重目录。"
-        )
+        refuse_other_precision(model_dir, load_in_8bit)
     shards = checkpoint_shards(model_dir)
     with torch.device("meta"):
         model: Any = cls(config)
@@ -91,7 +87,7 @@ def load_pretrained(
         check_quantization(model, LINEAR_LAYERS)
     model.base_fingerprint = fingerprint(filling.digests)
     if note:
-        _check_copy(model_dir, note, filling, shards)
+        check_copy(model_dir, note, filling.digests | filling.not_needed, shards)
         model.base_fingerprint = note["base_fingerprint"]
         del model.config.quantization_config
     model.config.quantization_bit, model.config.quantization_embeddings = 0, False  # in memory it isn't
@@ -105,49 +101,10 @@ def check_weights(cls: type, model_dir: Path, config: ChatGLMConfig) -> None:
     Raises:
         CheckpointError: see `load_pretrained`.
     """
-    _quantization_note(config, model_dir)
+    read_note(config, model_dir)
     with torch.device("meta"):
         blueprint = Blueprint(cls(config))
     blueprint.check(model_dir, checkpoint_shards(model_dir))
-
-
-def _quantization_note(config: ChatGLMConfig, model_dir: Path) -> dict[str, Any] | None:
-    """Return what the config says of a 4-bit copy; None for weights that are not quantised.
-
-    Raises:
-        CheckpointError: it is quantised in another way than `export.quantized` does.
-    """
-    note = getattr(config, "quantization_config", None)
-    if note is None:
-        return None
-    fingerprints = ("base_fingerprint", "content_fingerprint")
-    if (
-        not isinstance(note, dict)
-        or {key: note.get(key) for key in QUANTIZATION_NOTE} != QUANTIZATION_NOTE
-        or not all(isinstance(note.get(key), str) for key in fingerprints)
-    ):
-        raise CheckpointError(
-            f"{model_dir} 的 config.json 里的 quantization_config 不是本项目写的 4-bit 量化；"
-            "请用原来的半精度权重，或用 python -m export.quantized 重新量化。"
-        )
-    return note
-
-
-def _check_copy(model_dir: Path, note: dict[str, Any], filling: _Filling, shards: list[Path]) -> None:
-    """Make sure that a 4-bit copy's files are what was written.
-
-    Raises:
-        CheckpointError: they aren't.
-    """
-    same = fingerprint(filling.digests | filling.not_needed) == note["content_fingerprint"]
-    written = note.get("files")  # every byte of them; older copies lack it
-    if isinstance(written, dict):
-        same = same and {shard.name: remembered_digest(shard) for shard in shards} == written
-    if not same:
-        raise CheckpointError(
-            f"{model_dir} 的权重与量化时写下的不同，文件可能已损坏或被换过；"
-            "请重新运行 python -m export.quantized。"
-        )
 
 
 class _Filling:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from bases.interface import CheckpointError
+from bases.four_bit_copy import refuse_as_source
 from bases.weights import digest, fingerprint, list_tensors, read_shard
 
 from . import row_scaled
@@ -31,11 +31,7 @@ class ChatGLMWeights:
 
     def __init__(self, model_dir: Path) -> None:
         config = load_config(model_dir)
-        if getattr(config, "quantization_config", None) is not None:
-            raise CheckpointError(
-                f"{model_dir} 是 4-bit 量化副本，从它得不到半精度的权重；"
-                "请用 --pre_model 指定量化前的基座目录。"
-            )
+        refuse_as_source(config, model_dir)
         with torch.device("meta"):
             self._blueprint = Blueprint(ChatGLMForConditionalGeneration(config))
         self._shards = checkpoint_shards(model_dir)

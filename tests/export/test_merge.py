@@ -22,6 +22,7 @@ from bases.chatglm.anatomy import EMBEDDING, HEAD, PREFIX, is_linear_layer
 from export import merge as command
 from export import shards
 from export.merging import merge
+from extraction.adapters import find_merged
 from tests.helpers import published_shapes as shapes
 from tests.helpers.extraction_samples import FILM, TinyRun
 from utils.common_utils import UserError
@@ -256,6 +257,7 @@ def test_the_4bit_copy(random_base: Path, adapter: Path, merged: Path, tmp_path:
     copy, half = (load(directory, load_in_4bit=True)[0] for directory in (tmp_path / "out", merged))
     assert copy.base_fingerprint == half.base_fingerprint
     assert torch.equal(logits_of(copy), logits_of(half))
+    assert find_merged(tmp_path / "out") == tmp_path / "out"  # how it was trained goes along
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
@@ -435,7 +437,7 @@ def test_a_causal_model_is_plain_transformers_afterwards(tmp_path: Path, model_t
     assert (here - expected).abs().max() < 1e-4 * expected.abs().max()
     assert (bare - expected).abs().max() > 1e-2 * expected.abs().max()
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
-    with pytest.raises(UserError, match="--quantise 只用于 ChatGLM-6B"):
+    with pytest.raises(UserError, match="--quantise int4 只用于 ChatGLM-6B"):
         merge(tmp_path / "adapter", tmp_path / "int4", max_shard_size=10**9, quantise="int4")
 
 
