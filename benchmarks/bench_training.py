@@ -29,8 +29,11 @@ from benchmarks.training_paths import (
     recipe_of,
     scratch_directory,
 )
+from data_handle.data_preprocess import Features
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import log, quiet_libraries, run_main, set_seed
+
+Way = ProjectPath | RecipePath | HuggingFacePath
 
 
 def main() -> int:
@@ -56,25 +59,7 @@ def main() -> int:
             ours.run.gradients.tokens_per_pass = args.tokens_per_pass
         steps = list(islice(ours.steps(), args.steps + 1))
 
-        def timed(path: ProjectPath | RecipePath | HuggingFacePath, index: int) -> tuple[float, float]:
-            started, used = time.perf_counter(), time.process_time()
-            path.step(steps[index])
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            return time.perf_counter() - started, time.process_time() - used
-
-        for path in (ours, recipe):
-            timed(path, 0)  # warm-up, and the optimiser's state; the longest samples
-        pairs, cpu_ratios = [], []
-        for index in range(1, len(steps)):
-            first, second = (ours, recipe) if index % 2 else (recipe, ours)
-            seconds = {first: timed(first, index), second: timed(second, index)}
-            pairs.append((seconds[ours][0], seconds[recipe][0]))
-            cpu_ratios.append(seconds[recipe][1] / seconds[ours][1])
-            log(
-                "步 {}：{:.2f} 秒对 {:.2f} 秒".format(index, *pairs[-1])
-                + f"，CPU 时间之比 {cpu_ratios[-1]:.2f}"
-            )
+        pairs, cpu_ratios = alternate(ours, recipe, steps, device)
         peaks = []
         for path in (ours, recipe):
             before, peak = peak_during(device, lambda path=path: path.step(steps[0]))  # type: ignore[misc]
@@ -108,6 +93,34 @@ def main() -> int:
     }
     show(rows, result, device)
     return 0
+
+
+def alternate(
+    ours: ProjectPath, recipe: Way, steps: list[list[Features]], device: torch.device
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """Take the same steps on both sides in turn, the first one to warm up.
+
+    Returns:
+        Of each step behind it: the seconds of either side, and the ratio of their CPU seconds.
+    """
+
+    def timed(path: Way, index: int) -> tuple[float, float]:
+        started, used = time.perf_counter(), time.process_time()
+        path.step(steps[index])
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started, time.process_time() - used
+
+    for path in (ours, recipe):
+        timed(path, 0)  # warm-up, and the optimiser's state; the longest samples
+    pairs, cpu_ratios = [], []
+    for index in range(1, len(steps)):
+        first, second = (ours, recipe) if index % 2 else (recipe, ours)
+        seconds = {first: timed(first, index), second: timed(second, index)}
+        pairs.append((seconds[ours][0], seconds[recipe][0]))
+        cpu_ratios.append(seconds[recipe][1] / seconds[ours][1])
+        log("步 {}：{:.2f} 秒对 {:.2f} 秒".format(index, *pairs[-1]))
+    return pairs, cpu_ratios
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ def test_the_4bit_copy(random_base: Path, adapter: Path, merged: Path, tmp_path:
     copy, half = (load(directory, load_in_4bit=True)[0] for directory in (tmp_path / "out", merged))
     assert copy.base_fingerprint == half.base_fingerprint
     assert torch.equal(logits_of(copy), logits_of(half))
-    assert find_merged(tmp_path / "out") == tmp_path / "out"  # how it was trained goes along
+    assert find_merged(str(tmp_path / "out")) == tmp_path / "out"  # how it was trained goes along
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
