@@ -69,7 +69,7 @@ class ProjectConfig(object):
         # 评估配置
         self.eval_steps = 100  # 每多少步评估一次（每轮结束时总会评估），0 为只在每轮结束时评估
         self.eval_batch_size = 8  # 评估与生成时的批次大小
-        self.eval_samples = 50  # 训练中每次评估用多少条验证数据生成三元组（结束时用全部）
+        self.eval_samples = 200  # 训练中每次评估用多少条验证数据生成三元组（结束时用全部）
         self.best_metric = "triplet_f1"  # 挑选最佳模型的指标：triplet_f1 或 dev_loss
         self.early_stopping_patience = 0  # 连续多少次评估没有变好就提前停止，0 为不提前停止
 

@@ -75,6 +75,7 @@ def main() -> int:
             pre_model=options.pre_model,
             batch_size=options.batch_size,
             with_scores=True,
+            min_score=0.0,  # as the command reads documents
         )
     )
     ways: dict[str, Extractor] = {

@@ -37,7 +37,7 @@ from utils.common_utils import PROJECT, UserError, log, run_main, to_json
 from utils.directories import write_file
 from utils.table import format_table
 
-# What docs/decisions/real-sentences.md found for the embedded base.
+# What docs/decisions/real-sentences.md and docs/quality.md found for the embedded base.
 RECIPE = {
     "epochs": "10",
     "learning_rate": "1e-3",
@@ -48,6 +48,7 @@ RECIPE = {
     "max_source_seq_len": "320",
     "max_target_seq_len": "352",
     "eval_steps": "0",
+    "eval_samples": "1000",
     "eval_batch_size": "32",
 }
 
