@@ -269,8 +269,8 @@ class Family(ABC):
 
         Returns:
             The model, whose `base_fingerprint` identifies its weights, and the tokenizer. The model takes
-            what `pack` and `next_inputs` give, `logits_to_keep` as a [B, S] bool mask, and a `cache` with
-            `update(key, value, layer)`.
+            what `pack` and `next_inputs` give, `logits_to_keep` as a [B, S] bool mask or as indices [T] of
+            its B * S places (waiting for nothing), and a `cache` with `update(key, value, layer)`.
 
         Raises:
             CheckpointError: the directory is missing, damaged, or of another family; or the tokenizer's
@@ -309,18 +309,19 @@ class Family(ABC):
 
     @abstractmethod
     def next_inputs(
-        self, rows: Sequence[list[int]], slots: torch.Tensor, prompt_lengths: torch.Tensor, config: Any
+        self, slots: torch.Tensor, prompt_lengths: torch.Tensor, keys: int, config: Any
     ) -> dict[str, torch.Tensor]:
         """Lay out a decoding pass over sequences of unequal length, each with its own place in the cache.
 
+        Nothing here may wait for a device: the host goes on while it computes.
+
         Args:
-            rows: the next tokens of each sequence, at least one.
             slots: [B, S] int64, the index of each token in its sequence; S is the length of the longest row,
                 and what is behind a row's end is padding.
-            prompt_lengths: [B] int64, tokens of each prompt.
+            prompt_lengths: [B] int64, tokens of each prompt, where `slots` are.
+            keys: places of the cache that are attended to, K; more than the largest slot of a token.
             config: of the model.
 
         Returns:
-            Inputs of the model: `input_ids` [B, S] int64, a mask [B, 1, S, K] bool with K the largest slot
-            and one, and positions.
+            Inputs of the model beside the ids, where `slots` are: a mask [B, 1, S, K] bool, and positions.
         """

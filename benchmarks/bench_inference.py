@@ -2,6 +2,9 @@
 
 Usage: python -m benchmarks.bench_inference --model tiny|block|full --device cpu|cuda
        (full: --pre_model DIR of make_full_size_checkpoint)
+       python -m benchmarks.bench_inference --simulate 5 25 4.5 --batch_size 64
+       (a device that takes 5 ms a pass or 25 ms per 1000 tokens, and the host 4.5 ms to ask for one: what of
+       the host's work it hides)
 
 Both sides get the same prompts and write answers of the same length: `generate` decodes greedily without
 constraint, held to the length of the constrained answer (in a batch: of the longest). Runs are paired,
@@ -28,8 +31,10 @@ from bases.chatglm import (
     ChatGLMForConditionalGeneration,
     ChatGLMTokenizer,
     load_base_model,
+    load_config,
 )
 from bases.layers import expand
+from benchmarks import overlap
 from benchmarks.measure import show
 from data_handle.reader import read_jsonl
 from extraction.decoding.decoder import ConstrainedDecoder, Statistics
@@ -80,6 +85,8 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3, help="paired runs of the throughput")
     parser.add_argument("--scores", action="store_true", help="compute scores too (tiny only)")
+    ms = ("LEAST", "PER_1000", "LAUNCH")
+    parser.add_argument("--simulate", nargs=3, type=float, metavar=ms, help="ms of a simulated device")
     args = parser.parse_args()
     if args.scores and args.model != "tiny":
         parser.error("--scores needs answers that the model chose: with --model tiny only")
@@ -88,6 +95,8 @@ def main() -> int:
     limit_primitive_cache()
 
     set_seed(0)
+    if args.simulate:
+        return simulate(args)
     if args.device == "cuda":
         avoid_planning_kernels()
     if args.model == "full":
@@ -110,6 +119,20 @@ def main() -> int:
         batched.append(bench.pair(many, args.batch_size))
         log(f"{len(many)} 句：{batched[-1].ours:.2f} 秒对 {batched[-1].theirs:.2f} 秒")
     report(args, single, batched, len(many), (first, first_batched))
+    return 0
+
+
+def simulate(args: argparse.Namespace) -> int:
+    """Answer sentences beside a simulated device; print what of the host's work it hides."""
+    tokenizer = ChatGLMTokenizer.from_pretrained(BASE)
+    lines, schema = read_lines(tokenizer)
+    lines = sorted((lines * args.sentences)[: args.sentences], key=lambda line: len(line.prompt))
+    config = load_config(BASE)
+    grammar = AnswerGrammar(tokenizer, config.vocab_size, Constraint(schema))
+    found = overlap.compare(
+        config, grammar, lines, args.batch_size, overlap.Speed(*args.simulate), args.scores
+    )
+    show(overlap.table(found), {"simulated": args.simulate, "groups": found}, torch.device("cpu"))
     return 0
 
 

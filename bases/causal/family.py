@@ -111,13 +111,9 @@ class CausalFamily(Family):
         return layout.pack(rows, row_length)
 
     def next_inputs(
-        self,
-        rows: Sequence[list[int]],
-        slots: torch.Tensor,
-        prompt_lengths: torch.Tensor,
-        config: PreTrainedConfig,
+        self, slots: torch.Tensor, prompt_lengths: torch.Tensor, keys: int, config: PreTrainedConfig
     ) -> dict[str, torch.Tensor]:
-        return layout.next_inputs(rows, slots)
+        return layout.next_inputs(slots, keys)
 
 
 FAMILY = CausalFamily()

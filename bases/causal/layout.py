@@ -61,12 +61,10 @@ def padded(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return _with_itself(visible), (is_token.long().cumsum(-1) - 1).clamp(min=0)
 
 
-def next_inputs(rows: Sequence[list[int]], slots: torch.Tensor) -> dict[str, torch.Tensor]:
+def next_inputs(slots: torch.Tensor, keys: int) -> dict[str, torch.Tensor]:
     """Lay out a decoding pass over rows of unequal length; see `bases.interface.Family.next_inputs`."""
-    width = slots.shape[1]
-    key = torch.arange(int(slots.max()) + 1)
+    key = torch.arange(keys, device=slots.device)
     return {
-        "input_ids": torch.tensor([ids + [PADDING_ID] * (width - len(ids)) for ids in rows]),
         "position_ids": slots,
         "attention_mask": (key <= slots[..., None])[:, None],  # [B, 1, S, K]
     }

@@ -80,7 +80,7 @@ class PackedCausalLM:
                 runs at the labelled positions only, and no logits are returned.
             use_cache: create a cache if none is given; never where there are labels.
             logits_to_keep: the number of last positions to compute logits for (0: all), or a [B, S] bool mask
-                of them.
+                of them, or their indices [T] among all B * S.
 
         Returns:
             `loss`: fp32 mean over the labelled tokens (0 if there is none); None without labels.
@@ -106,8 +106,10 @@ class PackedCausalLM:
             return CausalLMOutputWithPast(loss=self._loss(hidden_states, labels), cache=outputs.cache)
         if isinstance(logits_to_keep, int):
             hidden_states = hidden_states[:, slice(-logits_to_keep, None)]
-        else:
+        elif logits_to_keep.dtype == torch.bool:
             hidden_states = hidden_states[logits_to_keep]  # [T, H]
+        else:
+            hidden_states = hidden_states.flatten(0, 1)[logits_to_keep]  # [T, H]
         return CausalLMOutputWithPast(logits=self.lm_head(hidden_states), cache=outputs.cache)
 
     def _loss(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

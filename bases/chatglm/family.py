@@ -93,13 +93,9 @@ class ChatGLMFamily(Family):
         return layout.pack(rows, row_length, config, device)
 
     def next_inputs(
-        self,
-        rows: Sequence[list[int]],
-        slots: torch.Tensor,
-        prompt_lengths: torch.Tensor,
-        config: ChatGLMConfig,
+        self, slots: torch.Tensor, prompt_lengths: torch.Tensor, keys: int, config: ChatGLMConfig
     ) -> dict[str, torch.Tensor]:
-        return layout.next_inputs(rows, slots, prompt_lengths, config)
+        return layout.next_inputs(slots, prompt_lengths, keys)
 
 
 FAMILY = ChatGLMFamily()

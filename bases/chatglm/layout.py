@@ -175,28 +175,22 @@ def pack(
 # ---- tokens that come later
 
 
-def next_inputs(
-    rows: Sequence[list[int]], slots: torch.Tensor, prompt_lengths: torch.Tensor, config: SpecialIds
-) -> dict[str, torch.Tensor]:
+def next_inputs(slots: torch.Tensor, prompt_lengths: torch.Tensor, keys: int) -> dict[str, torch.Tensor]:
     """Lay out a decoding pass over rows of unequal length; see `bases.interface.Family.next_inputs`.
 
     Args:
-        rows: the next tokens of each sequence, at least one.
         slots: [B, S] int64, the index of each token in its sequence; S is the length of the longest row, and
             what is behind a row's end is padding.
         prompt_lengths: [B] int64, tokens of each prompt, which ends with `[gMASK] <sop>`.
-        config: of the model, for the special ids.
+        keys: places that are attended to, K.
 
     Returns:
-        `input_ids` [B, S] int64; `position_ids` [B, 2, S] int64; `attention_mask` [B, 1, S, K] bool, K being
-        the largest slot and one.
+        `position_ids` [B, 2, S] int64; `attention_mask` [B, 1, S, K] bool.
     """
-    width = slots.shape[1]
     context_length = prompt_lengths[:, None] - 1
-    key = torch.arange(int(slots.max()) + 1, device=slots.device)
+    key = torch.arange(keys, device=slots.device)
     visible = is_visible(slots[..., None], key, context_length[..., None])  # [B, S, K]
     return {
-        "input_ids": torch.tensor([ids + [config.pad_token_id] * (width - len(ids)) for ids in rows]),
         "position_ids": positions_of(slots, context_length, context_length - 1),
         "attention_mask": visible[:, None],
     }

@@ -391,12 +391,12 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
             labels: [B, S] int64 aligned with `input_ids` (the shift happens here), -100 where no loss is
                 wanted. With labels the head runs at the labelled positions only, and no logits are returned:
                 at 130,528 words they would be most of a step's memory.
-            logits_to_keep: the number of last positions to compute logits for (0: all), or their indices, or
-                a [B, S] bool mask of them.
+            logits_to_keep: the number of last positions to compute logits for (0: all), or a [B, S] bool mask
+                of them, or their indices [T] among all B * S.
 
         Returns:
             `loss`: fp32 mean over the labelled tokens (0 if there is none); None without labels.
-            `logits`: [B, S or logits_to_keep, V], or [T, V] for a mask of T positions; None with labels.
+            `logits`: [B, S or logits_to_keep, V], or [T, V] for T chosen positions; None with labels.
             `cache`.
         """
         outputs = self.transformer(
@@ -415,7 +415,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
         elif logits_to_keep.dtype == torch.bool:
             hidden_states = hidden_states[logits_to_keep]  # [T, H]
         else:
-            hidden_states = hidden_states[:, logits_to_keep]
+            hidden_states = hidden_states.flatten(0, 1)[logits_to_keep]  # [T, H]
         return CausalLMOutputWithPast(logits=self.lm_head(hidden_states), cache=outputs.cache)
 
     def _loss(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ def read_white_space(text: str) -> str:
 
 def _written_by(piece: str) -> str:
     """Return the white space that a piece stands for; the piece itself if it stands for none."""
-    if blank := _BLANK_PIECE.fullmatch(piece):
+    if len(piece) > 1 and (blank := _BLANK_PIECE.fullmatch(piece)):
         length = int(blank[1])
         return " " * length if 2 <= length <= MAX_BLANK_LENGTH else piece
     return _CHARACTERS.get(piece, piece)

@@ -138,7 +138,11 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
     def encode_inside(self, text: str) -> list[int]:
         """Return the ids of a text in the middle of another: no blank is put before it."""
         # A newline never joins what follows, and takes the blank before it along.
-        return self.encode_plain("\n" + text)[len(self.encode_plain("\n")) :]
+        return self.encode_plain("\n" + text)[self._newline_length :]
+
+    @cached_property
+    def _newline_length(self) -> int:
+        return len(self.encode_plain("\n"))
 
     def token_bytes(self, size: int) -> list[bytes | None]:
         """Return what each of `size` ids writes; None for those that no text becomes."""

@@ -4,33 +4,38 @@ A step of a batch is one forward pass. Each row puts into it the tokens that it 
 one (its own choice, and what the grammar forces after it) and a draft of what may follow. From the logits,
 the row commits what one-token-at-a-time decoding would: forced tokens without asking, else the likeliest
 token that the grammar allows; the draft serves as long as it says the same.
+
+Many rows on a card are in two groups that take turns: while the device computes the pass of one, the host
+reads what came of the other's, and asks for its next.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 
+from extraction.decoding.choosing import Chooser
 from extraction.decoding.grammar import AnswerGrammar
-from extraction.decoding.masks import packed_masks, unpack_masks
+from extraction.decoding.group import Flight, Group
 from extraction.decoding.passes import lay_out
 from extraction.decoding.row import MAX_DRAFT, Answer, Choice, Row
-from extraction.decoding.row_cache import RowCache
+from extraction.decoding.transfer import Fetched, is_card
 
 # Prompt tokens of a pass: more hardly speed a device up, and take memory.
 PROMPT_TOKENS = 4096
 # Grammars of waiting sentences that are prepared while a pass computes on a card.
 AHEAD = 16
+# Rows from which on two groups are worth it: a pass over half of them still keeps a card busy.
+ENOUGH_FOR_TWO = 32
 
 __all__ = ["MAX_DRAFT", "Answer", "ConstrainedDecoder", "Statistics"]
 
@@ -80,11 +85,13 @@ class ConstrainedDecoder:
         batch_size: rows at most; sentences beyond wait for a place.
         with_scores: compute the probabilities of triplets; takes a mask for every choice.
         drafts: guess and verify; without it, results are the same and passes more.
-        at_once: a waiting sentence takes the next free row. Otherwise it waits until half of them are free:
+        at_once: a waiting sentence takes the next free row. Otherwise it waits until many of them are free:
             prompts are computed together, because a pass for each one's would cost more. That is better for
             a list, the other for those who wait for an answer.
         statistics: counts along.
         pool: compiles grammars; one of its own when None, which is left with `close`.
+        groups: of rows that take turns, 1 or 2; None for what suits the device. With two, `step` comes back
+            while passes are under way.
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class ConstrainedDecoder:
         at_once: bool = False,
         statistics: Statistics | None = None,
         pool: Executor | None = None,
+        groups: int | None = None,
     ) -> None:
         self.model = model
         self.grammar = grammar
@@ -112,13 +120,28 @@ class ConstrainedDecoder:
         self._own_pool = ThreadPoolExecutor(1, thread_name_prefix="grammar") if pool is None else None
         self._pool = pool or self._own_pool
         self._waiting: deque[Row] = deque()
-        self._rows: list[Row] = []  # their places in the list are those in the cache
-        self._cache = RowCache()
-        self._is_filling = False
+        self._finished: list[tuple[Hashable, Answer | Exception]] = []  # to be handed out
+        device = torch.device(getattr(model, "device", "cpu"))
+        self.chooser = Chooser(self.vocabulary, device)
+        on_card = is_card(device)
+        if groups is None:
+            # Who waits for an answer has few rows as a rule, and a pass over few costs as much as over more.
+            groups = 2 if on_card and not at_once and batch_size >= ENOUGH_FOR_TWO else 1
+        # While a card computes, the host is free; on a CPU, threads would take the model's cores from it.
+        self._looks_ahead = on_card or groups > 1
+        # Share of the rows from which on others have to wait for company. Two groups fare better with fewer
+        # prompts at a time: while a long pass computes, the host has little to do.
+        self._full = 1 / 2 if groups == 1 else 3 / 4
+        self._groups = deque(Group((batch_size + other) // groups) for other in range(groups))
+
+    @property
+    def _rows(self) -> list[Row]:
+        """All in work."""
+        return [row for group in self._groups for row in group.rows]
 
     def __len__(self) -> int:
-        """Return how many sentences wait or are in work."""
-        return len(self._waiting) + len(self._rows)
+        """Return how many sentences wait, are in work, or have an answer that nobody got yet."""
+        return len(self._waiting) + len(self._finished) + sum(len(group.rows) for group in self._groups)
 
     def add(
         self,
@@ -159,10 +182,13 @@ class ConstrainedDecoder:
             if row.key == key:
                 self._waiting.remove(row)
                 return True
-        place = next((place for place, row in enumerate(self._rows) if row.key == key), None)
-        if place is not None:
-            self._remove([place])
-        return place is not None
+        for group in self._groups:
+            for place, row in enumerate(group.rows):
+                if row.key == key:
+                    row.done = True  # a pass that is under way does nothing to it
+                    group.remove([place])
+                    return True
+        return False
 
     def unfinished(self) -> Iterator[tuple[Hashable, Answer]]:
         """Yield the keys of the sentences in work and what there is of their answers, between two steps."""
@@ -172,8 +198,8 @@ class ConstrainedDecoder:
     def clear(self) -> None:
         """Give up all sentences, and the memory of the cache."""
         self._waiting.clear()
-        self._rows.clear()
-        self._cache = RowCache()
+        self._finished.clear()
+        self._groups = deque(Group(group.size) for group in self._groups)
 
     def close(self) -> None:
         """Give up everything, threads included."""
@@ -187,6 +213,8 @@ class ConstrainedDecoder:
     def step(self) -> list[tuple[Hashable, Answer | Exception]]:
         """Run one pass: over new sentences if there are any and rows for them, else over those in work.
 
+        With two groups, finish the pass of the one whose turn it is, and begin its next.
+
         Returns:
             Keys and answers of the sentences that are finished, perhaps none; what went wrong instead of
             the answer, where it concerns one sentence only.
@@ -195,19 +223,18 @@ class ConstrainedDecoder:
             Exception: the pass itself failed (out of memory, say). Its sentences wait again, so that another
                 step begins them anew.
         """
-        finished: list[tuple[Hashable, Answer | Exception]] = []
-        new = self._admit(finished)
-        rows = new or self._rows
-        if rows:
-            first = len(self._rows) - len(rows)
-            try:
-                self._pass(rows, first)
-            except BaseException:
-                self._send_back(first)
-                raise
-        done = [place for place, row in enumerate(self._rows) if row.done]
-        finished += [(self._rows[place].key, self._result(self._rows[place])) for place in reversed(done)]
-        self._remove(done)
+        group = self._turn()
+        try:
+            self._land(group)
+            rows = self._admit(group) or group.rows
+            if rows:
+                self._pass(rows, group)
+            if len(self._groups) == 1:
+                self._land(group)
+        except BaseException:
+            self._send_back(group)
+            raise
+        finished, self._finished = self._finished, []
         return finished
 
     def decode(
@@ -243,27 +270,35 @@ class ConstrainedDecoder:
 
     # --- rows
 
-    def _admit(self, finished: list[tuple[Hashable, Answer | Exception]]) -> list[Row]:
-        """Give waiting sentences the free rows; those that need no pass are finished."""
+    def _turn(self) -> Group:
+        """Return the group whose turn it is, if it has anything to do; else the other."""
+        for _ in range(len(self._groups)):
+            self._groups.rotate(-1)
+            if self._waiting or self._groups[0].rows:
+                break
+        return self._groups[0]
+
+    def _admit(self, group: Group) -> list[Row]:
+        """Give waiting sentences the free rows of a group; those that need no pass are finished."""
         new: list[Row] = []
         tokens = 0
-        if not (self.at_once or self._is_filling) and len(self._rows) > self.batch_size // 2:
+        if not (self.at_once or group.is_filling) and len(group.rows) > group.size * self._full:
             return new
         assert self._pool is not None
-        while self._waiting and len(self._rows) < self.batch_size:
+        while self._waiting and len(group.rows) < group.size:
             tokens += self._waiting[0].prompt_length
             if new and tokens > PROMPT_TOKENS:
-                self._is_filling = True
+                group.is_filling = True
                 return new
             row = self._waiting.popleft()
-            with _Clock(self.statistics):
+            with self._clock():
                 self._guard(row, partial(row.start, self._pool))
             if row.done:
-                finished.append((row.key, self._result(row)))
+                self._finished.append((row.key, self._result(row)))
             else:
                 new.append(row)
-                self._rows.append(row)
-        self._is_filling = False
+                group.rows.append(row)
+        group.is_filling = False
         return new
 
     def _look_ahead(self) -> None:
@@ -273,23 +308,15 @@ class ConstrainedDecoder:
         for row in islice(due, AHEAD):
             self._guard(row, partial(row.compile, self._pool))
 
-    def _send_back(self, first: int) -> None:
-        """Let the rows from a place on wait again, before all others."""
-        for row in reversed(self._rows[first:]):
+    def _send_back(self, group: Group) -> None:
+        """Let the rows of a pass wait again, before all others."""
+        failed, group.passing, group.flight = group.passing, [], None
+        places = {row: place for place, row in enumerate(group.rows)}
+        failed = [row for row in failed if row in places]
+        group.remove(sorted(places[row] for row in failed))
+        for row in reversed(failed):
             row.restart()
             self._waiting.appendleft(row)
-        del self._rows[first:]
-
-    def _remove(self, places: list[int]) -> None:
-        """Free rows; the last ones take their places."""
-        origin = list(range(len(self._rows)))  # where what stands in each place has stood
-        for place in reversed(places):
-            last = origin.pop()
-            if place < len(origin):
-                origin[place] = last
-        moved = [place for place, source in enumerate(origin) if place != source]
-        self._cache.move([origin[place] for place in moved], moved)
-        self._rows = [self._rows[source] for source in origin]
 
     def _result(self, row: Row) -> Answer | Exception:
         if row.error is not None:
@@ -310,25 +337,47 @@ class ConstrainedDecoder:
 
     # --- one pass
 
-    def _pass(self, rows: list[Row], first: int) -> None:
-        """Run a pass over rows, which stand together from a place on, and let each commit what it can."""
+    def _pass(self, rows: list[Row], group: Group) -> None:
+        """Ask for a pass over the last rows of a group, or all."""
+        group.passing = rows = list(rows)
         for row in rows:
             row.draft = []
             if self.drafts:
                 row.prepare_draft()
-        inputs, count = lay_out(rows, first, self._cache, self.model.config, self.model.device)
-        logits = self.model(**inputs, cache=self._cache).logits.flatten(0, -2)[:count]  # [T, V]
+        first = len(group.rows) - len(rows)
+        inputs, count = lay_out(rows, first, group.cache, self.model.config, self.model.device)
+        logits = self.model(**inputs, cache=group.cache).logits.flatten(0, -2)[:count]  # [T, V]
+        group.flight = Flight(rows, logits, self._fetch(logits))
         self.statistics.passes += 1
         self.statistics.row_passes += len(rows)
-        self.statistics.note_sizes(self._cache.tokens, inputs["input_ids"].numel(), count)
-        chosen = torch.where(logits.amax(-1).isfinite(), logits.argmax(-1), -1)
-        if logits.is_cuda:  # computing goes on meanwhile; on a CPU, threads would take its cores from it
+        room = sum(each.cache.tokens for each in self._groups)
+        count = sum(len(each.flight.logits) for each in self._groups if each.flight)
+        self.statistics.note_sizes(room, inputs["input_ids"].numel(), count)
+        if self._looks_ahead:
             self._look_ahead()
-        likeliest = chosen.tolist()
+
+    def _fetch(self, logits: torch.Tensor) -> Fetched:
+        """Ask for the likeliest tokens of logits [T, V], -1 where they are not numbers."""
+        return Fetched(torch.where(logits.amax(-1).isfinite(), logits.argmax(-1), -1))
+
+    def _clock(self) -> AbstractContextManager[None]:
+        """Return what counts the time within as the constraint's."""
+        return _clock(self.statistics)
+
+    def _land(self, group: Group) -> None:
+        """Let the rows of a pass that was asked for commit what it decides; take away those that are done."""
+        if group.flight is None:
+            return
+        likeliest = group.flight.likeliest.wait()
         if -1 in likeliest:
             raise FloatingPointError(NOT_FINITE)
-        with _Clock(self.statistics):
-            self._advance(rows, logits, likeliest)
+        with self._clock():
+            self._advance(group.flight.rows, group.flight.logits, likeliest)
+        group.flight, group.passing = None, []
+        done = [place for place, row in enumerate(group.rows) if row.done]
+        for row in [group.rows[place] for place in reversed(done)]:
+            self._finished.append((row.key, self._result(row)))
+        group.remove(done)
 
     def _advance(self, rows: list[Row], logits: torch.Tensor, likeliest: list[int]) -> None:
         """Let each row commit what its logits (len(draft) + 1 of [T, V], row after row) decide.
@@ -345,7 +394,8 @@ class ConstrainedDecoder:
                 asking.append((row, first, work, place))
             first += count
         while asking:
-            choices = self._choose([row for row, *_ in asking], logits[[a[1] + a[3] for a in asking]])
+            places = [start + place for _, start, _, place in asking]
+            choices = self.chooser.choose([row for row, *_ in asking], logits, places)
             still: list[tuple[Row, int, Generator[int, Choice, None], int]] = []
             for (row, start, work, _), choice in zip(asking, choices, strict=True):
                 place = self._guard(row, partial(_send, work, choice))
@@ -357,34 +407,6 @@ class ConstrainedDecoder:
         """Return what a row shall take for the model's choices (a benchmark has another opinion)."""
         return likeliest
 
-    def _choose(self, rows: list[Row], logits: torch.Tensor) -> list[Choice]:
-        """Return the likeliest token that each row's grammar allows, from its logits [R, V]."""
-        bits = packed_masks(self.vocabulary, [row.matcher for row in rows])
-        allowed = _unpack(bits, self.vocabulary.size, logits.device)
-        scores = logits.float().masked_fill(~allowed, -math.inf)
-        chosen = scores.argmax(-1)
-        if not any(row.with_scores for row in rows):
-            return [Choice(token, 0.0) for token in chosen.tolist()]
-        # The log probability of a choice, of all tokens that end the value if it does.
-        quotes = self._quotes(logits.device)
-        ending = scores.masked_fill(~quotes, -math.inf).logsumexp(-1)
-        own = scores.gather(-1, chosen[:, None])[:, 0]
-        own = torch.where(quotes[chosen], ending, own) - scores.logsumexp(-1)
-        return [Choice(*pair) for pair in zip(chosen.tolist(), own.tolist(), strict=True)]
-
-    def _quotes(self, device: torch.device) -> torch.Tensor:
-        """Return which tokens end a value, [V] bool."""
-        return torch.from_numpy(self.vocabulary.starts_with_quote).to(device)
-
-
-def _unpack(bits: np.ndarray, size: int, device: torch.device) -> torch.Tensor:
-    """Turn packed masks into [R, V] bool on a device; only the bits travel there."""
-    if device.type == "cpu":
-        return torch.from_numpy(unpack_masks(bits, size))
-    octets = torch.from_numpy(bits.view(np.uint8)).to(device)
-    places = torch.arange(8, dtype=torch.uint8, device=device)
-    return (octets[..., None] >> places & 1).flatten(1)[:, :size].bool()
-
 
 def _send(work: Generator[int, Choice, None], choice: Choice) -> int | None:
     """Let a row go on with a choice; return where it asks for the next one, None for nowhere."""
@@ -394,14 +416,11 @@ def _send(work: Generator[int, Choice, None], choice: Choice) -> int | None:
         return None
 
 
-class _Clock:
-    """Adds the time within to `constraint_seconds`."""
-
-    def __init__(self, statistics: Statistics) -> None:
-        self._statistics = statistics
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._statistics.constraint_seconds += time.perf_counter() - self._started
+@contextmanager
+def _clock(statistics: Statistics) -> Iterator[None]:
+    """Add the time within to `constraint_seconds`."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        statistics.constraint_seconds += time.perf_counter() - started

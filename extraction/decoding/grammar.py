@@ -64,7 +64,7 @@ class AnswerGrammar:
 
     def source(self, sentence: str) -> SourceText:
         """Return the sentence as the model sees it."""
-        return SourceText(sentence, self.tokenizer)
+        return self.vocabulary.source(sentence)
 
     def can_have_items(self, source: SourceText) -> bool:
         """Tell whether an answer for a sentence can be anything but the empty list."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
 from bases import family_of
 from extraction.decoding.row import Row
 from extraction.decoding.row_cache import RowCache
+from extraction.decoding.transfer import is_card, send
 
 # On CUDA each new shape costs a search for kernels, and attention copies a mask whose rows aren't aligned.
 KEY_MULTIPLE = 64
@@ -37,6 +38,8 @@ def lay_out(
 ) -> Pass:
     """Put together a pass over rows, and tell the cache.
 
+    All that depends on the rows' tokens is made here on the host and travels together.
+
     Args:
         rows: with their pending tokens and drafts; they stand together in the cache.
         first: the place of the first of them there.
@@ -48,49 +51,72 @@ def lay_out(
         The pass; its logits are those after each row's last pending token and after each token of its draft.
     """
     family = family_of(config)
-    rounded = torch.device(device).type == "cuda"
-    ids = [row.pending + row.draft for row in rows]
-    counts = torch.tensor([len(each) for each in ids])
-    width = int(counts.max())
-    column = torch.arange(width)
-    is_token = column < counts[:, None]  # [B, S]
-    lengths = torch.tensor([row.length for row in rows])
-    end = int((lengths + width).max())
-    slots = lengths[:, None] + column  # [B, S]
-    prompts = torch.tensor([row.prompt_length for row in rows])
-    pending = torch.tensor([len(row.pending) for row in rows])
-    kept = is_token & (column >= pending[:, None] - 1)
+    on_card = is_card(device)
+    host = _on_host(rows)
+    width = int(host.counts.max())
     # A single row has no padding; only on a card its length is worth rounding up.
-    flat = family.takes_flat_passes and (rounded or len(rows) > 1)
-    if flat:
-        slots, prompts = slots.to(device), prompts.to(device)
-    inputs = dict(family.next_inputs(ids, slots, prompts, config))
-    if rounded:
-        inputs["attention_mask"] = F.pad(inputs["attention_mask"], (0, -end % KEY_MULTIPLE))
-        end += -end % KEY_MULTIPLE
-    if not flat:
-        cache.prepare(first, slots.to(device), end)
-        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        return Pass({**inputs, "logits_to_keep": kept.to(device)}, int(kept.sum()))
-    places = is_token.flatten().nonzero()[:, 0]  # [T] of [B * S]
-    answers = kept.flatten()[places].nonzero()[:, 0]  # of the T tokens
+    flat = family.takes_flat_passes and (on_card or len(rows) > 1)
+    end = int((host.lengths + (host.counts if flat else width)).max())
+    end += -end % KEY_MULTIPLE if on_card else 0
+    places = np.repeat(np.arange(len(rows)) * width, host.counts) + host.columns  # [T] of [B * S]
+    answers = np.flatnonzero(host.is_kept)
     count = len(answers)
-    tokens = torch.tensor([token for each in ids for token in each])
-    if rounded:
+    tokens = host.tokens
+    if not flat:
+        answers = places[answers]
+        tokens = np.zeros(len(rows) * width, dtype=np.int64)  # what padding says is seen by nobody
+        tokens[places] = host.tokens
+    elif on_card:
         more = bucket(len(tokens)) - len(tokens)
-        tokens, padded = F.pad(tokens, (0, more)), F.pad(places, (0, more))
-        answers = F.pad(answers, (0, bucket(count) - count))
-    else:
-        padded = places
-    padded = padded.to(device)
+        tokens, places = np.pad(tokens, (0, more)), np.pad(places, (0, more))
+        answers = np.pad(answers, (0, bucket(count) - count))
+    parts = [tokens, places, answers, host.lengths, host.prompts]
+    packed = torch.from_numpy(np.concatenate(parts).astype(np.int64, copy=False))
+    sent = send(packed, device).split([len(part) for part in parts])
+    ids, padded, kept, lengths, prompts = sent
+    slots = lengths[:, None] + torch.arange(width, device=device)  # [B, S]
+    inputs = dict(family.next_inputs(slots, prompts, end, config))
+    if not flat:
+        cache.prepare(first, slots, end)
+        if not on_card:  # a mask, as a model may want it
+            kept = torch.zeros(slots.numel(), dtype=torch.bool).index_fill_(0, kept, True).view_as(slots)
+        return Pass({"input_ids": ids.view_as(slots), **inputs, "logits_to_keep": kept}, count)
     positions = inputs["position_ids"].movedim(-1, 1).flatten(0, 1)[padded]  # [T, ...]
-    cache.prepare(first, slots, end, len(tokens), places.to(device), padded)
+    cache.prepare(first, slots, end, len(tokens), padded[: len(host.tokens)], padded)
     return Pass(
         {
-            "input_ids": tokens[None].to(device),
+            "input_ids": ids[None],
             "position_ids": positions.movedim(0, -1)[None],
             "attention_mask": inputs["attention_mask"],
-            "logits_to_keep": answers.to(device),
+            "logits_to_keep": kept,
         },
         count,
+    )
+
+
+class _Host(NamedTuple):
+    """What the rows say: `counts`, `lengths` (in the cache) and `prompts`, [B]; of each token [T] its id, its
+    column in its row, and whether what follows it is asked for."""
+
+    counts: np.ndarray
+    lengths: np.ndarray
+    prompts: np.ndarray
+    tokens: np.ndarray
+    columns: np.ndarray
+    is_kept: np.ndarray
+
+
+def _on_host(rows: Sequence[Row]) -> _Host:
+    pending = np.array([len(row.pending) for row in rows])
+    counts = pending + [len(row.draft) for row in rows]
+    ids = [token for row in rows for part in (row.pending, row.draft) for token in part]
+    starts = np.cumsum(counts) - counts
+    columns = np.arange(len(ids)) - np.repeat(starts, counts)
+    return _Host(
+        counts,
+        np.array([row.length for row in rows]),
+        np.array([row.prompt_length for row in rows]),
+        np.array(ids),
+        columns,
+        columns >= np.repeat(pending - 1, counts),
     )

@@ -138,6 +138,7 @@ class Row:
     def restart(self) -> None:
         """Forget what was decoded: the row's place is needed. The same answer comes of it the next time."""
         self._begin()
+        self.error = None
         self._compiled = self._matcher = None  # it has gone on with the answer
 
     @property
@@ -172,11 +173,12 @@ class Row:
                 self.done = self.truncated = True
                 break
             token = likeliest[used]
-            if self.with_scores or self.matcher.validate_tokens([token]) == 0:
+            is_consumed = not self.with_scores and self.matcher.try_consume_tokens([token]) == 1
+            if not is_consumed:
                 token, log_probability = yield used
                 self.score += log_probability
-            self._commit([token])
-            if not self.done:
+            self._commit([token], is_consumed)
+            if not (self.done or self._is_open()):
                 self._force()
             new = self.pending
             if self.done or new != self.draft[used : used + len(new)]:
@@ -194,13 +196,34 @@ class Row:
     def _write(self, tokens: list[int]) -> bytes:
         return b"".join(self.grammar.vocabulary.token_bytes[token] for token in tokens)
 
+    def _is_open(self) -> bool:
+        """Tell whether a value can end here or go on, so that nothing is forced; False if that isn't sure.
+
+        llguidance would find the same, in ten times the time.
+        """
+        before, opening, value = self.text.rpartition(b'": "')
+        if (
+            not (opening and before.endswith((b'"object', b'"subject')))
+            or self.grammar.constraint.free_values
+        ):
+            return False
+        try:
+            return b'"' not in value and self.source.can_end_or_go_on(value.decode())
+        except UnicodeDecodeError:  # in the middle of a character
+            return False
+
     def _force(self) -> None:
         """Commit what the grammar leaves no choice about."""
         while not self.done and (forced := self.matcher.compute_ff_tokens()):
             self._commit(forced)
 
-    def _commit(self, tokens: list[int]) -> None:
-        """Append tokens to the answer; a triplet that ends in them may end it."""
+    def _commit(self, tokens: list[int], is_consumed: bool = False) -> None:
+        """Append tokens to the answer; a triplet that ends in them may end it.
+
+        Args:
+            tokens: that the grammar allows.
+            is_consumed: the matcher has taken them (one) already.
+        """
         matcher = self.matcher
         room = self.max_new_tokens - len(self.committed)
         is_cut, tokens = len(tokens) > room, tokens[:room]
@@ -213,7 +236,7 @@ class Row:
         else:
             parts = [(tokens, whole)]
         for part, text in parts:
-            if not matcher.consume_tokens(part):
+            if not (is_consumed or matcher.consume_tokens(part)):
                 raise RuntimeError(f"llguidance: {matcher.get_error()}")
             self.committed += part
             self.pending += part

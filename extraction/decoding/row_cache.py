@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from extraction.decoding.transfer import send
+
 CHUNK = 64  # tokens; room is made in steps of it
 
 
@@ -129,6 +131,6 @@ class RowCache:
                     buffer[:, target, :, : self._high] = buffer[:, source, :, : self._high]
             return
         # On a card each operation costs a launch: all rows of a layer together.
-        there, here = torch.tensor([list(sources), list(targets)], device=device)
+        there, here = send(torch.tensor([list(sources), list(targets)]), device)
         for buffer in self._buffers:
             buffer[:, here, :, : self._high] = buffer[:, there, :, : self._high]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
+from itertools import accumulate
 
 from bases.interface import UNKNOWN_CHARACTER, BaseTokenizer
 from extraction.result import Span
@@ -11,6 +13,7 @@ from task.triplets import is_value
 
 # What a value begins with, escaped as in JSON: no blank, and no escaped one.
 NO_BLANK = re.compile(r'[^ \\]|\\["\\bu]')
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` would make an encoder for each text
 
 
 class SourceText:
@@ -57,6 +60,25 @@ class SourceText:
                 return True
         return False
 
+    def can_end_or_go_on(self, value: str) -> bool:
+        """Tell whether a value can be whole, and can have more to it; False if that isn't sure.
+
+        Args:
+            value: the beginning of a value under the constraint, as it stands in an answer.
+        """
+        if "\\" in value or self.solid.isdisjoint(value):
+            return False
+        position = self.escaped.find(value)
+        return position in self._boundaries and position + len(value) in self._boundaries
+
+    @cached_property
+    def _boundaries(self) -> set[int]:
+        """Where in `escaped` chunks begin."""
+        return {
+            end - len(chunk)
+            for chunk, end in zip(self.chunks, accumulate(map(len, self.chunks)), strict=True)
+        }
+
     def find(self, value: str, after: int = 0) -> Span | None:
         """Return where a value, a run of whole units, stands first in the sentence; None if nowhere.
 
@@ -75,7 +97,7 @@ class SourceText:
 
 def escape(text: str) -> str:
     """Write text as it stands inside a JSON string of an answer."""
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+    return _encode(text)[1:-1]
 
 
 def normalise(text: str, tokenizer: BaseTokenizer) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 from llguidance import LLTokenizer, TokenizerWrapper
 
 from bases.interface import BaseTokenizer
+from extraction.decoding.source_text import SourceText
 
 COMPATIBLE = 1024  # texts whose tokens are kept
+SOURCES = 512  # sentences that are kept as the model sees them: those in work
 
 
 class Vocabulary:
@@ -31,10 +33,17 @@ class Vocabulary:
         ]
         # Few texts are asked for again and again; those of requests' own schemas are without end.
         self.compatible_with = lru_cache(COMPATIBLE)(self._compatible_with)
+        # What is asked for is mostly the notation.
+        self._encode = lru_cache(maxsize=4096)(tokenizer.encode_inside)
+        self._source = lru_cache(SOURCES)(partial(SourceText, tokenizer=tokenizer))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text in the middle of another: no blank is put before it."""
-        return self.tokenizer.encode_inside(text)
+        return list(self._encode(text))
+
+    def source(self, sentence: str) -> SourceText:
+        """Return a sentence as the model sees it; soon asked for again, when its answer is there."""
+        return self._source(sentence)
 
     def encode_start(self, text: str) -> bytes:
         """Return what the ids of a text at the beginning write: a blank before it, in published models."""
@@ -67,7 +76,7 @@ class _Source:
         self.special_token_ids = sorted(vocabulary.special_ids)
         self.eos_token_id = vocabulary.tokenizer.eos_token_id
         self.bos_token_id = None
-        self._encode = lru_cache(maxsize=4096)(vocabulary.encode)  # what is forced is mostly the notation
+        self._encode = vocabulary.encode
 
     def __call__(self, text: str) -> list[int]:
         if not isinstance(text, str):  # the wrapper tries whether bytes are taken

@@ -78,11 +78,10 @@ def test_later_tokens_get_what_they_have_in_the_whole() -> None:
         rows = [ids[start : start + n] for ids, start, n in zip(sequences, starts, counts, strict=True)]
         rows = [row or [99] for row in rows]
         slots = torch.tensor(starts)[:, None] + torch.arange(max(map(len, rows)))
-        inputs = layout.next_inputs(rows, slots, torch.tensor(prompts), IDS)
+        inputs = layout.next_inputs(slots, torch.tensor(prompts), int(slots.max()) + 1)
         for index, (ids, start, row) in enumerate(zip(sequences, starts, rows, strict=True)):
             positions, mask = whole(ids)
             length, end = len(row), start + len(row)
-            assert inputs["input_ids"][index, :length].tolist() == row
             assert torch.equal(inputs["position_ids"][index, :, :length], positions[:, start:end])
             visible = inputs["attention_mask"][index, 0, :length]
             known = min(visible.shape[1], len(ids))

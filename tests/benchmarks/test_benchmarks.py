@@ -21,6 +21,7 @@ from benchmarks import (
     bench_select,
     bench_serving,
     bench_training,
+    overlap,
 )
 from tests.helpers.extraction_samples import TinyRun
 from tests.helpers.runs import process_as_before
@@ -79,6 +80,20 @@ def test_inference_against_generate(bench: Bench, tmp_path: Path) -> None:
     assert figures["throughput_ratio"] > 0
     assert figures["latency_ratio"] > 0
     assert 0 < figures["constraint_share"] < 1
+
+
+def test_a_simulated_device_hides_the_host_s_work(bench: Bench) -> None:
+    words = ["--simulate", 5, 25, 4.5, "--sentences", 40, "--batch_size", 16]
+    groups = bench(bench_inference, *words)["groups"]
+    assert groups["1"]["exposed_constraint"] == pytest.approx(groups["1"]["constraint"], abs=1e-3)
+    assert 0 < groups["2"]["exposed_constraint"] < 0.7 * groups["2"]["constraint"]
+    assert groups["2"]["busy"] > groups["1"]["busy"] > 0
+
+
+def test_work_beside_a_busy_device() -> None:
+    busy = [(1.0, 2.0), (3.0, 5.0)]
+    assert overlap.exposed([(0.5, 1.5), (1.5, 3.5), (6.0, 6.25)], busy) == pytest.approx(0.5 + 1.0 + 0.25)
+    assert overlap.exposed([(0.0, 1.0)], []) == 1.0
 
 
 def test_data_twice(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,11 @@ import torch
 from bases.chatglm import ChatGLMForConditionalGeneration, ChatGLMTokenizer, load_base_model
 from extraction.decoding.decoder import Answer, ConstrainedDecoder
 from extraction.decoding.grammar import AnswerGrammar, Constraint
+from extraction.decoding.row import Row
+from extraction.decoding.source_text import SourceText
 from task.prompt import build_prompt, encode_prompt, split_context
 from task.schema import Combination, Schema
-from task.triplets import format_target
+from task.triplets import Triplet, format_target
 from tests.helpers.decoding_reference import greedy_one_by_one
 from tests.helpers.extraction_samples import ANSWERS, FILM, FILM_TRIPLETS, NOVEL, RAIN, TinyRun
 
@@ -69,7 +72,15 @@ def check_against_reference(
     return decoder
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 3, "with_scores": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 1},
+        {"batch_size": 3, "with_scores": True},
+        {"batch_size": 5, "groups": 2},
+        {"batch_size": 2, "groups": 2, "with_scores": True},
+    ],
+)
 def test_equal_to_one_token_at_a_time(
     random_model: tuple[Any, Any], data: tuple[list[str], Schema], options: dict[str, Any]
 ) -> None:
@@ -188,8 +199,9 @@ def tokens_of(result: Answer | Exception) -> list[int]:
     return result.token_ids
 
 
+@pytest.mark.parametrize("groups", [1, 2])
 def test_sentences_join_and_leave_while_others_are_in_work(
-    random_model: tuple[Any, Any], data: tuple[list[str], Schema]
+    random_model: tuple[Any, Any], data: tuple[list[str], Schema], groups: int
 ) -> None:
     """Each has its own grammar and budget, and is answered as if it were alone."""
     model, tokenizer = random_model
@@ -197,7 +209,9 @@ def test_sentences_join_and_leave_while_others_are_in_work(
     small = Schema(frozenset(sorted(schema.combinations)[:3]))
     grammars = [grammar_of(*random_model, each) for each in (schema, small, None)]
     prompts = encode(tokenizer, sentences)
-    decoder = ConstrainedDecoder(model, grammars[0], max_new_tokens=BUDGET, batch_size=3, at_once=True)
+    decoder = ConstrainedDecoder(
+        model, grammars[0], max_new_tokens=BUDGET, batch_size=3, at_once=True, groups=groups
+    )
     results: dict[Any, Answer | Exception] = {}
     for index, (prompt, sentence) in enumerate(zip(prompts, sentences, strict=True)):
         budget = BUDGET - index
@@ -239,14 +253,55 @@ def test_what_concerns_one_sentence_ends_only_that(
         assert tokens_of(results[index]) == reference
 
 
+def test_two_groups_take_turns_with_their_passes_under_way(
+    random_model: tuple[Any, Any], data: tuple[list[str], Schema]
+) -> None:
+    sentences, schema = data[0][:6], data[1]
+    grammar = grammar_of(*random_model, schema)
+    decoder = ConstrainedDecoder(random_model[0], grammar, max_new_tokens=BUDGET, batch_size=4, groups=2)
+    for index, (prompt, sentence) in enumerate(
+        zip(encode(random_model[1], sentences), sentences, strict=True)
+    ):
+        decoder.add(index, prompt, sentence)
+    assert not decoder.step() and not decoder.step()
+    first, second = decoder._groups
+    assert first.flight is not None and second.flight is not None
+    assert len(first.rows) == len(second.rows) == 2
+    cancelled = first.rows[0].key
+    assert decoder.cancel(cancelled) and len(first.flight.rows) == 2
+    results = finish(decoder)
+    assert set(results) == {*range(6)} - {cancelled}
+    assert first.flight is None and second.flight is None
+    assert decoder.statistics.cache_tokens >= 2 * first.cache.tokens > 0
+
+
+def test_few_rows_and_service_have_one_group(random_model: tuple[Any, Any]) -> None:
+    """A pass over a few rows costs as much as over twice as many."""
+    grammar = grammar_of(*random_model, None)
+    card = SimpleNamespace(device=torch.device("cuda"), config=random_model[0].config)
+
+    def groups(rows: int, **options: Any) -> list[int]:
+        decoder = ConstrainedDecoder(card, grammar, max_new_tokens=8, batch_size=rows, **options)
+        return sorted(group.size for group in decoder._groups)
+
+    assert groups(31) == [31] and groups(33) == [16, 17]
+    assert groups(64, at_once=True) == [64]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
 def test_a_pass_that_fails_is_begun_anew(
-    random_model: tuple[Any, Any], data: tuple[list[str], Schema], monkeypatch: pytest.MonkeyPatch
+    random_model: tuple[Any, Any],
+    data: tuple[list[str], Schema],
+    monkeypatch: pytest.MonkeyPatch,
+    groups: int,
 ) -> None:
     model, tokenizer = random_model
     sentences, schema = data[0][:3], data[1]
     grammar = grammar_of(*random_model, schema)
     prompts = encode(tokenizer, sentences)
-    decoder = ConstrainedDecoder(model, grammar, max_new_tokens=BUDGET, batch_size=2, with_scores=True)
+    decoder = ConstrainedDecoder(
+        model, grammar, max_new_tokens=BUDGET, batch_size=2, with_scores=True, groups=groups
+    )
     for index in range(3):
         decoder.add(index, prompts[index], sentences[index])
     results = dict(decoder.step()) | dict(decoder.step())
@@ -255,7 +310,7 @@ def test_a_pass_that_fails_is_begun_anew(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoder, "_choose", fail)  # in the midst of the answers
+        patch.setattr(decoder.chooser, "choose", fail)  # in the midst of the answers
         with pytest.raises(torch.OutOfMemoryError):
             decoder.step()
     assert len(decoder) == 3 - len(results)
@@ -265,10 +320,78 @@ def test_a_pass_that_fails_is_begun_anew(
         assert tokens_of(results[index]) == reference
 
 
+def test_an_answer_outlives_the_failure_of_the_pass_behind_it(
+    memorised: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken in the same step that asked for the next pass."""
+    grammar = grammar_of(*memorised, Schema.from_targets(ANSWERS.values()))
+    sentences = [RAIN, *[FILM] * 3]
+    decoder = ConstrainedDecoder(memorised[0], grammar, max_new_tokens=BUDGET, batch_size=4, groups=2)
+    for index, (prompt, sentence) in enumerate(zip(encode(memorised[1], sentences), sentences, strict=True)):
+        decoder.add(index, prompt, sentence)
+    ask = decoder._pass
+    failures = 0
+
+    def failing(rows: Any, group: Any) -> None:
+        nonlocal failures
+        if decoder._finished and not failures:
+            group.passing = list(rows)
+            failures += 1
+            raise torch.OutOfMemoryError
+        ask(rows, group)
+
+    monkeypatch.setattr(decoder, "_pass", failing)
+    results: dict[Any, Answer | Exception] = {}
+    while len(decoder):
+        try:
+            results |= dict(decoder.step())
+        except torch.OutOfMemoryError:
+            continue
+    assert failures == 1
+    triplets = [results[index].triplets for index in range(4)]  # type: ignore[union-attr]
+    assert triplets == [[], *[FILM_TRIPLETS] * 3]
+
+
+@pytest.mark.parametrize("free_values", [False, True])
+def test_nothing_is_forced_where_a_value_can_end_or_go_on(
+    random_model: tuple[Any, Any], root: Path, free_values: bool
+) -> None:
+    """What is found by looking at the sentence is what llguidance finds."""
+    model, tokenizer = random_model
+    lines = (root / "data" / "mixed_dev_dataset.jsonl").read_text(encoding="utf-8").splitlines()
+    pairs = [(split_context(line["context"])[1], line["target"]) for line in map(json.loads, lines)]
+    pairs = [pair for pair in pairs if pair[1].startswith("```")][:25]
+    for sentence in (
+        '《“a”\\n》\t是甲\\乙的"歌"。',
+        "１２ ３\u3000甲甲甲和３\u3000甲",
+        "☃é☃é和e\u0301甲\x07乙",
+    ):
+        source = SourceText(sentence, tokenizer)
+        values = [
+            source.text[start:end].strip() for start in range(4) for end in (start + 2, len(source.text))
+        ]
+        pairs.append((sentence, format_target([Triplet("甲", "乙", "丙", value, "甲") for value in values])))
+    grammar = grammar_of(model, tokenizer, None, free_values)
+    found = {True: 0, False: 0}
+    with ThreadPoolExecutor(1) as pool:
+        for sentence, target in pairs:
+            row = Row(0, [], sentence, grammar, max_new_tokens=900, with_scores=False)
+            row.start(pool)
+            for token in tokenizer.encode_plain(target)[len(grammar.opening) :]:
+                if row.done or row.matcher.validate_tokens([token]) != 1:
+                    break
+                row._commit([token])
+                is_open, forced = row._is_open(), row.matcher.compute_ff_tokens()
+                assert not (is_open and forced), row.text
+                found[is_open] += 1
+    assert found[False] > 300 and (found[True] > 300) != free_values, found
+
+
 @pytest.mark.soak
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("trained", [False, True])
 def test_equal_over_many_sentences(
-    random_model: tuple[Any, Any], data: tuple[list[str], Schema], root: Path, trained: bool
+    random_model: tuple[Any, Any], data: tuple[list[str], Schema], root: Path, trained: bool, groups: int
 ) -> None:
     sentences, schema = data
     model, tokenizer = random_model
@@ -277,4 +400,4 @@ def test_equal_over_many_sentences(
         model, tokenizer = load_base_model(path, load_in_4bit=False, dtype=torch.float32, device="cpu")
     grammar = grammar_of(model, tokenizer, schema)
     assert len(sentences) >= 500
-    check_against_reference(model, tokenizer, grammar, sentences[:600], batch_size=16)
+    check_against_reference(model, tokenizer, grammar, sentences[:600], batch_size=16, groups=groups)

@@ -87,10 +87,12 @@ def test_a_cache_by_rows_has_the_logits_of_the_whole_sequences(base: tuple[Path,
     for widths in ([9, 3, 17], [1, 1, 1], [5, 6, 2], [5, 21, 22]):
         parts = [ids[done : done + width] for ids, done, width in zip(rows, lengths, widths, strict=True)]
         slots = torch.tensor(lengths)[:, None] + torch.arange(max(widths))
-        batch = family.next_inputs(parts, slots, torch.tensor([9, 3, 17]), model.config)
+        ids = torch.tensor([part + [0] * (max(widths) - len(part)) for part in parts])
+        keys = int(slots.max()) + 1
+        batch = family.next_inputs(slots, torch.tensor([9, 3, 17]), keys, model.config)
         kept = torch.arange(max(widths)) < torch.tensor(widths)[:, None]
-        cache.prepare(0, slots, int(slots.max()) + 1)
-        logits = model(**batch, cache=cache, logits_to_keep=kept).logits
+        cache.prepare(0, slots, keys)
+        logits = model(input_ids=ids, **batch, cache=cache, logits_to_keep=kept).logits
         expected = torch.cat(
             [each[done : done + width] for each, done, width in zip(whole, lengths, widths, strict=True)]
         )
