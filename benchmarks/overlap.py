@@ -175,33 +175,53 @@ class SimulatedDecoder(ConstrainedDecoder):
         self.statistics.constraint_seconds += ended - begun
 
 
-class WatchedModel:
-    """A model on a card, whose passes are timed.
+class Watch:
+    """Times the passes of a real model, and the host's work on the constraint, of one decoder.
 
     Args:
-        model: on CUDA.
+        decoder: that has not begun yet.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.config, self.device = model.config, model.device
+    def __init__(self, decoder: ConstrainedDecoder) -> None:
+        self.constraint: list[Span] = []
+        self._model, self._count = decoder.model, decoder._clock
+        self.config, self.device = self._model.config, self._model.device
+        self._spans: list[Span] = []
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-        self._base = torch.cuda.Event(enable_timing=True)
-        self._base.record()
-        self._base.synchronize()
-        self._based = time.perf_counter()
+        self._on_card = self.device.type == "cuda"
+        if self._on_card:
+            self._base = torch.cuda.Event(enable_timing=True)
+            self._base.record()
+            self._base.synchronize()
+            self._based = time.perf_counter()
+        decoder.model = self
+        decoder._clock = self._clock  # type: ignore[method-assign]
 
     def __call__(self, **inputs: Any) -> Any:
+        if not self._on_card:
+            started = time.perf_counter()
+            outputs = self._model(**inputs)
+            self._spans.append((started, time.perf_counter()))
+            return outputs
         begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begun.record()
-        outputs = self.model(**inputs)
+        outputs = self._model(**inputs)
         ended.record()
         self._events.append((begun, ended))
         return outputs
 
+    @contextmanager
+    def _clock(self) -> Iterator[None]:
+        begun = time.perf_counter()
+        with self._count():
+            yield
+        self.constraint.append((begun, time.perf_counter()))
+
     @property
-    def spans(self) -> list[Span]:
+    def passes(self) -> list[Span]:
         """When passes were computed."""
+        if not self._on_card:
+            return self._spans
         torch.cuda.synchronize()
         seconds = [[self._base.elapsed_time(event) / 1000 for event in pair] for pair in self._events]
         return [(self._based + begun, self._based + ended) for begun, ended in seconds]
