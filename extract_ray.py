@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from extraction.adapters import find_default_adapter, resolve_adapter
+from extraction.arguments import positive_int_or_auto
 from extraction.cluster import ClusterJob, run_on_cluster
 from extraction.options import ExtractorOptions
 from glm_config import ProjectConfig
@@ -110,7 +111,8 @@ def build_parser() -> ChineseArgumentParser:
         help="适配器，或含 model_best 的训练输出目录；各台机器都要能读",
     )
     add("--pre_model", metavar="模型", help="基座模型；默认是训练时的那个")
-    add("--batch_size", **number, help="一起生成的句数；默认是训练时的 eval_batch_size")
+    rows = "一起生成的句数；默认 auto：GPU 上按显存，CPU 上是训练时的 eval_batch_size"
+    add("--batch_size", type=positive_int_or_auto, metavar="N", help=rows)
     add("--max_new_tokens", **number, help="答案最多的 token 数；默认是训练时的 max_target_seq_len")
     add = parser.add_argument_group("答案").add_argument
     add("--schema", type=Path, metavar="文件", help="允许的关系和类型；默认是训练时见过的")

@@ -9,6 +9,7 @@ from utils.command_line import closest_name
 from utils.common_utils import UserError, find_bundled
 from utils.knobs import Rule, show_value
 
+EVAL_ROWS = 8  # sentences answered together on a CPU, and what a card should have memory for
 MAX_POSITIONS = 2048  # of the published model (config.json, max_sequence_length)
 
 
@@ -68,7 +69,7 @@ class ProjectConfig(object):
 
         # 评估配置
         self.eval_steps = 100  # 每多少步评估一次（每轮结束时总会评估），0 为只在每轮结束时评估
-        self.eval_batch_size = 8  # 评估与生成时的批次大小
+        self.eval_batch_size: int | str = "auto"  # 评估与生成时的批次大小，auto：GPU 上按显存计划，CPU 上是 8
         self.eval_samples = 200  # 训练中每次评估用多少条验证数据生成三元组（结束时用全部）
         self.best_metric = "triplet_f1"  # 挑选最佳模型的指标：triplet_f1 或 dev_loss
         self.early_stopping_patience = 0  # 连续多少次评估没有变好就提前停止，0 为不提前停止
@@ -82,6 +83,11 @@ class ProjectConfig(object):
         self.save_total_limit = 3  # 最多保留几个检查点
         self.logging_steps = 10  # 每多少步输出一行日志
         self.tensorboard = True  # 写 TensorBoard 训练曲线
+
+    @property
+    def eval_rows(self) -> int | None:
+        """The number that eval_batch_size says; None for auto."""
+        return None if isinstance(self.eval_batch_size, str) else self.eval_batch_size
 
     @staticmethod
     def rules() -> Mapping[str, Rule]:
@@ -167,7 +173,7 @@ _RULES = {
     "gradient_checkpointing": Rule(bool, word="auto"),
     "vram_budget_gb": Rule(float, above=0, at_most=1_000_000),
     "eval_steps": Rule(int, at_least=0),
-    "eval_batch_size": Rule(int, at_least=1),
+    "eval_batch_size": Rule(int, at_least=1, word="auto"),
     "eval_samples": Rule(int, at_least=0),
     "best_metric": Rule(str, pattern="triplet_f1|dev_loss", example="triplet_f1 或 dev_loss"),
     "early_stopping_patience": Rule(int, at_least=0),

@@ -334,8 +334,8 @@ class Worker:
 
         self._job = job
         settings = read_settings(job.options)
-        self._batch_size = settings.config.eval_batch_size
         self._extractor = load_extractor(settings)
+        self._batch_size = self._extractor.batch_size
         self._gone = getattr(torch, "AcceleratorError", ())
 
     def __call__(self, block: Any) -> Any:

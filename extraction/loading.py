@@ -26,7 +26,7 @@ from extraction.memory_plan import MAX_ROWS, ExtractionPlan, ExtractionSettings,
 from extraction.options import ExtractorOptions
 from extraction.settings import Settings, read_settings
 from extraction.warm_up import warm_up_kernels
-from glm_config import ProjectConfig
+from glm_config import EVAL_ROWS, ProjectConfig
 from utils.common_utils import UserError, log
 from utils.device import avoid_planning_kernels, check_device, compute_dtype, default_device
 from utils.launcher import Launcher
@@ -100,6 +100,7 @@ def load_extractors(settings: Sequence[Settings]) -> list[TripletExtractor]:
             tokenizer,
             each.config,
             each.constraint,
+            batch_size=plan.rows if plan is not None and each.rows is None else rows_of(each),
             autocast_dtype=dtype if dtype.itemsize == 2 else None,
             with_scores=each.with_scores,
             min_score=each.min_score,
@@ -126,7 +127,7 @@ def rows_of(settings: Settings) -> int:
     if settings.rows is not None:
         return settings.rows
     on_card = config.device != "cpu" and torch.cuda.is_available()
-    return MAX_ROWS if on_card else config.eval_batch_size
+    return MAX_ROWS if on_card else config.eval_rows or EVAL_ROWS
 
 
 def _make_plan(
@@ -136,7 +137,7 @@ def _make_plan(
     dtype: torch.dtype,
     device: torch.device,
 ) -> ExtractionPlan:
-    """Plan what extraction takes of a card, tell it, and set the rows of those who left them open."""
+    """Plan what extraction takes of a card, and tell it."""
     first = settings[0]
     config = first.config
     names = {name.rpartition(".")[2] for name in config.lora_target_modules}
@@ -156,8 +157,6 @@ def _make_plan(
         expand=False if first.keep_quantized else None,
     )
     log(plan.describe())
-    for each in settings:
-        each.config.eval_batch_size = each.rows or plan.rows
     return plan
 
 
@@ -194,13 +193,20 @@ def own_gpu(launcher: Launcher) -> str | None:
 
 
 def make_extractor(
-    model: Any, tokenizer: Any, config: ProjectConfig, constraint: Constraint | None, **options: Any
+    model: Any,
+    tokenizer: Any,
+    config: ProjectConfig,
+    constraint: Constraint | None,
+    *,
+    batch_size: int,
+    **options: Any,
 ) -> TripletExtractor:
     """Put an extractor around a model that is loaded, as training has it, with a configuration's lengths.
 
     Args:
         model, tokenizer, constraint, options: see `TripletExtractor`.
-        config: max_source_seq_len, max_target_seq_len and eval_batch_size are followed.
+        config: max_source_seq_len and max_target_seq_len are followed.
+        batch_size: sentences generated together.
 
     Raises:
         UserError: prompt and answer together are longer than the model's context.
@@ -210,7 +216,7 @@ def make_extractor(
         tokenizer,
         max_source_seq_len=config.max_source_seq_len,
         max_new_tokens=config.max_target_seq_len,
-        batch_size=config.eval_batch_size,
+        batch_size=batch_size,
         constraint=constraint,
         **options,
     )

@@ -93,7 +93,6 @@ def read_settings(options: ExtractorOptions) -> Settings:
     config.device = options.device
     if options.pre_model is not None:
         config.pre_model = options.pre_model
-    config.eval_batch_size = options.batch_size or config.eval_batch_size
     _choose_bits(config, options)
     config.max_target_seq_len = options.max_new_tokens or config.max_target_seq_len
     with_scores = options.with_scores and constraint is not None

@@ -278,9 +278,9 @@ def describe_knob(rule: Rule) -> dict[str, Any]:
     """Return what a form must know of a knob."""
     pattern = rule.pattern or ""
     words = pattern.split("|") if _OPTIONS.fullmatch(pattern) else []
-    kind = "choice" if words or rule.word else rule.kind.__name__
-    if rule.word:
+    if rule.word and rule.kind is bool:
         words = [rule.word, "true", "false"]
+    kind = "choice" if words else rule.kind.__name__
     bounds = {"at_least": rule.at_least, "above": rule.above, "at_most": rule.at_most, "below": rule.below}
     return {
         "kind": kind,

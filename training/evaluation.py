@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -24,6 +25,7 @@ from task.triplets import is_triplet_target
 from training.run import Run
 from training.saving import save_best
 from training.schedule import is_due
+from utils.common_utils import log
 
 
 def is_evaluation_due(run: Run) -> bool:
@@ -111,14 +113,13 @@ def _measure_loss(run: Run) -> float | None:
     accelerator, model = run.accelerator, run.accelerator.unwrap_model(run.model)
     own = run.dev.features[accelerator.process_index :: accelerator.num_processes]
     loss_sum, total, answered = 0.0, 0, 0
-    for batch in length_sorted_batches(own, run.config.eval_batch_size, run.tokenizer.pad_token_id):
+    for batch in length_sorted_batches(own, run.plan.eval_rows, run.tokenizer.pad_token_id):
         if run.stop.signal is not None:
             break
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         with torch.no_grad(), accelerator.autocast():
-            loss = float(model(**batch, use_cache=False).loss)
-        count = target_count(batch["labels"])
-        loss_sum, total = loss_sum + loss * count, total + count
+            loss_sum += _loss_of(model, batch)
+        total += target_count(batch["labels"])
         answered += len(batch["labels"])
         run.log.doing = f"评估：验证集的损失，已算 {answered}/{len(own)} 条"
     sums = torch.tensor([loss_sum, total], dtype=torch.float64, device=accelerator.device)
@@ -126,6 +127,26 @@ def _measure_loss(run: Run) -> float | None:
         return None
     loss_sum, total = accelerator.reduce(sums, "sum").tolist()
     return loss_sum / max(total, 1)
+
+
+def _loss_of(model: Any, batch: dict[str, torch.Tensor]) -> float:
+    """Return the sum of a batch's losses; out of memory, that of its halves.
+
+    Raises:
+        torch.OutOfMemoryError: not even one sample fits.
+    """
+    labels = batch["labels"]
+    try:
+        return float(model(**batch, use_cache=False).loss) * target_count(labels)
+    except torch.OutOfMemoryError:
+        if len(labels) == 1:
+            raise
+    # Outside the handler: while it runs, the traceback keeps the failed pass's tensors alive.
+    if labels.is_cuda:
+        torch.cuda.empty_cache()
+    log(f"评估时显存不足：一批 {len(labels)} 条分成两半。")
+    halves = zip(*(tensor.chunk(2) for tensor in batch.values()), strict=True)
+    return sum(_loss_of(model, dict(zip(batch, half, strict=True))) for half in halves)
 
 
 def _answer_dev(run: Run, samples: int | None) -> tuple[Evaluation | None, Tuning | None]:
@@ -144,6 +165,7 @@ def _answer_dev(run: Run, samples: int | None) -> tuple[Evaluation | None, Tunin
         run.tokenizer,
         config,
         constraint,
+        batch_size=run.plan.eval_rows,
         with_scores=samples is None,
         relations_per_prompt=config.relations_per_prompt if config.schema_prompt else 0,
     )

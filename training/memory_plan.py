@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bases import family_of
-from bases.interface import ModelShape, softmax_rows
+from bases.interface import AUTO, ModelShape, softmax_rows
 from bases.layers import linear_bytes
+from extraction.memory_plan import MAX_ROWS
+from glm_config import EVAL_ROWS
 from utils.common_utils import UserError
 from utils.device import compute_dtype, multiplies_bf16
 from utils.memory import CUDA_CONTEXT, GB
@@ -43,7 +45,7 @@ class TrainingSettings(NamedTuple):
         on_cuda: on the CPU some kernels keep other things.
         samples_per_step: of one process in one optimiser step.
         max_sample_tokens, max_target_tokens: length limits of a sample and of its answer.
-        eval_batch_size: sentences that are answered together.
+        eval_batch_size: sentences that are answered together; None: what fits.
         shard_bytes: the largest weight file; on the CPU it is part of the process while it is read.
     """
 
@@ -56,7 +58,7 @@ class TrainingSettings(NamedTuple):
     samples_per_step: int
     max_sample_tokens: int
     max_target_tokens: int
-    eval_batch_size: int
+    eval_batch_size: int | None
     shard_bytes: int = 0
     load_in_8bit: bool = False
 
@@ -74,7 +76,7 @@ class TrainingSettings(NamedTuple):
             samples_per_step=knobs["batch_size"] * knobs["gradient_accumulation_steps"],
             max_sample_tokens=knobs["max_source_seq_len"] + knobs["max_target_seq_len"],
             max_target_tokens=knobs["max_target_seq_len"],
-            eval_batch_size=knobs["eval_batch_size"],
+            eval_batch_size=None if knobs["eval_batch_size"] == AUTO else knobs["eval_batch_size"],
             shard_bytes=0 if on_cuda else shard_bytes,
             load_in_8bit=knobs["load_in_8bit"],
         )
@@ -129,6 +131,7 @@ class MemoryPlan(NamedTuple):
         checkpoint_every: every n-th layer is checkpointed; 0 for none, 1 for all.
         tokens_per_pass: the most tokens, padding included, of a training pass.
         sample_tokens, step_tokens: the most that a sample and an optimiser step can have.
+        eval_rows: sentences that are answered together, in evaluation.
     """
 
     parts: dict[str, int]
@@ -137,6 +140,7 @@ class MemoryPlan(NamedTuple):
     tokens_per_pass: int
     sample_tokens: int
     step_tokens: int
+    eval_rows: int
 
     @property
     def peak(self) -> int:
@@ -155,9 +159,15 @@ class MemoryPlan(NamedTuple):
         passes = math.ceil(self.step_tokens / self.sample_tokens / samples_per_pass)
         lines.append(
             f"  梯度检查点：{checkpointing}；每次前向至多 {self.tokens_per_pass} 个 token，"
-            f"一步（至多 {self.step_tokens} 个 token）至多分 {passes} 次"
+            f"一步（至多 {self.step_tokens} 个 token）至多分 {passes} 次；评估每批 {self.eval_rows} 句"
         )
         return "显存（内存）计划：\n" + "\n".join(lines)
+
+
+def answer_bytes(shape: ModelShape, settings: TrainingSettings) -> int:
+    """Return what a sentence takes that is being answered: its keys and values in all layers, its logits."""
+    cache = settings.value_bytes * shape.key_value_size * shape.num_layers * settings.max_sample_tokens
+    return cache + 8 * shape.vocab_size
 
 
 def memory_parts(
@@ -200,11 +210,7 @@ def memory_parts(
     layer = passing * tokens + (2 * settings.load_in_4bit + settings.load_in_8bit) * dequantized
     mask = (1 + value) * tokens * tokens  # bool, and as it is added to the scores
     training = kept * tokens + mask + max(head, layer)
-    # Keys and values of every layer, while answers are generated, and the logits of every sentence.
-    longest = settings.max_sample_tokens
-    generation = settings.eval_batch_size * (
-        value * shape.key_value_size * layers * longest + 8 * shape.vocab_size
-    )
+    generation = (settings.eval_batch_size or 1) * answer_bytes(shape, settings)
     loading = settings.shard_bytes
     if (
         loading and settings.load_in_4bit and not shape.quantized
@@ -256,7 +262,14 @@ def plan_memory(
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(every, middle) else (low, middle - 1)
-    return MemoryPlan(parts(every, low), budget, every, low, longest, step_tokens)
+    found = parts(every, low)
+    if (rows := settings.eval_batch_size) is None:
+        # As many as take no more than training does, or a few that fit beside it.
+        row, training = answer_bytes(shape, settings), found["激活与临时缓冲"]
+        few = min(EVAL_ROWS, (budget - sum(found.values()) + training) // row)
+        rows = max(1, few, min(training // row, MAX_ROWS) if settings.on_cuda else 0)
+        found["激活与临时缓冲"] = max(training, rows * row)
+    return MemoryPlan(found, budget, every, low, longest, step_tokens, rows)
 
 
 def _refusal(shape: ModelShape, settings: TrainingSettings, need: int, budget: int, every: int) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from extract_ray import read_job
 from extraction.calibration import Calibration
 from extraction.decoding.grammar import Constraint
-from extraction.loading import ExtractorOptions, load_extractor, read_settings
+from extraction.loading import ExtractorOptions, load_extractor, read_settings, rows_of
+from serving.arguments import read_command
 from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, TinyRun
 from utils.common_utils import UserError
 
@@ -40,6 +42,19 @@ def test_options(tiny_run: TinyRun) -> None:
     assert (free.constraint, free.with_scores) == (None, False)
     bare = read_settings(ExtractorOptions(pre_model=str(tiny_run.base), free_values=True))
     assert (bare.adapter, bare.constraint) == (None, Constraint(None, True))
+
+
+def test_how_many_sentences_at_a_time(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """What the command asks for, else what training was told, else what suits the device."""
+    asked = read_settings(ExtractorOptions(tiny_run.adapter, device="cpu", batch_size=7))
+    trained = read_settings(ExtractorOptions(tiny_run.adapter, device="cpu"))
+    assert (rows_of(asked), rows_of(trained)) == (7, 2)
+    trained.config.eval_batch_size = "auto"
+    assert rows_of(trained) == 8
+    assert load_extractor(trained).batch_size == 8
+    words = ["--batch_size", "auto", "--adapter", str(tiny_run.adapter)]
+    (served,) = read_command(words).models.values()
+    assert served.batch_size is read_job([*words, "--input", "a", "--output", "b"]).options.batch_size is None
 
 
 def test_the_level_of_doubt_comes_with_the_adapter(tiny_run: TinyRun, tmp_path: Path) -> None:

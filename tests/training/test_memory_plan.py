@@ -13,8 +13,10 @@ from bases.adapter import attach_lora
 from bases.chatglm import ChatGLMConfig, checkpoint_layers, load_base_model
 from data_handle.data_preprocess import Features
 from data_handle.packing import pack
+from extraction.memory_plan import MAX_ROWS
 from training.memory_plan import (
     TrainingSettings,
+    answer_bytes,
     layer_bytes_per_token,
     lora_parameters,
     memory_parts,
@@ -190,3 +192,19 @@ def test_the_predicted_activations_are_those_that_autograd_keeps(
     )
     predicted += value * len(ids) ** 2  # the mask, once for all layers
     assert measured == pytest.approx(predicted, rel=0.05)
+
+
+def test_answers_take_what_training_has_anyway() -> None:
+    auto = settings(eval_batch_size=None)
+    plan = plan_memory(CHATGLM_6B, auto, "auto", 20 * GB)
+    assert 24 <= plan.eval_rows <= MAX_ROWS
+    assert plan.peak == plan_memory(CHATGLM_6B, settings(eval_batch_size=1), "auto", 20 * GB).peak
+    assert plan.eval_rows * answer_bytes(CHATGLM_6B, auto) <= plan.parts["激活与临时缓冲"]
+    assert f"评估每批 {plan.eval_rows} 句" in plan.table()
+    checkpointed = plan_memory(CHATGLM_6B, auto._replace(samples_per_step=1), True, 20 * GB)
+    assert checkpointed.eval_rows == 8  # training leaves less, but there is room
+    tight = plan_memory(CHATGLM_6B, auto, "auto", int(5.6 * GB))
+    assert 1 <= tight.eval_rows < 8 and tight.peak <= tight.budget
+    on_cpu = plan_memory(CHATGLM_6B, auto._replace(on_cuda=False), "auto", 200 * GB)
+    assert on_cpu.eval_rows == 8
+    assert plan_memory(CHATGLM_6B, README, "auto", 20 * GB).eval_rows == README.eval_batch_size
