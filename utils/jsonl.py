@@ -15,6 +15,7 @@ from utils.text_lines import LineSource, TextLines, looks_like_gbk
 MAX_LINE_BYTES = 1 << 20
 MAX_SKIPPED_BYTES = 1 << 29  # of one line: behind that is no text, but the inside of some other file
 MAX_ARRAY_BYTES = 1 << 28  # a JSON array can only be parsed as a whole
+MAX_OBJECTS, MAX_COMMAS = 20_000_000, 60_000_000  # in there: each takes up to thirty times its own bytes
 BOM = b"\xef\xbb\xbf"
 _JSON_TYPES = {
     dict: "对象",
@@ -87,8 +88,19 @@ def read_all(file: LineSource, path: str | Path) -> bytes:
     return bytes(content)
 
 
+def has_too_many_values(content: bytes) -> bool:
+    """Tell, before it is parsed, whether JSON holds more objects, lists or values than memory is made for."""
+    return content.count(b"{") + content.count(b"[") > MAX_OBJECTS or content.count(b",") > MAX_COMMAS
+
+
 def parse_array(content: bytes) -> list[Any] | None:
-    """Return the items of a JSON array, in UTF-8 or GBK; None if it is none."""
+    """Return the items of a JSON array, in UTF-8 or GBK; None if it is none.
+
+    Raises:
+        UserError: there are too many.
+    """
+    if has_too_many_values(content):
+        raise UserError("JSON 数组里的值太多，内存放不下：请转成 JSONL（每行一个对象）。")
     try:
         items = json.loads(content.decode("gb18030" if looks_like_gbk(content) else "utf-8-sig"))
     except (ValueError, RecursionError):

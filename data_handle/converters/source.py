@@ -14,6 +14,7 @@ from data_handle.converters.fields import as_object, find_field
 from data_handle.converters.labelled import Problem, excerpt
 from data_handle.converters.python_values import parse_python
 from utils.common_utils import UserError
+from utils.jsonl import has_too_many_values
 
 _BRAT_LINE = re.compile(r"(T\d+\t\S+ \d+ \d+|R\d+\t\S+ Arg1:)")
 # What is no text at all: first bytes, what it is, what to do.
@@ -28,6 +29,9 @@ _FOREIGN = (
 )
 _WRAPPERS = {"data", "items", "records", "samples", "examples", "dataset", "train", "数据"}
 _TURNS = {"conversations", "messages", "conversation"}  # lists of a record, not of records
+
+
+MAX_LINES = 2_000_000  # of a file: what becomes of them is held until all are read
 
 
 class Record(NamedTuple):
@@ -87,6 +91,8 @@ def open_source(path: Path) -> Source:
             raise UserError(f"{path} 是{what}，不能直接转换：{remedy}。")
     if not raw.strip():
         raise UserError(f"{path} 是空的。")
+    if raw.count(b"\n") > MAX_LINES or has_too_many_values(raw):
+        raise UserError(f"{path} 超过了 {MAX_LINES:,} 行，或里面的值太多：请分成几个文件，一个一个转换。")
     try:
         text, encoding = decode(raw)
     except ValueError as error:

@@ -17,6 +17,7 @@ from data_handle.convert import main
 from data_handle.converters import workbook, workbook_parts
 from data_handle.converters.workbook import read_sheets
 from tests.data_handle.converting import Runner
+from utils import jsonl
 from utils.common_utils import UserError
 
 SHEET = "xl/worksheets/sheet1.xml"
@@ -268,3 +269,13 @@ def test_the_template_is_no_way_to_other_files(tmp_path: Path) -> None:
     main(["--template", str(link), "--overwrite"])
     assert victim.read_text() == "mine"
     assert workbook.read_sheets(link)
+
+
+def test_more_lines_and_values_than_are_held(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="超过了 2,000,000 行"):
+        runner(b"\n" * 2_100_000 + b"x")
+    monkeypatch.setattr(jsonl, "MAX_OBJECTS", 1000)
+    with pytest.raises(UserError, match="里面的值太多"):
+        runner("[" + "{}," * 2000 + "{}]")
+    with pytest.raises(UserError, match="里的值太多"):
+        list(jsonl.iter_objects(runner.write("a.json", "[" + "{}," * 2000 + "{}]")))
