@@ -23,7 +23,11 @@ def add_options(parser: ChineseArgumentParser) -> None:
         "--dev_ratio", type=probability, metavar="比例", help="验证集占多少（默认 0.1），要与 --dev 一起用"
     )
     parser.add_argument("--seed", type=positive_int, default=42, help="划分用的随机种子（默认 42）")
-    parser.add_argument("--types", metavar="CSV", help="类型表：关系、主语类型、宾语类型三列，补上缺的类型")
+    parser.add_argument(
+        "--types",
+        metavar="CSV",
+        help="类型表（CSV、Excel 或 DuIE 的 schema）：关系、主语类型、宾语类型三列，补上缺的类型",
+    )
     parser.add_argument("--instruction", default=INSTRUCTION, help="提示词里的指令（默认“%(default)s”）")
     parser.add_argument("--negatives", metavar="文件", help="没有三元组的句子，每行一句，作为 [] 样本加入")
     parser.add_argument(

@@ -13,10 +13,11 @@ from data_handle.conversion.negatives import read_negatives
 from data_handle.conversion.split import split_samples
 from data_handle.converters import RECORD_CONVERTERS, Converter, FileContent, read_file
 from data_handle.converters.answers import Types
-from data_handle.converters.labelled import Problem, Settings, Span, excerpt
+from data_handle.converters.fields import read_fact
+from data_handle.converters.labelled import Fact, Problem, Settings, Span, excerpt
 from data_handle.converters.plain_sentences import read_sentences
 from data_handle.converters.source import open_source
-from data_handle.converters.table import read_types_file
+from data_handle.converters.table import read_types_file, read_types_workbook
 from data_handle.sentences import sentence_key
 from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import format_target
@@ -159,9 +160,20 @@ def _read_types(path: Path | None) -> dict[str, Types]:
     if path is None:
         return {}
     source = open_source(path)
-    if source.form != "table":
+    if source.form == "table":
+        return read_types_file(path, source.text)
+    if source.form == "workbook":
+        return read_types_workbook(path)
+    found = {}
+    for _, value in source.records:  # a schema, as DuIE has it
+        fact = (
+            read_fact({"subject": "", "object": "", **value}) if isinstance(value, dict) else Fact("", "", "")
+        )
+        if fact.predicate and fact.subject_type and fact.object_type:
+            found[fact.predicate] = Types(fact.subject_type, fact.object_type)
+    if not found:
         raise UserError(f"类型表 {path} 应当是 CSV：关系、主语类型、宾语类型三列。")
-    return read_types_file(path, source.text)
+    return found
 
 
 def _lost_units(content: FileContent, problems: Sequence[Problem]) -> int:

@@ -22,7 +22,7 @@ NAMES = {
     "relation_name relationship 关系名称 关系名 关系类别 关系谓词 label type",
     "object": "object tail t obj o em2text entity2 tail_entity value 宾语 客体 尾实体 实体2 尾 属性值 "
     "e2 ent2 arg2 tail_name object_name 实体二 尾实体名称 客实体 终点 目标实体 to target",
-    "subject_type": "subject_type head_type subj_type h_type entity1_type e1_type head_entity_type "
+    "subject_type": "subject_type head_type subj_type sub_type h_type entity1_type e1_type head_entity_type "
     "主语类型 主体类型 头实体类型 实体1类型 主语类别 主体类别 头实体类别 实体一类型 source_type",
     "object_type": "object_type tail_type obj_type t_type entity2_type e2_type tail_entity_type "
     "宾语类型 客体类型 尾实体类型 实体2类型 宾语类别 客体类别 尾实体类别 实体二类型 target_type",
@@ -160,7 +160,8 @@ def _read_end(item: Mapping[str, Any], role: str) -> tuple[str, str, Span | None
 
 def _words_of(item: Mapping[str, Any]) -> Any:
     return next(
-        (item[key] for key in ("name", "text", "word", "value", "mention", "label") if key in item), None
+        (item[key] for key in ("name", "text", "word", "entity", "value", "mention", "label") if key in item),
+        None,
     )
 
 

@@ -9,12 +9,14 @@ relations.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from data_handle.converters.answers import Types, read_answer
 from data_handle.converters.fields import as_text
 from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
+from data_handle.converters.python_values import parse_python
 from data_handle.converters.source import Record, parse_json
 
 _TASKS = {"RE", "SPO", "KG"}
@@ -22,10 +24,20 @@ _TASKS = {"RE", "SPO", "KG"}
 
 def recognise(record: dict[str, Any]) -> str | None:
     """Return the format's name if a record has it."""
-    instruction = record.get("instruction")
-    if isinstance(instruction, str) and instruction.lstrip().startswith("{") and _answer(record) is not None:
-        return "IEPile / OneKE" if '"input"' in instruction else None
-    return None
+    is_known = _answer(record) is not None and read_question(record.get("instruction")) is not None
+    return "IEPile / OneKE" if is_known else None
+
+
+def read_question(instruction: Any) -> dict[str, Any] | None:
+    """Return an instruction that is an object, or one as text, with `input`; None if it is something else."""
+    if isinstance(instruction, str) and instruction.lstrip().startswith("{") and "input" in instruction:
+        for parse in (parse_json, parse_python):
+            try:
+                instruction = parse(instruction)
+                break
+            except ValueError:
+                continue
+    return instruction if isinstance(instruction, dict) and "input" in instruction else None
 
 
 def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Problem]:
@@ -35,25 +47,21 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
         if task not in _TASKS:
             yield Problem(where, f"是 {task} 任务，没有关系")
             continue
-        try:
-            question = parse_json(record["instruction"])
-        except ValueError as error:
-            yield Problem(where, "instruction 里的 JSON 有误", str(error))
-            continue
+        question, output = read_question(record["instruction"]) or {}, _answer(record)
         try:
             text = as_text(question.get("input"), "input")
-            answer = as_text(_answer(record), "output")
+            answer = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
             facts = _read_entities(answer) if task == "KG" else None
-            yield Labelled(text, read_answer(answer, _types(question)) if facts is None else facts, where)
+            yield Labelled(text, read_answer(answer, types_of(question)) if facts is None else facts, where)
         except ValueError as error:
-            yield Problem(where, str(error), excerpt(str(_answer(record))))
+            yield Problem(where, str(error), excerpt(str(output)))
 
 
 def _answer(record: dict[str, Any]) -> Any:
     return next((record[name] for name in ("output", "label") if name in record), None)
 
 
-def _types(question: dict[str, Any]) -> dict[str, Types]:
+def types_of(question: dict[str, Any]) -> dict[str, Types]:
     """Return the types of each predicate, of a schema that gives them."""
     schema = question.get("schema")
     items = [item for item in schema if isinstance(item, dict)] if isinstance(schema, list) else []

@@ -13,7 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 from data_handle.converters.answers import read_answer
-from data_handle.converters.fields import as_text, find_field
+from data_handle.converters.fields import as_text, get_field, is_fact
+from data_handle.converters.iepile import read_question, types_of
 from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, excerpt
 from data_handle.converters.prompts import Prompts, Turn
 from data_handle.converters.source import Record
@@ -34,12 +35,14 @@ def recognise(record: dict[str, Any]) -> str | None:
         turns = record.get(key)
         if isinstance(turns, list) and turns and all(isinstance(turn, dict) for turn in turns):
             return "messages（role/content）" if "role" in turns[0] else "ShareGPT"
+    facts = get_field(record, "facts")
+    if isinstance(facts, list) and facts and all(map(is_fact, facts)):
+        return None  # which say more than the same as an answer
     if {"instruction", "output"} <= record.keys():
         return "Alpaca"
     if {"prompt", "response"} <= record.keys() or {"prompt", "completion"} <= record.keys():
         return "prompt/response"
-    facts = find_field(record, "facts")
-    if facts is not None and isinstance(record[facts], (list, dict)):
+    if isinstance(facts, (list, dict)):
         return None
     names = _first(record, _INSTRUCTIONS), _first(record, _SENTENCES), _first(record, _ANSWERS)
     if names[2] is None or not any(isinstance(record[name], str) for name in names[:2] if name):
@@ -60,6 +63,11 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
             yield Problem(record.where, "没有一问一答")
         for turn in found:
             try:
+                question = read_question(turn.prompt)
+                if question is not None:  # as of IEPile
+                    text = as_text(question["input"], "input")
+                    yield Labelled(text, read_answer(turn.answer, types_of(question)), turn.where)
+                    continue
                 facts = read_answer(turn.answer, question=f"{turn.system}\n{turn.prompt}")
                 turns.append((turn, facts))
             except ValueError as error:

@@ -29,6 +29,7 @@ _TYPES = ("subject_type", "object_type")
 _HEADER_ROWS = 20  # a table may have a title and remarks above its header
 _PLACEHOLDERS = {"无", "空", "nan", "null", "none", "n/a", "#n/a", "-", "--", "/", "没有"}
 _RULE = re.compile(r"[\s:|-]*-{3}[\s:|-]*")  # below the header of a table in Markdown
+_GUARDED = re.compile(r"'+[=+\-@＝＋－＠]")  # as `export.guard` writes it
 _BIO = re.compile("O|[BIESM]-.+")
 _MAX_CELL_LINES = 200
 
@@ -124,6 +125,20 @@ def read_types_file(path: Path, text: str) -> dict[str, Types]:
     for delimiter in _DELIMITERS:
         rows = [Row(f"{path}:{number}", cells) for number, cells in _parse(text, delimiter)]
         if (types := _read_types(rows)) is not None:
+            return types
+    raise UserError(
+        f"类型表 {path} 的首行应当有三列：关系、主语类型、宾语类型（predicate、subject_type、object_type）。"
+    )
+
+
+def read_types_workbook(path: Path) -> dict[str, Types]:
+    """Read the sheet of predicates with their types.
+
+    Raises:
+        UserError: it can't be read, or has no such columns.
+    """
+    for _, numbered in read_sheets(path):
+        if (types := _read_types([Row("", cells) for _, cells in numbered])) is not None:
             return types
     raise UserError(
         f"类型表 {path} 的首行应当有三列：关系、主语类型、宾语类型（predicate、subject_type、object_type）。"
@@ -293,7 +308,9 @@ def _read_types(rows: Sequence[Row]) -> dict[str, Types] | None:
 
 
 def _cell(row: Row, position: int) -> str:
-    return row.cells[position].strip() if position < len(row.cells) else ""
+    """Return a cell without the blanks around it, and the apostrophe that keeps it from being a formula."""
+    text = row.cells[position].strip() if position < len(row.cells) else ""
+    return text[1:] if _GUARDED.match(text) else text
 
 
 def _describe(columns: dict[str, int], names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import datetime
+import json
 from pathlib import Path
 
 import openpyxl
@@ -11,6 +12,7 @@ import pytest
 
 from data_handle.convert import main
 from data_handle.converters.cell_formats import as_shown
+from task.triplets import Triplet
 from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, as_json, untyped
 from utils.common_utils import UserError
 
@@ -124,6 +126,14 @@ def test_types_by_predicate(runner: Runner) -> None:
     converted = runner(content, "--types", str(types))
     assert converted.sentences == {FILM: [DIRECTED, *untyped(PLAYED)]}
     assert "以“实体”代替（主演 1）" in converted.talk
+    schema = {"predicate": "导演", "subject_type": "影视作品", "object_type": {"@value": "人物"}}
+    sheet = workbook(
+        runner.folder / "types.xlsx", {"表": [["关系", "主语类型", "宾语类型"], ["导演", "影视作品", "人物"]]}
+    )
+    for table in (runner.write("schema.json", json.dumps(schema)), sheet):
+        assert runner(content, "--types", str(table)).sentences == converted.sentences
+    with pytest.raises(UserError, match="应当是 CSV"):
+        runner(content, "--types", str(runner.write("other.json", "{}")))
     bad = runner.write("bad.csv", "a,b\n1,2\n")
     with pytest.raises(UserError, match="首行应当有三列"):
         runner(content, "--types", str(bad))
@@ -256,6 +266,11 @@ def test_column_of_whole_triplets(runner: Runner, cell: str) -> None:
 def test_placeholders_of_a_row_without_triplets(runner: Runner) -> None:
     content = f"句子,主语,关系,宾语\n{FILM},雾港来信,导演,沈知远\n{RAIN},nan,NaN,nan\n甲有无名指,无,无,\n"
     assert runner(content).sentences == {FILM: untyped(DIRECTED), RAIN: [], "甲有无名指": []}
+
+
+def test_apostrophes_that_keep_values_from_being_formulas(runner: Runner) -> None:
+    converted = runner("句子,主语,关系,宾语\n'=SUM是+号,'=SUM,是,'+号\n")
+    assert converted.sentences == {"=SUM是+号": [Triplet("是", "实体", "实体", "+号", "=SUM")]}
 
 
 def test_table_in_markdown(runner: Runner) -> None:

@@ -164,6 +164,40 @@ def test_other_names_of_question_and_answer(runner: Runner, record: dict[str, ob
     assert runner(jsonl(record)).sentences == {FILM: BOTH}
 
 
+QUESTION = {"instruction": "你是专门进行关系抽取的专家。", "schema": ["导演", "编剧"], "input": FILM}
+BY_PREDICATE = {"导演": [{"subject": "雾港来信", "object": "沈知远"}], "编剧": []}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"instruction": QUESTION, "output": BY_PREDICATE},
+        {"task": "RE", "instruction": as_text(QUESTION), "output": BY_PREDICATE},
+        {"instruction": str(QUESTION), "output": str(BY_PREDICATE)},
+        {
+            "conversations": [
+                {"from": "human", "value": as_text(QUESTION)},
+                {"from": "gpt", "value": as_text(BY_PREDICATE)},
+            ]
+        },
+    ],
+)
+def test_questions_that_are_json(runner: Runner, record: dict[str, object]) -> None:
+    assert runner(jsonl(record)).sentences == {FILM: untyped(DIRECTED)}
+
+
+def test_facts_beside_an_answer_say_more(runner: Runner) -> None:
+    fact = {
+        "head": {"entity": "雾港来信"},
+        "sub_type": "影视作品",
+        "relation": "导演",
+        "tail": "沈知远",
+        "tail_type": "人物",
+    }
+    record = {"instruction": ASK, "input": FILM, "output": "(雾港来信,导演,沈知远)", "relation": [fact]}
+    assert runner(jsonl(record)).sentences == {FILM: [DIRECTED]}
+
+
 def test_a_record_without_an_answer_is_named(runner: Runner) -> None:
     with pytest.raises(UserError, match="没有一个句子可用"):
         runner(jsonl({"instruction": ASK, "input": FILM, "output": None}))
