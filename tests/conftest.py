@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["PYTHONUTF8"] = "1"
 # The models here are tiny: threads inside an operation cost more than they bring, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell lets its background jobs ignore Ctrl-C; the processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from utils.common_utils import UserError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "inference_triplet.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
-TIMEOUT = 120
+TIMEOUT = 300
 
 
 def command(*argv: object) -> list[str]:

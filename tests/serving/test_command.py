@@ -76,7 +76,7 @@ def test_a_life_after_a_violent_death(root: Path, tiny_run: TinyRun) -> None:
         if loading.json()["status"] == "loading":
             assert loading.status_code == 503
             assert service.extract(text=FILM).json()["error"]["code"] == "loading"
-        wait_for(lambda: service.get("/health").status_code == 200, 60)
+        wait_for(lambda: service.get("/health").status_code == 200, 240)
         with ThreadPoolExecutor(12) as pool:
             answers = [pool.submit(service.extract, texts=[FILM] * 6) for _ in range(10)]
             wait_for(lambda: service.get("/health").json()["waiting"] > 30)

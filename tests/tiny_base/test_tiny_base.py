@@ -216,9 +216,9 @@ def test_a_step_of_either_optimizer_lowers_the_loss_of_its_batch(tokenizer, opti
     torch.manual_seed(0)
     model = pretrain.new_model(tokenizer)
     optimizers = pretrain.make_optimizers(model, optimizer, 2e-3)
-    batch = batches(tokenizer, 600)[0]
+    batch = batches(tokenizer, 300)[0]
     losses = []
-    for _ in range(6):
+    for _ in range(4):
         loss = model(**batch, use_cache=False).loss
         loss.backward()
         losses.append(loss.item())
