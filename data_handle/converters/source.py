@@ -142,7 +142,7 @@ def _open_json(path: Path, text: str, encoding: str) -> Source | None:
             return Source(path, "records", "JSONL", encoding, "", [Record(f"{path}:1", value)])
         return Source(path, "records", "JSON 数组", encoding, "", _items(path, value))
     lines = list(_lines(path, text))
-    if isinstance(lines[0], Problem) and (values := _values(text)):
+    if (not lines or isinstance(lines[0], Problem)) and (values := _values(text)):
         return Source(path, "records", "接连的 JSON 对象", encoding, "", _items(path, values))
     records = [line for line in lines if isinstance(line, Record)]
     if not records:

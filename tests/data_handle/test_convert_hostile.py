@@ -279,3 +279,15 @@ def test_more_lines_and_values_than_are_held(runner: Runner, monkeypatch: pytest
         runner("[" + "{}," * 2000 + "{}]")
     with pytest.raises(UserError, match="里的值太多"):
         list(jsonl.iter_objects(runner.write("a.json", "[" + "{}," * 2000 + "{}]")))
+
+
+LITERALS = [
+    *("-" * 100_000 + "1", "(" * 100_000, "[" * 100_000, "1" + "+1" * 100_000, "'a'*10**9", "10**10**10"),
+    *("__import__('os').abort()", "not " * 100_000 + "1", "lambda:" * 100_000 + "0", "'a\0'", "{[]: 1}"),
+]
+
+
+@pytest.mark.parametrize("line", ["[", "]", "[]", "[,", *LITERALS])
+def test_lines_of_brackets_and_of_python(runner: Runner, line: str) -> None:
+    with pytest.raises(UserError, match=r"认不出|内容有误|没有一个句子可用"):
+        runner("[\n" + f"{line}\n" * 3)
