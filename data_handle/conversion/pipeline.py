@@ -139,6 +139,8 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None],
             problems.append(f"写不了 {path}：目录 {path.parent} 不存在，请先建好。")
         elif path.exists() and any(path.samefile(source) for source in sources):
             problems.append(f"输入和输出是同一个文件 {path}，请换一个输出文件名。")
+        elif path.exists() and any(path.parent.samefile(source) for source in sources if source.is_dir()):
+            problems.append(f"输出 {path} 是输入的文件夹里的一个文件，请换一个输出文件名。")
         elif path.exists() and not overwrite:
             problems.append(f"输出文件 {path} 已经存在，要覆盖请加 --overwrite。")
     if problems:

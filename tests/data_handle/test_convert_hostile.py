@@ -227,6 +227,16 @@ def test_a_folder_with_pipes_and_devices(runner: Runner) -> None:
         runner.convert(folder)
 
 
+def test_the_output_is_no_file_of_an_input_folder(runner: Runner) -> None:
+    folder = runner.folder / "brat"
+    folder.mkdir()
+    (folder / "a.txt").write_text("甲乙", "utf-8")
+    (folder / "a.ann").write_text("T1\tA 0 1\t甲\nT2\tA 1 2\t乙\nR1\t同 Arg1:T1 Arg2:T2\n", "utf-8")
+    with pytest.raises(UserError, match="是输入的文件夹里的一个文件"):
+        main([str(folder), "-o", str(folder / "a.txt"), "--overwrite"])
+    assert (folder / "a.txt").read_text("utf-8") == "甲乙"
+
+
 def test_offsets_that_are_no_numbers_of_a_text(runner: Runner) -> None:
     (runner.folder / "a.txt").write_text("甲乙\n丙丁\n", "utf-8")
     entities = [
