@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from data_handle.reader import Example, read_jsonl
 from extraction.decoding.grammar import Constraint
 from extraction.evaluation.mistakes import Scored, bootstrap, total
-from extraction.loading import load_extractor
+from extraction.loading import ExtractorOptions, load_extractor
 from task.answers import read_answer
 from task.prompt import build_prompt, split_context
 from task.schema import Schema
@@ -136,7 +136,7 @@ def _cpu_of_children() -> float:
 
 def ask(adapter: Path, questions: dict[str, tuple[list[Line], Schema, bool]]) -> dict[str, Any]:
     """Let an adapter answer, by the extractor itself: the command would refuse relations never trained."""
-    extractor = load_extractor(adapter)
+    extractor = load_extractor(ExtractorOptions(adapter, min_score=0.0))
     own = extractor.schema
     assert own is not None
     found: dict[str, Any] = {}

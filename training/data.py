@@ -15,6 +15,8 @@ from glm_config import ProjectConfig
 from task.relations import relations_room
 from task.schema import Schema
 
+RELATIONS_SAID = "提示词写明关系："  # how the line begins that says what they take of a prompt
+
 
 class RunData(NamedTuple):
     """Training data, evaluation data, and the relations of the training answers."""
@@ -92,7 +94,7 @@ def _describe_prompts(config: ProjectConfig, tokenizer: Any, train: EncodedFile,
     size = config.relations_per_prompt
     room = relations_room(tokenizer, schema, size, config.max_source_seq_len)
     return (
-        f"提示词写明关系：{len(schema.combinations)} 种，每条至多 {size} 种，"
+        f"{RELATIONS_SAID}{len(schema.combinations)} 种，每条至多 {size} 种，"
         f"训练集的 {len(train.examples)} 行展开成 {len(train.features)} 条；"
         f"关系至多占 {room.tokens} 个 token，给句子至少留下 {room.left} 个"
         f"（max_source_seq_len {config.max_source_seq_len} 至多放得下 {room.fitting} 种）；"

@@ -25,7 +25,7 @@ from data_handle.data_preprocess import Features, encode_examples
 from data_handle.reader import read_jsonl
 from glm_config import ProjectConfig
 from training.checks import FAILED, INSTALL, NOTE, PASSED, SKIPPED, Check, Result, nearest_directory
-from training.data import read_data
+from training.data import RELATIONS_SAID, read_data
 from training.gradients import Gradients, take_step
 from training.lanes import Lanes, lane_count
 from training.memory_plan import LORA_BYTES, TrainingSettings, lora_parameters, plan_memory, shape_of
@@ -205,6 +205,8 @@ def check_data(config: ProjectConfig) -> Iterator[Result]:
         else:
             yield Result(PASSED, item, detail)
     for line in said:
+        if line.startswith(RELATIONS_SAID):
+            yield Result(PASSED, "提示词里的关系", line.removeprefix(RELATIONS_SAID).rstrip("。"))
         if line.startswith("警告：") or (not config.dev_path and "dev_ratio" in line):
             yield Result(NOTE, "数据", line.removeprefix("警告："))
 

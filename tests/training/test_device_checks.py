@@ -245,6 +245,10 @@ def test_data_rows(config: ProjectConfig, tmp_path: Path) -> None:
         train.status == NOTE and "跳过坏数据 1 行，如" in train.detail and "data_preprocess" in train.remedy
     )
     assert split.status == NOTE and "从" in split.detail and "分出" in split.detail
+    config.schema_prompt = True
+    room = run_check("数据", config)[-1]
+    assert (room.status, room.item) == (PASSED, "提示词里的关系") and "至多放得下" in room.detail
+    config.schema_prompt = False
     config.strict_data = True
     assert only(run_check("数据", config)).status == FAILED
     config.strict_data, config.dev_path = False, str(tmp_path / "missing.jsonl")
