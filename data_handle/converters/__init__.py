@@ -117,6 +117,12 @@ def _read_records(source: Source, settings: Settings, converters: Sequence[Conve
             shares.setdefault(number, []).append(record)
             names[name] += 1
     if not names:
+        if converters is not RECORD_CONVERTERS and source.records:
+            _, other = _recognise(source.records[0], RECORD_CONVERTERS)
+            if other:
+                raise UserError(
+                    f"{source.path} 是{other}，不是标注工具导出的 JSON：请用 python -m data_handle.convert。"
+                )
         keys = _keys(source.records)
         bare = "像是没有标注的句子（例如测试集），不能用来训练。" if _are_bare(source.records) else ""
         raise UserError(
@@ -143,7 +149,7 @@ def _recognise(record: Record, converters: Sequence[Converter]) -> tuple[int | N
 
 def _are_bare(records: list[Record]) -> bool:
     first = records[0].value if records else None
-    return isinstance(first, dict) and find_field(first, "text") is not None
+    return isinstance(first, dict) and find_field(first, "text") is not None and len(first) < 4
 
 
 def _keys(records: list[Record]) -> str:
