@@ -1,8 +1,9 @@
 """Pictures of the page and of the report for the documentation: `python -m tools.pictures --adapter DIR`.
 
 Starts the service with an adapter, lets it extract the bundled sentences, and photographs what a browser has;
-then the report of an evaluation's answers (`eval_results.jsonl` beside the adapter). Needs a Chromium, see
-tools/browser.py, and requirements-dev.txt. Nothing is made up: the pictures show what that adapter answers.
+then the run that the adapter comes from, and the report of its evaluation's answers (`eval_results.jsonl`
+beside it). Needs a Chromium, see tools/browser.py, and requirements-dev.txt. Nothing is made up: the pictures
+show what that adapter answers.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with open_browser() as browser, tempfile.TemporaryDirectory() as folder:
         with running_service(options.adapter) as address:
             photograph_page(browser, address, options.output)
+            photograph_run(browser, f"{address}/#run/{run_of(options.adapter)}", options.output)
         page = Path(folder) / "report.html"
         report.write_report_page(page, read_lines([results]), results.name)
         photograph_report(browser, page.as_uri(), options.output)
@@ -72,7 +74,9 @@ def running_service(adapter: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "serve.py", "--adapter", str(adapter.resolve()), "--port", str(port)]
+    adapter = adapter.resolve()
+    command = [sys.executable, "serve.py", "--adapter", str(adapter), "--port", str(port)]
+    command += ["--runs", str(adapter.parent.parent)]
     process = subprocess.Popen(command, cwd=ROOT)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -96,7 +100,7 @@ def photograph_page(browser: Any, address: str, folder: Path) -> None:
     """Take the pictures of the page."""
     examples, _ = read_jsonl(ROOT / "data" / "mixed_dev_dataset.jsonl")
     sentences = [split_context(example.context)[1] for example in examples]
-    page = browser.new_page(locale="zh-CN", viewport={"width": 1180, "height": 860})
+    page = browser.new_page(locale="zh-CN", viewport={"width": 1180, "height": 800})
     page.goto(address)
     page.fill("#sentences", "\n".join(sentences[:SENTENCES]))
     page.click("#start")
@@ -108,7 +112,10 @@ def photograph_page(browser: Any, address: str, folder: Path) -> None:
     save(page, folder / "page.png")
     page.click("#view-graph")
     page.wait_for_selector(".node")
-    page.locator(".node").first.click()
+    largest = page.locator(".node circle").evaluate_all(
+        "all => all.indexOf(all.reduce((a, b) => (b.r.baseVal.value > a.r.baseVal.value ? b : a)))"
+    )
+    page.locator(".node").nth(largest).click()
     page.locator(".graph").evaluate("element => element.scrollIntoView({block: 'end'})")
     save(page.locator("#panel-graph"), folder / "page-graph.png")
     page.close()
@@ -116,7 +123,7 @@ def photograph_page(browser: Any, address: str, folder: Path) -> None:
         locale="zh-CN", viewport={"width": 390, "height": 780}, color_scheme="dark", device_scale_factor=1
     )
     phone.goto(address)
-    phone.fill("#sentences", "《青花瓷》由方文山作词，周杰伦作曲并演唱，收录在专辑《我很忙》中。")
+    phone.fill("#sentences", "《活着》是作家余华创作的长篇小说，1993年由作家出版社出版。")
     phone.click("#start")
     phone.wait_for_selector("article .arc", timeout=600_000)
     phone.mouse.move(1, 1)
@@ -124,6 +131,21 @@ def photograph_page(browser: Any, address: str, folder: Path) -> None:
     phone.locator("article").first.evaluate("element => element.scrollIntoView({block: 'end'})")
     save(phone, folder / "page-phone.png")
     phone.close()
+
+
+def run_of(adapter: Path) -> str:
+    """Return the name of the run that an adapter comes from."""
+    return adapter.resolve().parent.name
+
+
+def photograph_run(browser: Any, address: str, folder: Path) -> None:
+    """Take the picture of a run's curves, with the figures that it recorded itself."""
+    page = browser.new_page(locale="zh-CN", viewport={"width": 1180, "height": 700})
+    page.goto(address)
+    page.wait_for_selector(".curve .chart")
+    page.wait_for_selector("#memory-plan")
+    save(page, folder / "page-run.png")
+    page.close()
 
 
 def hide_times(page: Any) -> None:

@@ -124,7 +124,7 @@ def test_load(root: Path, tiny_run: TinyRun, tally: dict) -> None:
         assert health["status"] == "ready" and health["waiting"] == 0
         assert psutil.Process(process.pid).num_fds() < 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0  # some seconds, if the machine has nothing else to do
         assert not any("Traceback" in line for line in said), said
     finally:
         process.kill()
