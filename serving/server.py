@@ -193,7 +193,7 @@ class Server(uvicorn.Server):
         """Serve until a signal comes or loading fails; return the exit code.
 
         The first signal: no new requests (503; `/health` says draining), those begun are answered. A second
-        one ends at once.
+        one ends the process at once: whoever still waits sees the connection break.
         """
         numbers = (signal.SIGTERM, signal.SIGINT)
         loop = asyncio.get_running_loop()
@@ -207,9 +207,8 @@ class Server(uvicorn.Server):
             await self._watch()
             self.should_exit = True
             if self._signals[1:]:
-                self.force_exit = True
-                serving.cancel()
-                return EXIT_INTERRUPTED
+                sys.stderr.flush()
+                os._exit(EXIT_INTERRUPTED)
             await serving
         finally:
             for number, handler in before.items():

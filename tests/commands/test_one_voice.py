@@ -49,6 +49,7 @@ COMMANDS = [
     "tiny_base.pretrain",
     "tiny_base.train_tokenizer",
     "tools.architecture",
+    "tools.first_triplet",
     "tools.pictures",
     "tools.sbom",
 ]

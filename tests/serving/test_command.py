@@ -21,7 +21,7 @@ from serving.arguments import read_command
 from serving.server import open_address
 from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, TinyRun
 from tests.helpers.service import wait_for
-from utils.common_utils import UserError
+from utils.common_utils import EXIT_INTERRUPTED, UserError
 
 
 class Process:
@@ -94,6 +94,25 @@ def test_a_life_after_a_violent_death(root: Path, tiny_run: TinyRun) -> None:
                 assert all(len(result["triplets"]) == len(FILM_TRIPLETS) for result in results)
         assert service.process.wait(30) == 0
         assert service.process.stdout and service.process.stdout.read() == ""
+        assert not any("Traceback" in line for line in service.said)
+    finally:
+        service.process.kill()
+
+
+def test_a_second_signal_ends_it_at_once(root: Path, tiny_run: TinyRun) -> None:
+    service = Process(root, tiny_run.adapter, "--port", "0", "--batch_size", "1")
+    try:
+        wait_for(lambda: service.get("/health").status_code == 200, 60)
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(service.extract, texts=[FILM * 4] * 100) for _ in range(4)]
+            wait_for(lambda: service.get("/health").json()["waiting"] > 300)
+            service.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: any("再按一次" in line for line in service.said))
+            service.process.send_signal(signal.SIGINT)
+            assert service.process.wait(10) == EXIT_INTERRUPTED
+            for answer in answers:
+                with pytest.raises(httpx2.HTTPError):
+                    answer.result()
         assert not any("Traceback" in line for line in service.said)
     finally:
         service.process.kill()
