@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export.formats import require
+from export.formats.ladybug import check_name
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import UserError, run_main, to_json
 
@@ -25,6 +26,7 @@ def query(path: Path, statement: str) -> Iterator[dict[str, Any]]:
             f"没有图文件 {path}：请先用 python -m export.graph … --format ladybug --output {path}。"
         )
     ladybug = require("ladybug", "查询图文件")
+    check_name(path)
     try:
         database = ladybug.Database(str(path), read_only=True)
     except RuntimeError as error:

@@ -23,6 +23,12 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a full disk says
 
+# What a system says of a path that can't be used; where it is met depends on the command.
+_BAD_PATH = {
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+}
+
 
 # What moves the cursor, rings, or turns the reading direction of what stands around it: C0 and C1 control
 # characters, separators of lines, and the marks of bidirectional text.
@@ -131,8 +137,9 @@ def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception],
         main: the command; returns its exit code, None meaning 0.
         user_errors: exception types that count as the user's mistakes beside `UserError`.
 
-    Exit codes: what `main` returned; 2 for a user's mistake (one line on stderr, a traceback only when
-    `--debug` is among the arguments); 130 for Ctrl-C; 1 when the reader of stdout went away.
+    Exit codes: what `main` returned; 2 for a user's mistake, such as a path that can't be used (one line on
+    stderr, a traceback only when `--debug` is among the arguments); 130 for Ctrl-C; 1 when the reader of stdout
+    went away.
     """
     mistakes: tuple[type[Exception], ...] = (UserError, *user_errors)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -152,6 +159,9 @@ def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception],
         _give_up_stdout()
         code = 1
     except OSError as error:
+        if error.filename is not None and error.errno in _BAD_PATH and "--debug" not in sys.argv:
+            log(f"错误：路径 {str(error.filename)[:200]} 不能用（{error.strerror}），请检查拼写和权限。")
+            sys.exit(EXIT_USER_ERROR)
         if error.filename is not None or error.errno not in _NO_ROOM:
             raise
         log(f"错误：结果写不出去（{error.strerror}），请检查标准输出和正在写的文件所在的磁盘。")

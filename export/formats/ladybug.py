@@ -16,7 +16,7 @@ from typing import Any
 from export.formats import EDGE_TYPE, NODE_LABEL, WriteOptions, require
 from export.graph_store import Edge, Entity, GraphStore
 from export.guard import quote
-from utils.common_utils import UserError
+from utils.common_utils import UserError, is_encodable
 
 BUFFER_BYTES = 512 << 20  # that the database may use while it is written
 _ROWS_A_COPY = 100_000
@@ -28,6 +28,16 @@ _EDGE_COLUMNS = {
     "object_start": "INT64", "object_end": "INT64", "sentence_id": "STRING", "count": "INT64",
     "text": "STRING", "sentence_ids": "STRING[]",
 }  # fmt: skip
+
+
+def check_name(path: Path) -> None:
+    """Make sure that the library can be given a file's name.
+
+    Raises:
+        UserError: it is no Unicode.
+    """
+    if not is_encodable(str(path)):
+        raise UserError(f"ladybug 打不开 {path}：文件名不是 UTF-8，请改名。")
 
 
 def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
@@ -44,6 +54,7 @@ def write(store: GraphStore, path: Path, options: WriteOptions) -> list[str]:
         UserError: the library is missing, or refuses a name or a row.
     """
     ladybug = require("ladybug", "--format ladybug")
+    check_name(path)
     work = _make_work_folder(path)
     try:
         with (

@@ -388,6 +388,15 @@ def test_a_graph_answers_a_query_three_commands_later(tmp_path: Path) -> None:
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
 
 
+def test_a_name_that_the_library_cannot_take(results: Path, tmp_path: Path) -> None:
+    graph_file = tmp_path / os.fsdecode(b"\xff.lbug")
+    with pytest.raises(UserError, match="文件名不是 UTF-8"):
+        run(results, "--format", "ladybug", "-o", graph_file)
+    graph_file.write_bytes(b"x")
+    with pytest.raises(UserError, match="文件名不是 UTF-8"):
+        list(query.query(graph_file, "MATCH (a) RETURN a"))
+
+
 def test_a_query_that_cannot_be_answered_is_told(results: Path, tmp_path: Path) -> None:
     pytest.importorskip("ladybug", reason="requirements-graph.txt is not installed")
     with pytest.raises(UserError, match="没有图文件"):

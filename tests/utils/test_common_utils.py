@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,8 @@ from utils.common_utils import UserError, run_main, with_short_lines
         (UserError("缺少文件，请补上。"), 2, "错误：缺少文件，请补上。"),
         (KeyError("x"), 2, "错误：'x'"),
         (KeyboardInterrupt(), 130, "已中断"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "错误：路径 xxx"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/a"), 2, "路径 /root/a 不能用（Permission"),
     ],
 )
 def test_run_main_turns_errors_into_exit_codes(error: BaseException, code: int, said: str, capsys) -> None:
