@@ -138,8 +138,8 @@ def run_main(main: Callable[[], int | None], user_errors: tuple[type[Exception],
         user_errors: exception types that count as the user's mistakes beside `UserError`.
 
     Exit codes: what `main` returned; 2 for a user's mistake, such as a path that can't be used (one line on
-    stderr, a traceback only when `--debug` is among the arguments); 130 for Ctrl-C; 1 when the reader of stdout
-    went away.
+    stderr, a traceback only when `--debug` is among the arguments); 130 for Ctrl-C; 1 when the reader of
+    stdout went away.
     """
     mistakes: tuple[type[Exception], ...] = (UserError, *user_errors)
     if isinstance(sys.stdout, io.TextIOWrapper):
