@@ -49,6 +49,8 @@ def read_answer(
     is_asked = question is not None and _ASKS.search(question) is not None
     if _says_nothing(body.rstrip("。.!！"), is_asked):
         return []
+    if facts := _read_fences(body, types):
+        return facts
     for candidate in _candidates(body):
         value = _parse(candidate.text)
         if isinstance(value, (list, dict)):
@@ -57,9 +59,8 @@ def read_answer(
                 raise ValueError("答案里的 JSON 不完整")
             if facts or candidate.is_apart:  # `main(String[] args) {}` doesn't say that there is nothing
                 return facts
-    if facts := _read_objects(body) or read_tuples(body):
-        return facts
-    if question is not None and (facts := read_words(body, is_asked)):
+    facts = _read_objects(body) or (read_tuples(body) if question is None else read_words(body, is_asked))
+    if facts:
         return facts
     raise ValueError(NO_TRIPLETS)
 
@@ -80,6 +81,16 @@ def _parse(text: str) -> Any:
         except ValueError:
             continue
     return None
+
+
+def _read_fences(body: str, types: Mapping[str, Types] | None) -> list[Fact]:
+    """Read several fences with JSON; nothing if there is but one, or one with something else."""
+    if body.count(_FENCE) < 4:
+        return []
+    values = [_parse(part.strip().removeprefix("json")) for part in body.split(_FENCE)[1::2]]
+    if not all(isinstance(value, (list, dict)) for value in values):
+        return []
+    return [fact for value in values for fact in read_value(value, types)]
 
 
 def _read_objects(body: str) -> list[Fact]:

@@ -18,9 +18,10 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 # What may stand before the first bracket, between two, and after the last.
 _LEAD = re.compile(r"(?:[^()（）<>【】\[\]]{0,80}[:：])?\s*")
 _NUMBER = r"(?:[-*•·]\s+|[(（]?\d{1,3}[.、)）:：]\s*)?"
-_BETWEEN = re.compile(rf"[\s,，、;；\[\]。.和及]*{_NUMBER}[\s\[]*")
+_BETWEEN = re.compile(rf"[\s,，、;；|\[\]。.和及]*{_NUMBER}[\s\[]*")
 _MARK = re.compile(rf"\s*{_NUMBER}(?:三元组\s*\d*\s*[:：]\s*)?")
 _COMMA = re.compile(r"[,，]|[()（）]")  # words in brackets are something else
+_RULE = re.compile(r"[\s:|-]*-{3}[\s:|-]*")  # of a table in Markdown
 _GROUP_END = re.compile(r"[;；]")
 _HYPHEN = re.compile(r"\s*[-—–]\s*")  # needs a relation in Chinese, unlike dates
 _LINE_MARKS = (  # what stands between the three parts on a line
@@ -32,19 +33,22 @@ _LINE_MARKS = (  # what stands between the three parts on a line
 )
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _ROLES = ("subject_type", "object_type", "subject", "predicate", "object")
-_AMBIGUOUS_NAMES = {"value", "label", "type", "property", "source", "target"}
+_AMBIGUOUS_NAMES = {"value", "label", "type", "property", "source", "target", "from", "to"}
 _ROLE_OF = {
     name.replace("_", ""): role
     for role in reversed(_ROLES)
     for name in NAMES[role].split()
-    if len(name) > 1 and name not in _AMBIGUOUS_NAMES
+    if (len(name) > 1 or _CHINESE.match(name)) and name not in _AMBIGUOUS_NAMES
 }
+_ROLE_OF |= dict.fromkeys(("类型", "类别", "type"), "type")  # of the value before
 _LABEL = re.compile(
     r"(?<![^\W\d_])("
     + "|".join("[ _]?".join(map(re.escape, _name)) for _name in sorted(_ROLE_OF, key=len, reverse=True))
-    + r")[\"'”’]?\s*[:：=]\s*",
+    + r")(?:[（(]([^（()）]{1,20})[)）])?[*\"'”’]{0,3}\s*[:：=]\s*[*]{0,2}\s*",
     re.IGNORECASE,
 )
+_VALUE_END = re.compile(r"[\n。;；]")
+_CALL = re.compile(r"\s*([^\W\d][^()（）,，;；:：]{0,20})\s*[:：]?\s*[(（]([^()（）]*)[)）]\s*")
 _MAX_LEAD = 60
 
 
@@ -61,12 +65,15 @@ def read_words(body: str, is_asked: bool) -> list[Fact]:
     Raises:
         ValueError: in Chinese, if a fact lacks a part.
     """
-    return read_tuples(body) or _read_labelled(body) or _read_lines(body, is_asked)
+    facts = _read_labelled(body) or read_tuples(body) or _read_lines(body, is_asked)
+    return facts or (_read_calls(body) if is_asked else [])
 
 
 def read_tuples(body: str) -> list[Fact]:
     """Read "(head,relation,tail)" one after another; nothing if there is other text between them."""
     facts: list[Fact] = []
+    if body[:2] in ("((", "（（") and body.rstrip()[-2:] in ("))", "））"):
+        body = body.rstrip()[1:-1]
     lead = _LEAD.match(body)
     place = lead.end() if lead else 0
     while (between := _BETWEEN.match(body, place)) and between.end() < len(body):
@@ -96,7 +103,18 @@ def _closing(body: str, start: int) -> int | None:
 
 
 def _parts(text: str) -> list[str]:
-    """Split at commas that stand in no brackets and no quotes; the quotes are taken off."""
+    """Split at commas, else at semicolons or bars, that stand in no brackets and no quotes.
+
+    The quotes are taken off.
+    """
+    for marks in (",，", ";；", "|"):
+        parts = _split(text, marks)
+        if len(parts) > 1:
+            break
+    return parts
+
+
+def _split(text: str, marks: str) -> list[str]:
     parts, depth, quote, start = [], 0, "", 0
     for place, character in enumerate(text):
         if quote:
@@ -107,7 +125,7 @@ def _parts(text: str) -> list[str]:
             depth += 1
         elif character in ")）":
             depth -= 1
-        elif character in ",，" and not depth:
+        elif character in marks and not depth:
             parts.append(text[start:place])
             start = place + 1
     return [_unquoted(part) for part in [*parts, text[start:]]]
@@ -127,26 +145,33 @@ def _read_labelled(body: str) -> list[Fact]:
         return []
     found: list[dict[str, str]] = []
     ends = [*(label.start() for label in labels[1:]), len(body)]
+    role = ""
     for label, end in zip(labels, ends, strict=True):
-        role = _ROLE_OF[_plain(label[1])]
-        value = body[label.end() : end].strip().split("\n")[0]
+        before, role = role, _ROLE_OF[_plain(label[1])]
+        if role == "type":
+            role = f"{before}_type"
+        value = _VALUE_END.split(body[label.end() : end].strip())[0]
         if not found or role in found[-1]:
             found.append({})
-        found[-1][role] = _unquoted(value.strip().rstrip(";；,，、。|{}[]\t \"'") or value)
+        found[-1][role] = _bare(value)
+        if label[2] and role in ("subject", "object"):
+            found[-1][f"{role}_type"] = label[2].strip()
     facts = []
     for fields in found:
         if not {"subject", "predicate", "object"} <= fields.keys():
             raise ValueError("答案里有的三元组缺少主语、关系或宾语")
-        facts.append(
-            Fact(
-                fields["predicate"],
-                fields["subject"],
-                fields["object"],
-                fields.get("subject_type", ""),
-                fields.get("object_type", ""),
-            )
-        )
+        types = fields.get("subject_type", ""), fields.get("object_type", "")
+        facts.append(Fact(fields["predicate"], fields["subject"], fields["object"], *types))
     return facts
+
+
+def _bare(value: str) -> str:
+    """Return a value without what stands between it and the next label, and without its quotes."""
+    value = value.strip().rstrip(",，、|*-•·{[(（<【 \t")
+    for opening, closing in _BRACKETS.items():
+        if value.endswith(closing) and opening not in value:
+            value = value[:-1].rstrip(",，、 ")
+    return _unquoted(value.rstrip("}"))
 
 
 def _plain(label: str) -> str:
@@ -154,16 +179,35 @@ def _plain(label: str) -> str:
 
 
 def _read_lines(body: str, is_asked: bool) -> list[Fact]:
-    """Read a fact a line, its three parts with the same mark between them."""
+    """Read a fact a line, its parts with the same mark between them; the first line may name the parts."""
     rows = [row for row in (_MARK.sub("", line, count=1).strip() for line in body.split("\n")) if row]
     if len(rows) == 1:
         rows = [row.strip() for row in _GROUP_END.split(rows[0]) if row.strip()]
-    rows = [row.rstrip("。.;；,，、 ") for row in rows]
+    rows = [row.strip("|").rstrip("。.;；,，、 ") for row in rows if not _RULE.fullmatch(row)]
     for mark in (*_LINE_MARKS, *([_COMMA] if is_asked else [])):
         found = [[_unquoted(part) for part in mark.split(row)] for row in rows]
         if not found or not all(len(parts) == 3 and all(parts) for parts in found):
             continue
         if mark is _HYPHEN and not all(_CHINESE.search(parts[1]) for parts in found):
             continue
+        order = [_ROLE_OF.get(_plain(part)) for part in found[0]]
+        if {"subject", "predicate", "object"} <= set(order):
+            places = [order.index(role) for role in ("subject", "predicate", "object")]
+            found = [[parts[place] for place in places] for parts in found[1:]]
         return [Fact(parts[1], parts[0], parts[2]) for parts in found]
     return []
+
+
+def _read_calls(body: str) -> list[Fact]:
+    """Read "relation(subject, object)" or "relation：(subject, object)", one after another."""
+    rows = [row for row in re.split(r"[\n;；]", body.rstrip("。. ")) if row.strip()]
+    matches = [_CALL.fullmatch(_MARK.sub("", row, count=1)) for row in rows]
+    if not all(matches):
+        return []
+    facts = []
+    for match in filter(None, matches):
+        parts = _parts(match[2])
+        if len(parts) != 2 or not all(parts):
+            return []
+        facts.append(Fact(match[1].strip(), parts[0], parts[1]))
+    return facts

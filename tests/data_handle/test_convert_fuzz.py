@@ -17,6 +17,7 @@ from data_handle.annotation.selection import select
 from data_handle.annotation.tasks import build_tasks
 from data_handle.conversion.checking import check_sentences
 from data_handle.converters import read_file
+from data_handle.converters.answers import read_answer
 from data_handle.converters.labelled import Settings
 from tests.data_handle.converting import DIRECTED, FILM, as_json
 from utils.common_utils import UserError
@@ -172,6 +173,21 @@ def test_any_brat_lines(tmp_path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
     with contextlib.suppress(UserError):
         check_sentences(read_file(path, Settings()).sentences, {})
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(
+        st.sampled_from(
+            [*"()（）<>[]{}【】,，;；|_-→\t\n:：\"'“”`*1.、甲乙", "主体", "关系", "客体", "类型", "```"]
+        )
+    )
+)
+def test_any_answer_is_read_or_refused(parts: list[str]) -> None:
+    for question in (None, "抽取三元组"):
+        with contextlib.suppress(ValueError):
+            for fact in read_answer("".join(parts), question=question):
+                assert isinstance(fact.subject, str) and isinstance(fact.predicate, str)
 
 
 def test_hostile_answers_cost_no_quadratic_time(tmp_path: Path) -> None:

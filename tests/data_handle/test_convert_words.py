@@ -44,6 +44,12 @@ def as_text(value: object) -> str:
         "雾港来信\t导演\t沈知远\n雾港来信\t主演\t顾小满",
         "雾港来信,导演,沈知远;雾港来信,主演,顾小满",
         "\n".join(map(as_text, OBJECTS)),
+        "(主体: 雾港来信, 关系: 导演, 客体: 沈知远), (主体: 雾港来信, 关系: 主演, 客体: 顾小满)",
+        "**主体**：“雾港来信” **关系**：导演 **客体**：'沈知远'\n头：雾港来信；关系：主演；尾：顾小满。完。",
+        "((雾港来信；导演；沈知远),(雾港来信|主演|顾小满))",
+        "| 主体 | 客体 | 关系 |\n|---|---|---|\n| 雾港来信 | 沈知远 | 导演 |\n| 雾港来信 | 顾小满 | 主演 |",
+        "导演(雾港来信, 沈知远)\n主演：(雾港来信, 顾小满)",
+        f"```json\n{as_text(OBJECTS[:1])}\n```\n和\n```json\n{as_text(OBJECTS[1:])}\n```",
         as_text({"导演": [["雾港来信", "沈知远"]], "主演": [{"subject": "雾港来信", "object": "顾小满"}]}),
         as_text({"雾港来信": {"导演": "沈知远", "主演": ["顾小满"]}}),
     ],
@@ -52,8 +58,15 @@ def test_notations_of_triplets(runner: Runner, answer: str) -> None:
     assert runner(jsonl({"instruction": ASK, "input": FILM, "output": answer})).sentences == {FILM: BOTH}
 
 
-def test_types_in_words() -> None:
-    answer = "主体：雾港来信，主体类型：影视作品，关系：导演，客体：沈知远，客体类型：人物"
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "主体：雾港来信，主体类型：影视作品，关系：导演，客体：沈知远，客体类型：人物",
+        "主体：雾港来信，类型：影视作品；关系：导演；客体：沈知远，类型：人物",
+        "主体(影视作品)：雾港来信；关系：导演；客体（人物）：沈知远",
+    ],
+)
+def test_types_in_words(answer: str) -> None:
     assert read_answer(answer, question=ASK) == [Fact("导演", "雾港来信", "沈知远", "影视作品", "人物")]
 
 
