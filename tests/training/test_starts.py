@@ -111,17 +111,21 @@ def test_what_scores_mean_is_saved_with_the_best_adapter(
     arguments: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bases.adapter import load_adapter_meta
-    from extraction import calibration
+    from extraction.calibration import Calibration
+    from extraction.evaluation.evaluate import score
+    from extraction.evaluation.tuning import Tuning
+    from training import evaluation
     from utils.directories import find_damage
 
-    monkeypatch.setattr(calibration, "FEWEST_TRIPLETS", 1)
+    learnt = Tuning(Calibration(0.5, 0.25, -1.0), 0.25, 0.2, 0.1, 0.5, 0.6)
+    monkeypatch.setattr(evaluation, "tune", lambda *given: (score(*given), learnt))  # dev is too small
     assert train.main(arguments(epochs=1, learning_rate=5e-2)) == 0
     best = tmp_path / "run" / "model_best"
     report = json.loads((tmp_path / "run" / "eval_report.json").read_text(encoding="utf-8"))
     meta = load_adapter_meta(best)
     level = meta.half_right_score
-    assert (meta.calibration is None) == (meta.min_score is None) == ("tuning" not in report)
-    assert meta.calibration is None or report["tuning"]["calibration"] == meta.calibration
+    assert Calibration.read(meta.calibration) == learnt.calibration and meta.min_score == 0.25
+    assert report["tuning"]["calibration"] == meta.calibration and report["tuning"]["f1"] == 0.6
     assert (level is None) == (report["reliability"] is None)
     assert level is None or 0.0 <= level <= 1.0
     assert find_damage(best) is None
