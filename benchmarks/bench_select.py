@@ -123,7 +123,7 @@ class Study:
             taken.write_text("".join(to_json({"text": each}) + "\n" for each in labelled), "utf-8")
             self.call(
                 *("inference_triplet.py", "--adapter", str(self.work / adapter), "--input", str(sentences)),
-                *("--output", str(results), "--scores", "--batch_size", "32"),
+                *("--output", str(results), "--scores", "--min_score", "0", "--batch_size", "32"),
             )
             self.call(
                 *("-m", "data_handle.label_studio", "select", str(results), "-n", str(count), "--overwrite"),
