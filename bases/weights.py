@@ -5,7 +5,10 @@ Pickles are read with weights-only loading: nothing of a file is ever executed.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,3 +143,18 @@ def digest(tensor: torch.Tensor) -> str:
 def fingerprint(digests: dict[str, str]) -> str:
     """Return one name for a set of weights, independent of their files' format and sharding."""
     return hashlib.sha256("".join(f"{k}{digests[k]}" for k in sorted(digests)).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Make an ordinary error of what safetensors, writing, has of its own for a disk that takes no more.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number)) from error

@@ -20,7 +20,7 @@ from bases.hub_cache import resolve_model_dir
 from bases.linear4bit import QUANTIZATION_NOTE, check_quantization, split_weight
 from bases.model_dir import checked_file, read_model_json
 from bases.published_files import is_small_file
-from bases.weights import digest, fingerprint
+from bases.weights import digest, fingerprint, full_disk_told
 from utils.common_utils import UserError, log
 from utils.device import check_device
 from utils.directories import file_digest, write_directory
@@ -68,7 +68,8 @@ def save_quantized(
             f"{directory} 所在的磁盘只剩 {free / 1e9:.1f} GB，4-bit 权重需要 {need / 1e9:.1f} GB，"
             "请清理磁盘或换一个目录"
         )
-    save_torch_state_dict(tensors, directory, max_shard_size=MAX_SHARD_BYTES)
+    with full_disk_told():
+        save_torch_state_dict(tensors, directory, max_shard_size=MAX_SHARD_BYTES)
     note = QUANTIZATION_NOTE | {
         "bnb_4bit_compute_dtype": str(model.dtype).removeprefix("torch."),
         "base_fingerprint": model.base_fingerprint,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from utils.command_line import ChineseArgumentParser
 from utils.common_utils import quiet_libraries, run_main
-from utils.directories import check_is_free
+from utils.directories import check_is_free, real_path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,7 +46,7 @@ def run() -> None:
         arguments.adapter,
         output,
         base_model=arguments.base_model,
-        title=arguments.title or output.resolve().name,
+        title=arguments.title or real_path(output).name,
         license_name=arguments.license,
     )
     print(output)

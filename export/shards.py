@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save_file
 
+from bases.weights import full_disk_told
 from utils.common_utils import UserError
 from utils.directories import file_digest, remove, write_file
 from utils.progress import Progress
@@ -144,7 +145,8 @@ class ShardWriter:
 
     def _save(self, file: str, parts: dict[str, torch.Tensor]) -> None:
         unfinished = self.work / f"{file}.part"
-        save_file(parts, unfinished, metadata={"format": "pt"})
+        with full_disk_told():
+            save_file(parts, unfinished, metadata={"format": "pt"})
         with unfinished.open("rb") as content:
             os.fsync(content.fileno())
         digest = file_digest(unfinished)

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path, PurePath
 from typing import Any
 
+import torch
+
 from bases import find_family
 from bases.adapter_files import (
     CONFIG_FILE,
@@ -15,12 +17,14 @@ from bases.adapter_files import (
     SCHEMA_FILE,
     WEIGHTS_FILE,
     AdapterMeta,
+    adapter_file,
     find_adapter_damage,
     find_base,
     load_adapter_meta,
     read_adapter_json,
     read_lora_shape,
 )
+from bases.weights import read_shard
 from export.model_card import CardFacts, write_card
 from extraction.adapters import resolve_adapter
 from task.schema import Schema
@@ -28,6 +32,7 @@ from utils.common_utils import UserError, log
 from utils.directories import write_directory
 from utils.jsonl import iter_lines_in
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_COUNTED = 1 << 30  # bytes of a training file whose lines are counted
 # Where this machine's folders stand in an adapter's files.
 _PLACES = ("base_path", "base_from_adapter", "base_from_project")
@@ -54,6 +59,7 @@ def prepare_upload(
         raise UserError(f"适配器 {adapter} 没有 {META_FILE}，不是由本项目训练的，写不出它的数据和成绩。")
     if damage := find_adapter_damage(adapter):
         raise UserError(f"适配器 {adapter} 已损坏（{damage}），请重新拷贝或重新训练。")
+    _check_numbers(adapter)
     config = read_adapter_json(adapter, CONFIG_FILE)
     name = base_model or meta.pre_model
     if _is_local(name):
@@ -91,6 +97,22 @@ def prepare_upload(
         write_directory(output, fill)
     except OSError as error:
         raise UserError(f"没有写成 {output}：{error.strerror or error}。") from error
+
+
+def _check_numbers(adapter: Path) -> None:
+    """Make sure that the weights are numbers.
+
+    Raises:
+        UserError: they aren't, or can't be read.
+    """
+    path = adapter_file(adapter, WEIGHTS_FILE)
+    if not path.is_file():  # a FIFO would be waited for
+        raise UserError(f"适配器 {adapter} 缺少 {WEIGHTS_FILE}。")
+    for name, tensor in read_shard(path):
+        if tensor.dtype not in _FLOATS or not tensor.isfinite().all():
+            raise UserError(
+                f"适配器 {adapter} 的权重里有 NaN、无穷大或不是浮点数的（例如 {name[:120]}），不能给别人用。"
+            )
 
 
 def _is_local(name: str) -> bool:

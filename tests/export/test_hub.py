@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from bases.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_files
 from bases.chatglm import load_base_model
@@ -133,6 +134,30 @@ def test_numbers_of_the_training_that_are_none(adapter: Path, tmp_path: Path, va
     forge(forged, forged, "adapter_meta.json", {"metrics": {"triplet_f1": value, "dev_loss": value}})
     card = (prepare(forged, tmp_path / "out") / "README.md").read_text("utf-8")
     assert "? 轮，学习率 ?" in card and "没有量过" in card
+
+
+def test_weights_that_are_no_numbers(adapter: Path, tmp_path: Path) -> None:
+    forged = forge(adapter, tmp_path / "forged", "adapter_meta.json", {})
+    state = load_file(forged / "adapter_model.safetensors")
+    next(iter(state.values())).view(-1)[0] = torch.nan
+    save_file(state, forged / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="有 NaN、无穷大"):
+        prepare(forged, tmp_path / "out")
+    (forged / "adapter_model.safetensors").unlink()
+    os.mkfifo(forged / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="缺少 adapter_model"):
+        prepare(forged, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_circle(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").symlink_to("out")
+    monkeypatch.setattr(sys, "argv", ["hub", "--adapter", str(adapter), "--output", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        hub.main()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def forge(adapter: Path, target: Path, name: str, values: dict[str, Any]) -> Path:

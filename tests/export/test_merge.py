@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 import sys
 import weakref
 from pathlib import Path
@@ -19,8 +21,8 @@ from bases.adapter import AdapterMeta, attach_lora, load_adapter, write_adapter_
 from bases.causal.loading import load_model
 from bases.chatglm import load_base_model, row_scaled
 from bases.chatglm.anatomy import EMBEDDING, HEAD, PREFIX, is_linear_layer
+from export import four_bit, shards
 from export import merge as command
-from export import shards
 from export.merging import merge
 from extraction.adapters import find_merged
 from tests.helpers import published_shapes as shapes
@@ -366,6 +368,21 @@ def test_a_forged_prefix_leaves_nothing(random_base: Path, tmp_path: Path, chang
     with pytest.raises(UserError, match=message):
         merge(prefix, tmp_path / "out", pre_model=str(random_base), max_shard_size=10**9)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_takes_no_more(random_base: Path, adapter: Path, tmp_path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"没有写成 .*：File too large"):
+            merge(adapter, tmp_path / "out", pre_model=str(random_base), max_shard_size=10**9)
+        with pytest.raises(UserError, match=r"没有写成 .*：File too large"):
+            four_bit.quantise(str(random_base), tmp_path / "copy", "float16", "cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "copy").exists()
+    merge(adapter, tmp_path / "out", pre_model=str(random_base), max_shard_size=10**9)
 
 
 def test_a_base_with_nan_is_not_merged(random_base: Path, adapter: Path, tmp_path: Path) -> None:
