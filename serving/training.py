@@ -30,7 +30,7 @@ from utils.knobs import Rule, read_knobs
 
 PROJECT = Path(__file__).resolve().parent.parent
 # Knobs that name places: chosen from what there is, or not at all.
-CHOSEN = ("pre_model", "train_path", "dev_path", "init_adapter")
+CHOSEN = ("pre_model", "train_path", "dev_path", "schema_path", "init_adapter")
 HIDDEN = ("save_dir", "overwrite_output_dir", "resume_from_checkpoint", "token_cache_dir")
 SECRETS = ("TRIPLET_API_KEY",)  # not for the processes that are started
 LOG_TAIL = 1 << 16
@@ -77,7 +77,7 @@ class Trainer:
     def choices(self) -> dict[str, dict[str, str]]:
         """Return what may be chosen for each knob that names a place: values by what the page shows."""
         config = ProjectConfig()
-        files = {path.name: str(path) for path in sorted(self.data.glob("*.jsonl")) if path.is_file()}
+        files = self._files("*.jsonl")
         bases = [config.pre_model, str(PROJECT / "models" / "chatglm-tiny")]
         adapters = {}
         for name in self.store.names():
@@ -92,8 +92,13 @@ class Trainer:
             "pre_model": {_short(base): base for base in dict.fromkeys(bases)},
             "train_path": offered,
             "dev_path": {**offered, "": ""},
+            "schema_path": self._files("*.json"),
             "init_adapter": adapters,
         }
+
+    def _files(self, pattern: str) -> dict[str, str]:
+        """Return the files of the folder of data that may be chosen, by name."""
+        return {path.name: str(path) for path in sorted(self.data.glob(pattern)) if path.is_file()}
 
     def form(self) -> dict[str, Any]:
         """Return the knobs with their explanations and bounds, by section."""

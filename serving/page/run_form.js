@@ -2,6 +2,7 @@
 
 import {call, getJson} from "./api.js";
 import {el, replace} from "./dom.js";
+import {KNOBS, SECTIONS, rangeOf} from "./knob_words.js";
 import {addWords, applyWords, word} from "./words.js";
 
 addWords({
@@ -51,7 +52,8 @@ export async function makeForm(begun) {
 
   for (const {title, knobs} of described.sections) {
     const box = el("div", {class: "knobs"}, knobs.map((knob) => makeField(knob)));
-    form.append(el("details", {open: title === described.sections[0].title}, el("summary", {}, title), box));
+    addWords({[`section_${title}`]: [title, SECTIONS[title] ?? title]});
+    form.append(el("details", {open: title === described.sections[0].title}, el("summary", {word: `section_${title}`}), box));
   }
 
   function makeField(knob) {
@@ -80,7 +82,10 @@ export async function makeForm(begun) {
     control.setAttribute("aria-describedby", `${id}-help`);
     fields.set(knob.name, {read, control});
     const label = el("label", {for: id}, el("code", {}, knob.name));
-    const help = el("span", {class: "help", id: `${id}-help`}, knob.kind === "int" || knob.kind === "float" ? `${knob.help}；${knob.range}` : knob.help);
+    const isNumber = knob.kind === "int" || knob.kind === "float";
+    const english = KNOBS[knob.name] ?? knob.help;
+    addWords({[id]: isNumber ? [`${knob.help}；${knob.range}`, `${english}; ${rangeOf(knob)}`] : [knob.help, english]});
+    const help = el("span", {class: "help", id: `${id}-help`, word: id});
     return el("div", {class: `field ${knob.kind === "bool" ? "switch" : ""}`}, label, control, help);
   }
 

@@ -251,6 +251,15 @@ def test_the_form_has_the_knobs(post: Client) -> None:
     assert "mine.jsonl" in knobs["train_path"]["choices"]
     assert not [choice for choice in knobs["train_path"]["choices"] if "/" in choice or "notes" in choice]
     assert form["busy"] is None
+    # No knob that names a place is free text, and each has its words in English.
+    places = {name for name in knobs if name.endswith(("_path", "_dir", "_file"))} | {
+        "pre_model",
+        "init_adapter",
+    }
+    assert all(knobs[name]["kind"] == "choice" for name in places) and len(places) >= 5
+    words = (Path(training.__file__).parent / "page" / "knob_words.js").read_text("utf-8")
+    assert [name for name in knobs if f"\n  {name}: " not in words] == []
+    assert [section["title"] for section in form["sections"] if f'"{section["title"]}": ' not in words] == []
 
 
 @pytest.mark.parametrize("folder", ["data", "mine", "other"])
