@@ -46,10 +46,15 @@ def run() -> None:
         arguments.adapter,
         output,
         base_model=arguments.base_model,
-        title=arguments.title or real_path(output).name,
+        title=_text(arguments.title or real_path(output).name),
         license_name=arguments.license,
     )
     print(output)
+
+
+def _text(name: str) -> str:
+    """Return a name as text that a file can hold; a folder's name may be none."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def main() -> None:

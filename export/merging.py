@@ -156,4 +156,4 @@ def _fill(new: Path, writer: ShardWriter, base_dir: Path, adapter: Path, config:
     try:  # before it appears
         find_family(new).check_directory(new)
     except UserError as error:
-        raise UserError(f"合并不成：{error}".replace(str(new), str(adapter))) from error
+        raise UserError(f"合并不成：{error}".replace(str(new), "合并的结果")) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common_utils import UserError
-from utils.small_json import read_json_object
+from utils.small_json import SMALL_JSON_BYTES, read_json_object
 
 MANIFEST_FILE = "manifest.json"
 
@@ -209,7 +209,7 @@ def find_damage(
             if not (directory / name).is_file():
                 return f"缺少 {name}"
             size = (directory / name).stat().st_size
-            if size != entry["size"]:
+            if size != entry["size"] or (name.endswith(".json") and size > SMALL_JSON_BYTES):
                 return f"{name} 的大小不对"
             if {"size": size, "sha256": digest(directory / name)} != entry:
                 return f"{name} 的内容与校验和不符"

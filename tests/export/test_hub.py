@@ -150,10 +150,15 @@ def test_weights_that_are_no_numbers(adapter: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_is_a_circle(
+def test_an_output_that_is_a_circle_or_no_text(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").symlink_to("out")
+    odd = tmp_path / os.fsdecode(b"\xff")
+    monkeypatch.setattr(sys, "argv", ["hub", "--adapter", str(adapter), "--output", str(odd)])
+    with pytest.raises(SystemExit, match="0"):
+        hub.main()
+    assert (odd / "README.md").read_text("utf-8")
     monkeypatch.setattr(sys, "argv", ["hub", "--adapter", str(adapter), "--output", str(tmp_path / "out")])
     with pytest.raises(SystemExit):
         hub.main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -100,3 +101,12 @@ def test_a_circle_of_links_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "d" / "a.bin").unlink()
     (tmp_path / "d" / "a.bin").symlink_to("a.bin")
     assert find_damage(tmp_path / "d") == "缺少 a.bin"
+
+
+def test_a_small_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    write_directory(tmp_path / "d", lambda new: (new / "a.json").write_text("{}"))
+    with (tmp_path / "d" / "a.json").open("wb") as file:
+        file.truncate(60 * 2**30)
+    entry = {"size": 60 * 2**30, "sha256": "0" * 64}
+    (tmp_path / "d" / "manifest.json").write_text(json.dumps({"files": {"a.json": entry}}))
+    assert find_damage(tmp_path / "d") == "a.json 的大小不对"
