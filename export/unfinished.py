@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from utils.common_utils import UserError
+from utils.directories import is_special
 
 
 def check_target(target: Path, force: bool, is_directory: bool = False) -> None:
@@ -23,6 +24,8 @@ def check_target(target: Path, force: bool, is_directory: bool = False) -> None:
     if target.exists() or target.is_symlink():
         if target.is_dir() and not is_directory:
             raise UserError(f"输出 {target} 是目录，请给出文件名。")
+        if is_special(target):
+            raise UserError(f"输出 {target} 是设备或管道，不能替换，请给出文件名。")
         if not target.is_dir() and is_directory:
             raise UserError(f"输出 {target} 不是目录，这个格式要写成一个目录，请换一个 --output。")
         if not force:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,15 +96,27 @@ def write_file(path: Path, text: str) -> None:
 def temporary_beside(path: Path) -> Path:
     """Make an empty file in the same directory, to be written and renamed to `path`.
 
-    Its name can't be foreseen, so no link is waiting there for it.
+    Its name can't be foreseen, so no link is waiting there for it. Nothing is to take the place of a device
+    or a pipe: whoever may write to /dev/null as root could replace it for all.
 
     Raises:
-        OSError: the directory is missing or not writable.
+        OSError: the directory is missing or not writable, or what stands at `path` is no file.
     """
+    if is_special(path):
+        raise OSError(errno.EINVAL, "它是设备或管道，不能替换")
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     os.close(descriptor)
     Path(name).chmod(0o666 & ~_umask())
     return Path(name)
+
+
+def is_special(path: Path) -> bool:
+    """Tell whether a path is a device, a pipe or a socket, or a link to one (/dev/stdout)."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _umask() -> int:

@@ -23,7 +23,7 @@ from task.prompt import INSTRUCTION, build_prompt
 from task.triplets import format_target
 from utils.command_line import summarise
 from utils.common_utils import UserError, log, to_json
-from utils.directories import temporary_beside
+from utils.directories import is_special, temporary_beside
 
 _EXAMPLES = 3
 _LONG_SENTENCE = 250  # characters, more than `max_source_seq_len` takes as a rule
@@ -135,6 +135,8 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None],
     for path in paths:
         if path.is_dir():
             problems.append(f"输出 {path} 是目录，请给出文件名。")
+        elif is_special(path):
+            problems.append(f"输出 {path} 是设备或管道，不能替换，请给出文件名。")
         elif not path.parent.is_dir():
             problems.append(f"写不了 {path}：目录 {path.parent} 不存在，请先建好。")
         elif path.exists() and any(path.samefile(source) for source in sources):

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_handle import convert_duie
 from data_handle.conversion import pipeline
 from data_handle.conversion.checking import Sample, locate
 from data_handle.conversion.split import split_samples
 from data_handle.convert import main
 from data_handle.converters.labelled import Span
 from data_handle.sentences import sentence_key
+from export import graph
 from task.prompt import build_prompt
 from task.triplets import Triplet, combination_of
 from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, jsonl
@@ -109,6 +111,22 @@ def test_all_mistakes_are_told_at_once(runner: Runner) -> None:
     missing = str(runner.folder / "none" / "train.jsonl")
     with pytest.raises(UserError, match=r"输出有 2 处错误：\n.*none 不存在.*\n.*已经存在"):
         main(["in.csv", "-o", missing, "--dev", str(runner.folder / "dev.jsonl")])
+
+
+def test_no_pipe_or_device_is_replaced(runner: Runner) -> None:
+    source, pipe = runner.write("in.json", jsonl(RECORD)), runner.folder / "pipe"
+    os.mkfifo(pipe)
+    link = runner.folder / "link"  # as /dev/stdout is one
+    link.symlink_to(pipe)
+    for command, words in (
+        (main, ["-o", str(link), "--overwrite"]),
+        (main, ["-o", str(pipe), "--overwrite"]),
+        (convert_duie.main, [str(pipe), "--force"]),
+        (graph.main, ["--format", "csv", "-o", str(pipe), "--force"]),
+    ):
+        with pytest.raises(UserError, match="设备或管道，不能替换"):
+            command([str(source), *words])
+    assert pipe.is_fifo() and link.is_symlink()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
