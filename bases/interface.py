@@ -41,6 +41,10 @@ def softmax_rows(vocab_size: int, on_cuda: bool) -> int:
     return chunk_rows(vocab_size) if on_cuda else max(1, CHUNK_LOGITS // vocab_size)
 
 
+# Rows have a multiple of so many tokens: few shapes for the kernels, and aligned masks for the attention.
+ROW_MULTIPLE = 16
+
+
 class CheckpointError(UserError):
     """A model directory that is missing, damaged or of no known family; the message is a Chinese sentence."""
 

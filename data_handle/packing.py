@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bases import family_of
-from bases.interface import Sample
+from bases.interface import ROW_MULTIPLE, Sample
 
 if TYPE_CHECKING:
     import torch
-
-# Rows have a multiple of so many tokens: few shapes for the kernels, and aligned masks for the attention.
-ROW_MULTIPLE = 16
 
 
 class MicroBatch(NamedTuple):

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from bases.chatglm.files import checkpoint_shards
 from bases.four_bit_copy import read_note
 from bases.hub_cache import resolve_model_dir
-from bases.interface import CheckpointError, Family, ModelShape, Sample, StoredWeights
+from bases.interface import ROW_MULTIPLE, CheckpointError, Family, ModelShape, Sample, StoredWeights
 from bases.model_dir import read_model_json
 from utils.device import compute_dtype, default_device
 
@@ -109,6 +109,19 @@ class CausalFamily(Family):
         self, rows: Sequence[Sequence[Sample]], row_length: int, config: PreTrainedConfig
     ) -> dict[str, torch.Tensor]:
         return layout.pack(rows, row_length)
+
+    def pack_on(
+        self,
+        device: torch.device,
+        rows: Sequence[Sequence[Sample]],
+        row_length: int,
+        config: PreTrainedConfig,
+    ) -> dict[str, torch.Tensor]:
+        longest = max(len(sample.input_ids) for row in rows for sample in row)
+        window = getattr(config, "sliding_window", None) or longest
+        if device.type == "cpu" and longest <= window:
+            return layout.pack_flat(rows, ROW_MULTIPLE)
+        return super().pack_on(device, rows, row_length, config)
 
     def next_inputs(
         self, slots: torch.Tensor, prompt_lengths: torch.Tensor, keys: int, config: PreTrainedConfig

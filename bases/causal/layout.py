@@ -45,6 +45,32 @@ def pack(rows: Sequence[Sequence[Sample]], row_length: int) -> dict[str, torch.T
     }
 
 
+def pack_flat(rows: Sequence[Sequence[Sample]], multiple: int) -> dict[str, torch.Tensor]:
+    """Lay all samples out in one row, as `pack` does, but for the mask: `attention_mask` is their lengths.
+
+    Args:
+        rows: the samples.
+        multiple: of tokens that the row is padded to; padding counts as a sample.
+
+    Returns:
+        See `pack`; `attention_mask` is [1, 1, 1, N] int64.
+    """
+    samples = [sample for row in rows for sample in row]
+    lengths = [len(sample.input_ids) for sample in samples]
+    if padding := -sum(lengths) % multiple:
+        lengths.append(padding)
+    return {
+        "input_ids": _joined([sample.input_ids for sample in samples], padding, PADDING_ID),
+        "labels": _joined([sample.labels for sample in samples], padding, IGNORE_INDEX),
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "attention_mask": torch.tensor(lengths)[None, None, None],
+    }
+
+
+def _joined(parts: Sequence[list[int]], padding: int, filler: int) -> torch.Tensor:
+    return torch.tensor([[number for part in parts for number in part] + [filler] * padding])
+
+
 def _not_after(length: int) -> torch.Tensor:
     return torch.ones(length, length, dtype=torch.bool).tril()
 

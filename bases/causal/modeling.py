@@ -23,6 +23,7 @@ from bases.chatglm.modeling import additive_mask
 from bases.interface import IGNORE_INDEX
 from bases.loss import linear_cross_entropy
 
+from . import segments
 from .layout import padded, within_window
 from .types import MASK_BY_LAYER
 
@@ -71,7 +72,8 @@ class PackedCausalLM:
 
         Args:
             input_ids: [B, S] int64.
-            attention_mask: [B, K], 0 on padding, or [B, 1, S, K] bool, True where a query sees a key.
+            attention_mask: [B, K], 0 on padding, or [B, 1, S, K] bool, True where a query sees a key; or
+                [1, 1, 1, N] int64, the lengths of N samples in one row.
             position_ids: [B, S] int64; counted from each row's first token when None.
             cache: keys and values of earlier tokens, of transformers or with `update(key, value, layer)`;
                 extended in place.
@@ -128,9 +130,10 @@ def _masks(
 ) -> Any:
     """Return what the base's forward takes as mask: one to be added, or one for each type of layer."""
     window = getattr(config, "sliding_window", None)
-    full = additive_mask(visible, dtype)
     by_layer = config.model_type in MASK_BY_LAYER
-    if window is None or visible.shape[-1] <= window or position_ids is None:
+    in_segments = segments.is_lengths(visible)
+    full = visible if in_segments else additive_mask(visible, dtype)
+    if in_segments or window is None or visible.shape[-1] <= window or position_ids is None:
         sliding = full
     else:
         sliding = additive_mask(within_window(visible, position_ids, window), dtype)
@@ -150,7 +153,7 @@ def _packed(theirs: type) -> type:
 def empty_model(config: PreTrainedConfig) -> Any:
     """Return a model on the meta device, but for its buffers, which are what they shall be."""
     config = copy.deepcopy(config)
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = segments.register()
     with init_empty_weights(include_buffers=False), _EmptyOnMeta():
         model = model_class(config)(config)
     if config.tie_word_embeddings:

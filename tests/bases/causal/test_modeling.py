@@ -69,12 +69,21 @@ def test_a_packed_row_has_the_gradient_of_its_samples_one_by_one(base: tuple[Pat
         loss.backward()
         losses += loss.item()
     expected = {name: weight.grad.clone() for name, weight in trainable.items()}
-    lora.zero_grad()
-    loss = lora(**pack([batch[:3], batch[3:]], 112, model.config)).loss
-    loss.backward()
-    assert loss.item() == pytest.approx(losses, rel=1e-5)
-    for name, weight in trainable.items():
-        assert (weight.grad - expected[name]).norm() / expected[name].norm() < 1e-4, name
+    rows = [batch[:3], batch[3:]]
+    for device in (None, torch.device("cpu")):  # with a mask; sample by sample, where no window is in the way
+        lora.zero_grad()
+        loss = lora(**pack(rows, 112, model.config, device)).loss
+        loss.backward()
+        assert loss.item() == pytest.approx(losses, rel=1e-5)
+        for name, weight in trainable.items():
+            assert (weight.grad - expected[name]).norm() / expected[name].norm() < 1e-4, name
+    ends = {20: batch[0], 17: batch[1], 19: batch[2]}  # within the windows
+    short = [[Features(item.input_ids[:end], item.labels[:end]) for end, item in ends.items()]]
+    flat = pack(short, 64, model.config, torch.device("cpu"))
+    assert flat["attention_mask"].flatten().tolist() == [20, 17, 19, 8]
+    with torch.no_grad():
+        masked = lora(**pack(short, 64, model.config)).loss.item()
+        assert lora(**flat).loss.item() == pytest.approx(masked, rel=1e-5)
 
 
 @torch.no_grad()
