@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import sys
+import threading
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from utils.progress import Progress
 # Small blocks: a task of a worker is a block, and what is lost with a worker or the driver are its tasks.
 BLOCK_BYTES = 1 << 17
 READER_CPUS = 0.5  # other than the workers', so that reading is not made a part of their tasks
+START_SECONDS = 300  # that Ray has to start, or to join a cluster
+_ALONE = "机器太忙或内存不足时会这样，请稍后重试；只有一台机器时可以用 inference_triplet.py，不需要 Ray。"
 MAX_ERRORED_BLOCKS = 10  # whose rows are left for a restart, before the job is given up
 PARQUET = "parquet"
 
@@ -147,12 +150,28 @@ def connect(address: str | None, workers: int) -> Any:
     if address is None and "RAY_ADDRESS" not in os.environ:
         # CPUs as Ray counts them: readers and writers must find a place beside the workers.
         options |= {"num_cpus": max(os.cpu_count() or 1, workers + 2), "include_dashboard": False}
+    place = address or os.environ.get("RAY_ADDRESS")
+    watch = threading.Timer(START_SECONDS, _give_up, [place])
+    watch.daemon = True
+    watch.start()
     try:
         ray.init(address, logging_level=logging.WARNING, **options)
-    except (ConnectionError, RuntimeError) as error:
-        place = address or os.environ.get("RAY_ADDRESS") or "本机"
+    except Exception as error:  # a node that starts too slowly raises just that
+        if place is None:
+            raise UserError(f"Ray 在本机启动不了（{error}）：{_ALONE}") from error
         raise UserError(f"连不上 Ray 集群 {place}（{error}）：请检查地址和令牌。") from error
+    finally:
+        watch.cancel()
     return ray
+
+
+def _give_up(place: str | None) -> None:
+    """End this process: Ray waits for a cluster that doesn't come, and can't be interrupted."""
+    if place is None:
+        log(f"错误：Ray 在 {START_SECONDS} 秒内没有在本机启动：{_ALONE}")
+    else:
+        log(f"错误：{START_SECONDS} 秒内没有连上 Ray 集群 {place}：请检查地址、防火墙，以及集群是否还在。")
+    os._exit(2)
 
 
 def result_names(inputs: list[str]) -> list[str]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import sys
+import threading
+import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from extraction import cluster
 from extraction.cluster import ClusterJob, _cut_inputs, cut_input, is_done, parts_of, read_part, result_names
 from extraction.cluster_store import Key, Store
 from extraction.distant import DistantFile, find_files, open_file
@@ -220,3 +224,42 @@ def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monk
         with pytest.raises(UserError, match=f"打不开 {address}.*nobody there"):
             find_files([address])
     assert asked == ["gs://bucket/a.txt?retry_limit_seconds=60", "s3://bucket/a.txt"]
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_a_cluster_that_does_not_come(
+    address: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray may wait without an end, or raise whatever it likes: one sentence and exit code 2 either way."""
+    given_up = threading.Event()
+    codes = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        given_up.set()
+
+    def wait(*_: Any, **__: Any) -> None:
+        assert given_up.wait(30)
+        raise Exception("The current node timed out during startup.")
+
+    ray = types.ModuleType("ray")
+    ray.data = types.ModuleType("ray.data")  # type: ignore[attr-defined]
+    context = types.SimpleNamespace(enable_progress_bars=False)
+    ray.data.DataContext = types.SimpleNamespace(get_current=lambda: context)  # type: ignore[attr-defined]
+    ray.is_initialized, ray.init = lambda: False, wait  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)  # type: ignore[attr-defined]
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "START_SECONDS", 0.05)
+    monkeypatch.setattr(cluster.os, "_exit", leave)
+    with pytest.raises(
+        UserError, match=r"启动不了（The current node" if address is None else r"连不上 Ray 集群 10"
+    ):
+        cluster.connect(address, 1)
+    assert codes == [2]
+    said = capsys.readouterr().err
+    assert (
+        ("没有在本机启动：机器太忙" in said)
+        if address is None
+        else ("没有连上 Ray 集群 10.0.0.1:6379" in said)
+    )
