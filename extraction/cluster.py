@@ -77,10 +77,11 @@ def run_on_cluster(job: ClusterJob) -> int:
     Raises:
         UserError: Ray is not installed, the cluster isn't there, or the input has changed.
     """
-    ray = connect(job.address, math.ceil(job.workers[1] * job.cpus))
+    ray = load_ray()
     store = Store(job.output)
-    inputs = find_files(job.inputs)
+    inputs = find_files(job.inputs)  # before a cluster is waited for
     names = result_names(inputs)
+    connect(ray, job.address, math.ceil(job.workers[1] * job.cpus))
     cuts = _cut_inputs(store, inputs, job, ray)
     if (done := store.read_done(job.form)) is not None:
         return describe(job, done)
@@ -126,11 +127,11 @@ def _failures_told(ray: Any) -> Iterator[None]:
         raise UserError(f"没有做完（{reason}）：重新运行同一命令，只做缺的行。") from error
 
 
-def connect(address: str | None, workers: int) -> Any:
-    """Join a cluster; without an address and outside one, this machine becomes one.
+def load_ray() -> Any:
+    """Return the library.
 
     Raises:
-        UserError: Ray is not installed, or the cluster doesn't answer.
+        UserError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -141,10 +142,24 @@ def connect(address: str | None, workers: int) -> Any:
             "没有安装 Ray：请先运行 pip install -r requirements-ray.txt；"
             "只有一台机器时用 inference_triplet.py，不需要它。"
         ) from error
+    return ray
+
+
+def connect(ray: Any, address: str | None, workers: int) -> None:
+    """Join a cluster; without an address and outside one, this machine becomes one.
+
+    Args:
+        ray: the library.
+        address: of the cluster.
+        workers: CPUs that they need.
+
+    Raises:
+        UserError: the cluster doesn't answer.
+    """
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
     if ray.is_initialized():
-        return ray
+        return
     environment = {"PYTHONPATH": str(PurePosixPath(__file__).parent.parent), "PYTHONUTF8": "1"}
     options: dict[str, Any] = {"runtime_env": {"env_vars": environment}, "log_to_driver": False}
     if address is None and "RAY_ADDRESS" not in os.environ:
@@ -162,7 +177,6 @@ def connect(address: str | None, workers: int) -> Any:
         raise UserError(f"连不上 Ray 集群 {place}（{error}）：请检查地址和令牌。") from error
     finally:
         watch.cancel()
-    return ray
 
 
 def _give_up(place: str | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from extract_ray import main, read_job
+from extraction import cluster
 from tests.helpers.extraction_samples import TinyRun
 from utils.common_utils import UserError
 
@@ -42,3 +43,16 @@ def test_what_is_missing(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.
         main([*words[:4], "--adapter", "nowhere"])
     with pytest.raises(UserError, match=r"没有安装 Ray：请先运行 pip install -r requirements-ray\.txt"):
         main(words)
+
+
+def test_wrong_inputs_are_told_before_a_cluster_is_waited_for(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow", reason="pip install -r requirements-ray.txt")
+    monkeypatch.setattr(cluster, "load_ray", lambda: None)  # whoever asks it for anything fails otherwise
+    words = ["--output", str(tmp_path / "out"), "--adapter", str(tiny_run.adapter), "--input"]
+    with pytest.raises(UserError, match="没有这样的文件"):
+        main([*words, str(tmp_path / "*.txt")])
+    with pytest.raises(UserError, match="打不开 nowhere://a"):
+        main([*words, "nowhere://a"])
+    assert not (tmp_path / "out").exists()

@@ -255,7 +255,7 @@ def test_a_cluster_that_does_not_come(
     with pytest.raises(
         UserError, match=r"启动不了（The current node" if address is None else r"连不上 Ray 集群 10"
     ):
-        cluster.connect(address, 1)
+        cluster.connect(cluster.load_ray(), address, 1)
     assert codes == [2]
     said = capsys.readouterr().err
     assert (
