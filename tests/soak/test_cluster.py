@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",  # none is written to the home directory
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_memory_monitor_refresh_ms": "0",  # others on this machine may need much memory
+    "RAY_worker_niceness": "0",  # at 15, as Ray has it, a busy machine would not let them begin
 }
 
 
