@@ -163,6 +163,8 @@ def connect(ray: Any, address: str | None, workers: int) -> None:
     environment = {"PYTHONPATH": str(PurePosixPath(__file__).parent.parent), "PYTHONUTF8": "1"}
     options: dict[str, Any] = {"runtime_env": {"env_vars": environment}, "log_to_driver": False}
     if address is None and "RAY_ADDRESS" not in os.environ:
+        # Ray's 15 would let other programs of a busy machine stop its workers from even beginning.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # CPUs as Ray counts them: readers and writers must find a place beside the workers.
         options |= {"num_cpus": max(os.cpu_count() or 1, workers + 2), "include_dashboard": False}
     place = address or os.environ.get("RAY_ADDRESS")

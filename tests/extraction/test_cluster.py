@@ -250,6 +250,7 @@ def test_a_cluster_that_does_not_come(
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setitem(sys.modules, "ray.data", ray.data)  # type: ignore[attr-defined]
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setattr(cluster, "START_SECONDS", 0.05)
     monkeypatch.setattr(cluster.os, "_exit", leave)
     with pytest.raises(
