@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+_CODE, _AS_CODE = re.compile("`([^`]+)`"), r"<code>\1</code>"
 _EXAMPLES = {
     "/v1/extract": """curl http://127.0.0.1:8000/v1/extract -H 'Content-Type: application/json' \\
   -d '{"text": "《活着》是余华的小说。", "scores": true}'""",
@@ -75,7 +77,9 @@ def _page(content: dict[str, Any]) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    return "".join(f"<p>{escape(part)}</p>" for part in text.split("\n\n") if part.strip())
+    """Return paragraphs of Chinese, whose lines join without a blank; `…` is code."""
+    parts = (escape(part.replace("\n", "")) for part in text.split("\n\n") if part.strip())
+    return "".join(f"<p>{_CODE.sub(_AS_CODE, part)}</p>" for part in parts)
 
 
 def _fields(schema: dict[str, Any], schemas: dict[str, Any]) -> str:

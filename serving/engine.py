@@ -15,10 +15,12 @@ from serving.jobs import Job, Outcome
 from serving.lane import Lane
 from serving.limits import Limits
 from serving.metrics import Metrics
+from utils.memory import give_back_free_memory
 
 logger = logging.getLogger(__name__)
 
 STEPS = 8  # of a model before another one that waits has its turn: changing the adapter takes time, too
+TIDY = 60.0  # seconds of work after which free memory goes back to the system; that takes some milliseconds
 State = Literal["loading", "ready", "draining", "failed"]
 
 
@@ -157,6 +159,7 @@ class Engine:
                 self.state = "ready"
         lane = next(iter(lanes.values()))
         steps = 0
+        tidied = time.monotonic()
         while self._wait():
             if not lane.busy or steps >= STEPS:
                 lane, steps = self._next_lane(lane), 0
@@ -166,6 +169,9 @@ class Engine:
                 logger.exception("engine")
                 self._give_up(lane, error)
             steps += 1
+            if time.monotonic() - tidied > TIDY:
+                give_back_free_memory()
+                tidied = time.monotonic()
 
     def _wait(self) -> bool:
         """Hand new jobs to their lanes; sleep while there is nothing to do; tell whether to go on."""

@@ -115,6 +115,15 @@ def map_large_allocations() -> None:
     mallopt(m_mmap_threshold, 2**20)
 
 
+def give_back_free_memory() -> None:
+    """Give the gaps between allocations, which grow in what runs for days, back to the system (glibc)."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        return
+    trim(0)
+
+
 def _peak_resident() -> int:
     """Return the largest resident set of this process so far, 0 where the system doesn't tell."""
     try:

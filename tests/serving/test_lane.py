@@ -19,6 +19,7 @@ from serving.metrics import Metrics
 from task.prompt import build_prompt
 from tests.helpers.extraction_samples import FILM, FILM_TRIPLETS, NOVEL, NOVEL_TRIPLETS, RAIN
 from tests.helpers.service import make_engine
+from utils.memory import give_back_free_memory
 
 
 class Asker:
@@ -221,3 +222,21 @@ def test_how_fast_it_is_does_not_count_the_time_without_work(monkeypatch: pytest
     assert metrics.rate() == 1.0
     now = 1100.0
     assert metrics.rate() == 0
+
+
+def test_free_memory_goes_back_to_the_system(
+    extractor: TripletExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr("serving.engine.TIDY", 0.0)
+    monkeypatch.setattr("serving.engine.give_back_free_memory", lambda: called.append(True))
+    engine = make_engine([("tiny", extractor)], Limits(), Metrics(), 1)
+    engine.start()
+    while engine.state == "loading":
+        pass
+    arrived: list[Outcome] = []
+    question = Question(build_prompt(RAIN), extractor.constraint)
+    engine.submit(Job("tiny", [question], lambda _, outcome: arrived.append(outcome)))
+    engine.drain()
+    assert engine.join(20) and len(arrived) == 1 and called
+    give_back_free_memory()  # the real one
