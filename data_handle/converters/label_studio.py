@@ -9,6 +9,8 @@ before 1.4: `value.text` tells which. The export JSON-MIN leaves the relations o
 
 from __future__ import annotations
 
+import html
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from data_handle.converters.labelled import Fact, Labelled, Problem, Settings, S
 from data_handle.converters.source import Record
 from utils.common_utils import UserError
 
+_TAG = re.compile(r"<[/!]?[a-zA-Z][^<>]*>|<!--[^<>]*-->")
 _RELATION_FIELDS = ("labels", "label", "relation", "name")
 
 
@@ -55,6 +58,8 @@ def read(records: list[Record], settings: Settings) -> Iterator[Labelled | Probl
         if text is None:
             yield Problem(where, "任务的 data 里没有唯一的一段文字", excerpt(str(task["data"])))
             continue
+        if any(_is_html(item) for each in annotations for item in _objects(each.get("result"))):
+            text = html.unescape(_TAG.sub("", text))
         valid = [item for item in annotations if not item.get("was_cancelled")]
         valid = [item for item in valid if item.get("ground_truth")] or valid
         if not valid:
@@ -104,6 +109,10 @@ def find_text(data: dict[str, Any], annotations: Iterable[dict[str, Any]] = ()) 
         return fitting[0]
     key = find_field(texts, "text")
     return texts[key] if key is not None and not values else None
+
+
+def _is_html(item: dict[str, Any]) -> bool:
+    return item.get("type") == "hypertextlabels"
 
 
 def _fits(text: str, value: dict[str, Any]) -> bool:

@@ -120,6 +120,12 @@ def test_relation_names_as_text_and_under_other_keys(runner: Runner) -> None:
         assert run_import(runner, task([*REGIONS, arrow]))[0] == {FILM: [DIRECTED]}
 
 
+def test_tags_of_html_are_no_part_of_the_sentence(runner: Runner) -> None:
+    regions = [{**region, "type": "hypertextlabels"} for region in REGIONS]
+    tagged = {"text": f'<p class="x">{FILM.replace("，", "，<br/>")}</p>'}
+    assert run_import(runner, {**task([*regions, DIRECTS]), "data": tagged})[0] == {FILM: [DIRECTED]}
+
+
 def test_remark_on_a_region_takes_nothing_from_it(runner: Runner) -> None:
     remark = {"id": "a", "type": "textarea", "value": {"start": 1, "end": 5, "text": ["不确定"]}}
     for result in ([*REGIONS, remark, DIRECTS], [remark, *REGIONS, DIRECTS]):
