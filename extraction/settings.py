@@ -173,7 +173,7 @@ def _warn_of_unknown(schema: Schema, own: Schema, adapter: Path | None) -> None:
     if known and unknown:
         shown = "、".join(name[:60] for name in unknown[:10]) + ("等" if len(unknown) > 10 else "")
         log(
-            f"警告：适配器 {adapter} 没有训练过关系 {shown}，多半抽不对；"
+            f"警告：适配器 {adapter} 没有训练过关系 {shown}，结果没有保证；"
             "要抽没有训练过的关系，请用 train.py --schema_prompt 训练的适配器。"
         )
 

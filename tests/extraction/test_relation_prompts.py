@@ -86,7 +86,7 @@ def test_relations_that_were_never_trained_can_be_asked_for(
     read_settings(ExtractorOptions(relations_run.adapter, schema=new_schema))
     assert capsys.readouterr().err == ""
     read_settings(ExtractorOptions(tiny_run.adapter, schema=new_schema))
-    assert "没有训练过关系 配音，多半抽不对" in capsys.readouterr().err
+    assert "没有训练过关系 配音，结果没有保证" in capsys.readouterr().err
     read_settings(ExtractorOptions(tiny_run.adapter, schema=tiny_run.adapter / "schema.json"))
     assert capsys.readouterr().err == ""
 
