@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--no_demo", action="store_true")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.fp32 = args.bf16 = args.no_4bit = False
+    args.fp32 = args.bf16 = args.no_4bit = args.in_8bit = False
     args.out.mkdir(parents=True, exist_ok=True)
     quiet_libraries()
     set_seed(0)

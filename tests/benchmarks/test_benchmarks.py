@@ -21,6 +21,7 @@ from benchmarks import (
     bench_select,
     bench_serving,
     bench_training,
+    gpu_round,
     overlap,
 )
 from tests.helpers.extraction_samples import TinyRun
@@ -88,6 +89,25 @@ def test_a_simulated_device_hides_the_host_s_work(bench: Bench) -> None:
     assert groups["1"]["exposed_constraint"] == pytest.approx(groups["1"]["constraint"], abs=1e-3)
     assert 0 < groups["2"]["exposed_constraint"] < 0.7 * groups["2"]["constraint"]
     assert groups["2"]["busy"] > groups["1"]["busy"] > 0
+
+
+@pytest.mark.parametrize("stage", ["budget8", "extraction"])
+def test_the_card_s_round_is_rehearsed(
+    stage: str, random_base: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a card a mistake in it would show when there is one, and little time."""
+    words = ["--out", tmp_path, "--model", "tiny", "--device", "cpu", "--stage", stage, "--scratch", tmp_path]
+    words += ["--pre_model", random_base, "--sentences", 2]
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "argv", ["gpu_round", *map(str, words)])
+    monkeypatch.setattr(gpu_round, "quiet_libraries", lambda: None)
+    with process_as_before():
+        assert gpu_round.main() == 0
+    found = [json.loads(line) for line in (tmp_path / "results.jsonl").open(encoding="utf-8")]
+    names = {line["what"] for line in found}
+    assert (
+        names >= {"extraction": {"overlap", "rows move", "peak"}, "budget8": {"budget 8 GB", "peak"}}[stage]
+    )
 
 
 def test_work_beside_a_busy_device() -> None:
