@@ -55,7 +55,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 @pytest.fixture(scope="session")
 def relations_run(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """The same base with an adapter whose prompts name the relations that are wanted, two at a time."""
-    from tests.helpers.extraction_samples import TinyRun, learn_relations
+    """A base and an adapter whose prompts name the relations that are wanted, two at a time."""
+    from tests.helpers.extraction_samples import build_relations
 
-    return TinyRun(tiny_run.base, learn_relations(tiny_run, tmp_path_factory.mktemp("relations") / "adapter"))
+    return build_relations(tiny_run, tmp_path_factory.mktemp("relations"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from task.prompt import build_prompt, encode_prompt, split_context, with_relatio
 from task.schema import Schema
 from task.triplets import Triplet, format_target
 
+TARGETS = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
 FILM = "《娘家的故事第二部》是张玲执导，林在培、何赛飞等主演的电视剧。"
 NOVEL = "《活着》是余华写的小说。"
 RAIN = "今天下雨。"
@@ -67,8 +69,7 @@ def build(directory: Path) -> TinyRun:
     config.pre_model, config.fp16, config.eval_batch_size = str(base), False, 2
     config.max_source_seq_len, config.max_target_seq_len = 64, 48
     model, tokenizer = load_base_model(base, load_in_4bit=True, dtype=torch.float32, device="cpu")
-    targets = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
-    peft_model = attach_lora(model, rank=8, alpha=32, dropout=0.0, target_modules=targets)
+    peft_model = attach_lora(model, rank=8, alpha=32, dropout=0.0, target_modules=TARGETS)
     memorise(peft_model, tokenizer, ANSWERS, steps=100, lr=5e-3)
     meta = AdapterMeta(
         model.base_fingerprint, str(base), config.max_source_seq_len, config.max_target_seq_len
@@ -114,32 +115,37 @@ def make_base(directory: Path) -> None:
     ChatGLMForConditionalGeneration(config).save_pretrained(directory)
 
 
-def learn_relations(run: TinyRun, directory: Path) -> Path:
-    """Let the adapter learn prompts of two relations at most; return where it is then."""
-    model, tokenizer = run.load()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+def build_relations(run: TinyRun, directory: Path) -> TinyRun:
+    """Let base and adapter learn prompts that name two relations at most.
+
+    What a prompt names decides the answer, so all weights learn it: an adapter alone is not sure to.
+    """
     schema = Schema.from_targets(ANSWERS.values())
     answers = {}
     for sentence, triplets in ((FILM, FILM_TRIPLETS), (NOVEL, NOVEL_TRIPLETS), (RAIN, [])):
         for part in [*schema.split(2), *schema.split(1)]:
             answer = format_target(triplet for triplet in triplets if triplet in part)
             answers[with_relations(build_prompt(sentence), part.names())] = answer
-    memorise(model, tokenizer, answers, steps=120, lr=5e-3)
+    base, adapter = directory / "base", directory / "adapter"
+    shutil.copytree(run.base, base)
+    model, tokenizer = load_base_model(base, load_in_4bit=False, dtype=torch.float32, device="cpu")
+    memorise(model, tokenizer, answers, steps=280, lr=2e-3)
+    model.save_pretrained(base)
+    model, tokenizer = load_base_model(base, load_in_4bit=True, dtype=torch.float32, device="cpu")
+    peft_model = attach_lora(model, rank=8, alpha=32, dropout=0.0, target_modules=TARGETS)
+    assert memorise(peft_model, tokenizer, answers, steps=20, lr=2e-3) < 0.01
     config = ProjectConfig()
-    config.pre_model, config.fp16, config.eval_batch_size = str(run.base), False, 4
+    config.pre_model, config.fp16, config.eval_batch_size = str(base), False, 4
     config.max_source_seq_len, config.max_target_seq_len = 100, 48
     config.schema_prompt, config.relations_per_prompt = True, 2
-    meta = AdapterMeta(
-        model.get_base_model().base_fingerprint, str(run.base), 100, 48, relations_per_prompt=2
-    )
-    directory.mkdir()
-    write_adapter_files(model, directory, meta, config.to_dict(), schema.to_dict())
-    return directory
+    meta = AdapterMeta(model.base_fingerprint, str(base), 100, 48, relations_per_prompt=2)
+    adapter.mkdir()
+    write_adapter_files(peft_model, adapter, meta, config.to_dict(), schema.to_dict())
+    return TinyRun(base, adapter)
 
 
-def memorise(model: Any, tokenizer: Any, answers: dict[str, str], steps: int, lr: float) -> None:
-    """Train on (sentence or whole context, answer) pairs, all of them in each step."""
+def memorise(model: Any, tokenizer: Any, answers: dict[str, str], steps: int, lr: float) -> float:
+    """Train on (sentence or whole context, answer) pairs, all of them in each step; return the last loss."""
     rows, labels = [], []
     for sentence, answer in answers.items():
         context = sentence if split_context(sentence)[0] else build_prompt(sentence)
@@ -163,6 +169,7 @@ def memorise(model: Any, tokenizer: Any, answers: dict[str, str], steps: int, lr
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
+    return float(loss)
 
 
 def write_jsonl(path: Path, records: list[dict[str, Any]]) -> Path:
