@@ -111,6 +111,10 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
     def gmask_token_id(self) -> int:
         return self._convert_token_to_id(self.gmask_token)
 
+    @property
+    def end_token_id(self) -> int:
+        return self._convert_token_to_id(self.end_token)
+
     def get_vocab(self) -> dict[str, int]:
         """Return every piece with its id."""
         vocab = {self._convert_id_to_token(index): index for index in range(self.vocab_size)}

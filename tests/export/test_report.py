@@ -173,5 +173,5 @@ def test_fields_as_deep_as_json_may_be(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "r.jsonl", {"text": "a", "triplets": []})
     os.mkfifo(tmp_path / "r.html")
-    with pytest.raises(UserError, match="已经存在"):
+    with pytest.raises(UserError, match="是设备或管道"):
         report.main([str(source), "-o", str(tmp_path / "r.html")])

@@ -14,7 +14,7 @@ import torch
 import extraction.extractor as extractor_module
 from bases.chatglm import load_base_model
 from extraction.decoding.decoder import Answer, ConstrainedDecoder
-from extraction.decoding.grammar import Constraint
+from extraction.decoding.grammar import AnswerGrammar, Constraint
 from extraction.decoding.source_text import normalise
 from extraction.decoding.vocabulary import vocabulary_of
 from extraction.extractor import Extraction, TripletExtractor
@@ -84,8 +84,13 @@ class Recorder(ConstrainedDecoder):
 
     written: ClassVar[list[tuple[str, Answer]]] = []  # (part of a) sentence, answer
 
-    def decode(self, prompts: Sequence[list[int]], sentences: Sequence[str]) -> Iterator[tuple[int, Answer]]:
-        for index, answer in super().decode(prompts, sentences):
+    def decode(
+        self,
+        prompts: Sequence[list[int]],
+        sentences: Sequence[str],
+        grammars: Sequence[AnswerGrammar] | None = None,
+    ) -> Iterator[tuple[int, Answer]]:
+        for index, answer in super().decode(prompts, sentences, grammars):
             self.written.append((sentences[index], answer))
             yield index, answer
 
