@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument(
         "--clients", type=positive_int, nargs="*", default=[1, 8, 64], help="同时提问的客户端数"
     )
-    parser.add_argument("--requests", type=positive_int, default=192, help="每种情况的请求数")
+    parser.add_argument("--requests", type=positive_int, default=64, help="每种情况的请求数")
     parser.add_argument("--batch_size", type=positive_int, default=32, help="一起生成的行数")
     parser.add_argument("--scores", action="store_true", help="也要置信度（generate 没有）")
     args = parser.parse_args()
