@@ -75,7 +75,8 @@ def test_a_life_after_a_violent_death(root: Path, tiny_run: TinyRun) -> None:
         loading = service.get("/health")  # it answers while it loads
         if loading.json()["status"] == "loading":
             assert loading.status_code == 503
-            assert service.extract(text=FILM).json()["error"]["code"] == "loading"
+            early = service.extract(text=FILM)  # by now it may have loaded
+            assert early.status_code == 200 or early.json()["error"]["code"] == "loading"
         wait_for(lambda: service.get("/health").status_code == 200, 240)
         with ThreadPoolExecutor(12) as pool:
             answers = [pool.submit(service.extract, texts=[FILM] * 6) for _ in range(10)]
