@@ -11,8 +11,8 @@ from torch import nn
 
 from bases.four_bit import NF4_BYTES
 from bases.interface import CheckpointError
-from bases.linear4bit import dequantize, is_linear_4bit, quantize, replace_linear_4bit
-from bases.linear8bit import INT8_BYTES, Linear8bit, replace_linear_8bit
+from bases.linear4bit import dequantize, empty_linear_4bit, is_linear_4bit, quantize
+from bases.linear8bit import INT8_BYTES, Linear8bit
 
 
 def linear_bytes(load_in_4bit: bool, load_in_8bit: bool, value_bytes: int) -> float:
@@ -42,10 +42,15 @@ def replace_linears(
     """
     if load_in_4bit and load_in_8bit:
         raise ValueError("weights are in 4 or in 8 bits, not in both")
-    if load_in_4bit:
-        replace_linear_4bit(model, layers, compute_dtype, quant_storage or torch.uint8)
-    if load_in_8bit:
-        replace_linear_8bit(model, layers, compute_dtype, quant_storage or torch.uint8)
+    if not (load_in_4bit or load_in_8bit):
+        return
+    empty = empty_linear_4bit if load_in_4bit else Linear8bit
+    for name, module in list(model.named_modules()):
+        parent, _, child = name.rpartition(".")
+        if isinstance(module, nn.Linear) and child in layers:
+            quantized = empty(module, compute_dtype, quant_storage or torch.uint8)
+            setattr(model.get_submodule(parent), child, quantized)
+    model.is_loaded_in_4bit = load_in_4bit  # type: ignore[assignment]  # read by peft
 
 
 def assign(

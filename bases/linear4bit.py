@@ -39,41 +39,33 @@ def import_bitsandbytes() -> None:
         bitsandbytes_logger.setLevel(level)
 
 
-def replace_linear_4bit(
-    model: nn.Module,
-    layers: Collection[str],
-    compute_dtype: torch.dtype,
-    quant_storage: torch.dtype = torch.uint8,
-) -> None:
-    """Put an (empty) NF4 layer with double quantisation in place of each linear layer to be quantised.
+def empty_linear_4bit(
+    layer: nn.Linear, compute_dtype: torch.dtype, quant_storage: torch.dtype = torch.uint8
+) -> nn.Module:
+    """Return an (empty) NF4 layer with double quantisation, to stand in place of a linear layer.
 
     Args:
-        model: with its linear layers on any device; their weights are dropped.
-        layers: the last parts of the names of those to be quantised.
+        layer: on any device; its weight is not taken over.
         compute_dtype: of the products.
         quant_storage: the type that the packed bytes are declared as. FSDP shards floating types only.
     """
     import_bitsandbytes()
     from bitsandbytes.nn import Linear4bit
 
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in layers:
-            quantized = Linear4bit(
-                module.in_features,
-                module.out_features,
-                bias=module.bias is not None,
-                compute_dtype=compute_dtype,
-                compress_statistics=True,
-                quant_type="nf4",
-                quant_storage=quant_storage,
-                device="meta",
-            )
-            # On CPUs with AVX512-BF16 an evaluation would repack the weight in place, and training after it
-            # would run without gradients (bitsandbytes 0.50).
-            quantized.support_avx512bf16_for_cpu = False
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, quantized)
-    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # read by peft
+    quantized = Linear4bit(
+        layer.in_features,
+        layer.out_features,
+        bias=layer.bias is not None,
+        compute_dtype=compute_dtype,
+        compress_statistics=True,
+        quant_type="nf4",
+        quant_storage=quant_storage,
+        device="meta",
+    )
+    # On CPUs with AVX512-BF16 an evaluation would repack the weight in place, and training after it
+    # would run without gradients (bitsandbytes 0.50).
+    quantized.support_avx512bf16_for_cpu = False
+    return quantized
 
 
 def check_quantization(model: nn.Module, layers: Collection[str]) -> None:
@@ -94,7 +86,7 @@ def check_quantization(model: nn.Module, layers: Collection[str]) -> None:
 
 
 def quantize(tensor: torch.Tensor, module: Linear4bit, device: str | torch.device) -> Params4bit:
-    """Quantise a weight [out, in] for a layer of `replace_linear_4bit`, on the device."""
+    """Quantise a weight [out, in] for a layer of `empty_linear_4bit`, on the device."""
     from bitsandbytes.nn import Params4bit
 
     return Params4bit(
@@ -145,7 +137,7 @@ def join_weight(
     Args:
         parts: see `stored_parts`.
         shape: [out, in] of the weight.
-        module: the layer of `replace_linear_4bit` that it is for.
+        module: the layer of `empty_linear_4bit` that it is for.
         dtype: what it shall be dequantised to.
         device: where it shall live.
 
@@ -183,7 +175,7 @@ def join_weight(
 
 
 def is_linear_4bit(module: nn.Module) -> TypeGuard[Linear4bit]:
-    """Tell whether a layer is one of `replace_linear_4bit`, without importing bitsandbytes for it."""
+    """Tell whether a layer is one of `empty_linear_4bit`, without importing bitsandbytes for it."""
     return hasattr(getattr(module, "weight", None), "quant_state")
 
 

@@ -7,7 +7,6 @@ works on every device.)
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -72,20 +71,3 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return gradients[0] @ _turn_back(*ctx.saved_tensors), None, None
-
-
-def replace_linear_8bit(
-    model: nn.Module,
-    layers: Collection[str],
-    compute_dtype: torch.dtype,
-    quant_storage: torch.dtype = torch.uint8,
-) -> None:
-    """Put an (empty) 8-bit layer in place of each linear layer to be quantised.
-
-    Args:
-        model, layers, compute_dtype, quant_storage: see `linear4bit.replace_linear_4bit`.
-    """
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in layers:
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, Linear8bit(module, compute_dtype, quant_storage))
