@@ -34,19 +34,13 @@ FILES = {
 WANTED = {"config.json", "tokenizer_config.json", "ice_text.model", "model.safetensors", "LICENSE"}
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    server = HubServer(dict(FILES))
+def play_modelscope(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MODELSCOPE_DOMAIN", server.address)
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hubs, "RETRY_SECONDS", 0.001)
-    yield server
-    server.close()
 
 
-@pytest.fixture
-def huggingface(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HuggingFace:
-    """The hub's library as `HF_ENDPOINT`, `HF_HOME` and an open network would have it, in this process."""
+def play_huggingface(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants, file_download
 
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
@@ -55,6 +49,20 @@ def huggingface(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    server = HubServer(dict(FILES))
+    play_modelscope(server, monkeypatch, tmp_path)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def huggingface(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HuggingFace:
+    """The hub's library as `HF_ENDPOINT`, `HF_HOME` and an open network would have it, in this process."""
+    play_huggingface(server, monkeypatch, tmp_path)
     return HuggingFace()
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from bases import hubs
 from bases.download import download
 from bases.hubs import HuggingFace, ModelScope
 from bases.published_files import choose_files
-from tests.bases.test_download import FILES, ID, WANTED
+from tests.bases.test_download import FILES, ID, WANTED, play_huggingface, play_modelscope
 from tests.helpers import hub_server
 from tests.helpers.hub_server import HubServer
 from utils.common_utils import UserError
@@ -45,8 +44,6 @@ class Liar(hub_server._Handler):
 
 @pytest.fixture
 def liar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[Any], HubServer]]:
-    from huggingface_hub import constants, file_download
-
     servers = []
 
     def start(lie: Callable[[Liar], bool]) -> HubServer:
@@ -54,15 +51,8 @@ def liar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
             patch.setattr(hub_server, "_Handler", type("It", (Liar,), {"lie": lie}))
             server = HubServer({name: FILES[name] for name in WANTED})
         servers.append(server)
-        monkeypatch.setenv("MODELSCOPE_DOMAIN", server.address)
-        monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(hubs, "RETRY_SECONDS", 0.001)
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        play_modelscope(server, monkeypatch, tmp_path)
+        play_huggingface(server, monkeypatch, tmp_path)
         return server
 
     yield start

@@ -16,6 +16,16 @@ FILM = "《雾港来信》是沈知远执导的电影，由顾小满主演。"
 DIRECTED = Triplet("导演", "人物", "影视作品", "沈知远", "雾港来信")
 PLAYED = Triplet("主演", "人物", "影视作品", "顾小满", "雾港来信")
 RAIN = "昨夜下了一场大雨，河水涨了。"
+DOCCANO = {
+    "id": 1,
+    "text": FILM,
+    "entities": [
+        {"id": 1, "label": "影视作品", "start_offset": 1, "end_offset": 5},
+        {"id": 2, "label": "人物", "start_offset": 7, "end_offset": 10},
+    ],
+    "relations": [{"id": 1, "from_id": 1, "to_id": 2, "type": "导演"}],
+    "Comments": [],
+}
 
 
 class Converted(NamedTuple):
@@ -33,6 +43,18 @@ def untyped(*triplets: Triplet) -> list[Triplet]:
 
 def as_json(*triplets: Triplet) -> str:
     return json.dumps([triplet._asdict() for triplet in triplets], ensure_ascii=False)
+
+
+def found(triplet: Triplet, text: str, score: float | None = 0.9, spans: bool = True) -> dict[str, Any]:
+    """A triplet as an extraction writes it."""
+    item: dict[str, Any] = triplet._asdict()
+    if score is not None:
+        item["score"] = score
+    if spans:
+        for name in ("object", "subject"):
+            start = text.index(item[name])
+            item[f"{name}_span"] = [start, start + len(item[name])]
+    return item
 
 
 def jsonl(*records: object) -> str:

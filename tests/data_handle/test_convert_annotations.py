@@ -7,19 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from task.triplets import Triplet
-from tests.data_handle.converting import DIRECTED, FILM, RAIN, Runner, jsonl
+from tests.data_handle.converting import DIRECTED, DOCCANO, FILM, RAIN, Runner, jsonl
 from utils.common_utils import UserError
-
-DOCCANO = {
-    "id": 1,
-    "text": FILM,
-    "entities": [
-        {"id": 1, "label": "影视作品", "start_offset": 1, "end_offset": 5},
-        {"id": 2, "label": "人物", "start_offset": 7, "end_offset": 10},
-    ],
-    "relations": [{"id": 1, "from_id": 1, "to_id": 2, "type": "导演"}],
-    "Comments": [],
-}
 
 
 def test_doccano(runner: Runner) -> None:

@@ -6,7 +6,17 @@ import json
 
 import pytest
 
-from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, as_json, jsonl, untyped
+from tests.data_handle.converting import (
+    DIRECTED,
+    DOCCANO,
+    FILM,
+    PLAYED,
+    RAIN,
+    Runner,
+    as_json,
+    jsonl,
+    untyped,
+)
 from utils.common_utils import UserError
 
 BOTH = [DIRECTED, PLAYED]
@@ -204,18 +214,6 @@ def test_iepile_with_types_and_by_entity(runner: Runner) -> None:
     by_entity = iepile([], {"影视作品": {"雾港来信": {"导演": "沈知远", "主演": ["顾小满"]}}}, task="KG")
     expected = [triplet._replace(object_type="实体") for triplet in BOTH]
     assert runner(jsonl(by_entity)).sentences == {FILM: expected}
-
-
-DOCCANO = {
-    "id": 1,
-    "text": FILM,
-    "entities": [
-        {"id": 1, "label": "影视作品", "start_offset": 1, "end_offset": 5},
-        {"id": 2, "label": "人物", "start_offset": 7, "end_offset": 10},
-    ],
-    "relations": [{"id": 1, "from_id": 1, "to_id": 2, "type": "导演"}],
-    "Comments": [],
-}
 
 
 def test_own_lines_and_array_keep_their_instruction(runner: Runner) -> None:

@@ -21,7 +21,7 @@ from data_handle.label_studio import main
 from task.prompt import split_context
 from task.schema import Combination
 from task.triplets import Triplet, parse_target
-from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, jsonl
+from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, found, jsonl
 from utils.common_utils import UserError
 
 EXPORTS = Path(__file__).parents[1] / "fixtures" / "label_studio"
@@ -268,17 +268,6 @@ def test_offsets_of_older_releases_count_utf16(runner: Runner) -> None:
 
 
 # --- export ---------------------------------------------------------------------------------------------
-
-
-def found(triplet: Triplet, text: str, score: float | None = 0.9, spans: bool = True) -> dict[str, Any]:
-    item: dict[str, Any] = triplet._asdict()
-    if score is not None:
-        item["score"] = score
-    if spans:
-        for name in ("object", "subject"):
-            start = text.index(item[name])
-            item[f"{name}_span"] = [start, start + len(item[name])]
-    return item
 
 
 def test_export_writes_tasks_and_configuration(runner: Runner) -> None:

@@ -12,19 +12,8 @@ from data_handle.annotation.results import read_results
 from data_handle.annotation.selection import select
 from data_handle.label_studio import main
 from task.triplets import Triplet
-from tests.data_handle.converting import DIRECTED, FILM, Runner, jsonl
+from tests.data_handle.converting import DIRECTED, FILM, Runner, found, jsonl
 from utils.common_utils import UserError
-
-
-def found(triplet: Triplet, text: str, score: float | None = 0.9, spans: bool = True) -> dict[str, Any]:
-    item: dict[str, Any] = triplet._asdict()
-    if score is not None:
-        item["score"] = score
-    if spans:
-        for name in ("object", "subject"):
-            start = text.index(item[name])
-            item[f"{name}_span"] = [start, start + len(item[name])]
-    return item
 
 
 def scored(text: str, *items: tuple[str, float]) -> dict[str, Any]:
