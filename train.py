@@ -19,7 +19,7 @@ from training.run_directory import RunLock
 from training.schedule import is_due, learning_rate_at
 from utils.common_utils import UserError, log, quiet_libraries, run_main, time_stamps
 from utils.knobs import parse_overrides
-from utils.launcher import check_meeting_point, leave, read_launcher
+from utils.launcher import check_meeting_point, leaving_at_once, read_launcher
 from utils.startup import limit_primitive_cache
 
 
@@ -70,7 +70,7 @@ def train(config: ProjectConfig, lock: RunLock | None) -> int:
                 if is_due(state.global_step, config.save_freq):
                     saving.save_checkpoint(run)
         code = finish.finish(run, ending)
-        accelerator.end_training()  # not after an error: other processes would have to take part
+        accelerator.wait_for_everyone()  # the first process is where the others meet
         return code
 
 
@@ -106,15 +106,13 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"路径 {error.filename} 不能用（{error.strerror}），请检查拼写和权限。") from error
     locked = run_directory.lock_directory(Path(config.save_dir)) if is_main else contextlib.nullcontext()
     with locked as lock, time_stamps():
-        code = train(config, lock)
-    if launcher.world_size > 1:
-        leave(code)
-    return code
+        return train(config, lock)
 
 
 def command() -> NoReturn:
     """Run the script as an installed command."""
-    run_main(main)
+    with leaving_at_once():
+        run_main(main)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from utils.common_utils import UserError
 
@@ -59,16 +60,26 @@ def read_launcher(environment: Mapping[str, str] | None = None) -> Launcher:
     return Launcher(rank, world_size, local)
 
 
-def leave(code: int) -> NoReturn:
-    """Leave a process that has done all that it had to, without tearing down native code.
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Let a process of several leave without tearing down native code, however what it does here ends.
 
-    Threads of gloo or NCCL that still run when the interpreter tears down abort the process ("terminate
-    called without an active exception"), and a launcher would take a run that went well for a failure.
+    Threads of gloo that still run then abort the process ("terminate called without an active exception"), or
+    wait for the interpreter's lock while it waits for them, for ever (seen with torch 2.13); a launcher would
+    take a run that went well for a failure, or never end. So the group of processes isn't destroyed either.
     """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            stream.flush()
-    os._exit(code)
+    try:
+        yield
+    except BaseException as error:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        code = (error.code or 0) if isinstance(error, SystemExit) else 1
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def check_meeting_point(launcher: Launcher, environment: Mapping[str, str] | None = None) -> None:

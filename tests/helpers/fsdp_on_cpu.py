@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 
-def main() -> int:
+def main() -> None:
     """Train with the command line's knobs, and say how much of the 4-bit weights this process holds."""
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
@@ -41,8 +41,8 @@ def main() -> int:
         return end(run, ending)
 
     finish.finish = describe
-    return train.main()
+    train.command()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -162,7 +162,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
 
 
 OUT_OF_MEMORY_AT_RANK_1 = """
-import sys, torch, train
+import torch, train
 from training.gradients import Gradients
 run_passes = Gradients._run
 def fail(self, samples, passes, target_tokens):
@@ -171,12 +171,12 @@ def fail(self, samples, passes, target_tokens):
         raise torch.OutOfMemoryError("CUDA out of memory")
     return loss
 Gradients._run = fail
-sys.exit(train.main(sys.argv[1:]))
+train.command()
 """
 
 
 STOP_AT_RANK_1 = """
-import os, signal, sys, train
+import os, signal, train
 from training import evaluation
 batches = evaluation.length_sorted_batches
 def stop(*args):
@@ -184,7 +184,7 @@ def stop(*args):
         signal.raise_signal(signal.SIGTERM)
     yield from batches(*args)
 evaluation.length_sorted_batches = stop
-sys.exit(train.main(sys.argv[1:]))
+train.command()
 """
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from utils import launcher
 from utils.common_utils import UserError
-from utils.launcher import Launcher, check_meeting_point, read_launcher
+from utils.launcher import Launcher, check_meeting_point, leaving_at_once, read_launcher
 
 
 def test_which_process_this_is() -> None:
@@ -35,6 +36,24 @@ def test_which_process_this_is() -> None:
 def test_what_makes_no_sense(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_launcher(environment)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(SystemExit(2), 2), (SystemExit(), 0), (SystemExit("why"), 1), (ValueError("x"), 1)]
+)
+def test_a_process_of_several_leaves_at_once(
+    end: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(launcher.os, "_exit", left.append)
+    with pytest.raises(type(end)), leaving_at_once():  # alone: as any process
+        raise end
+    assert left == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with leaving_at_once():
+        raise end
+    assert left == [code]
+    assert ("Traceback" in capsys.readouterr().err) == isinstance(end, ValueError)
 
 
 def test_where_processes_meet() -> None:
