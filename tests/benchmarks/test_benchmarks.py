@@ -24,6 +24,7 @@ from benchmarks import (
     gpu_round,
     overlap,
 )
+from data_handle.data_preprocess import Features
 from tests.helpers.extraction_samples import TinyRun
 from tests.helpers.runs import process_as_before
 
@@ -62,6 +63,19 @@ def test_training_against_the_recipe(bench: Bench, random_base: Path) -> None:
     )
     assert figures["ratio"] > 1
     assert {"peak_bytes", "recipe_peak_bytes", "device", "versions"} <= figures.keys()
+
+
+def test_peers_that_draw_at_random_take_the_same_samples() -> None:
+    steps = [[Features([step, place], [0, 0]) for place in range(8)] for step in range(4)]
+    drawn = bench_training.shuffled(steps)
+    assert drawn[0] == steps[0]
+    assert drawn != steps
+    pools = [sorted(repr(sample) for samples in each for sample in samples) for each in (steps, drawn)]
+    assert pools[0] == pools[1]
+    costs = [((1.0, 2.0), (3.0, 4.0)), ((2.0, 1.0), (2.0, 5.0)), ((1.0, 1.0), (1.0, 1.0))]
+    assert bench_training.compare(costs, 0, of_sums=False) == 1
+    assert bench_training.compare(costs, 0, of_sums=True) == 1.5
+    assert bench_training.compare(costs, 1, of_sums=True) == 2.5
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
