@@ -96,17 +96,20 @@ def prepare(command: Command, with_scores: bool, launcher: Launcher | None = Non
         logging.getLogger("extraction").setLevel(logging.DEBUG)
     else:
         quiet_libraries()
-    from extraction.documents import DocumentExtractor
-    from extraction.loading import load_extractor, own_gpu, read_settings, rows_of
+    from extraction.settings import read_settings  # before torch: a mistake is said at once
 
     options, config = command.options, ProjectConfig()
     adapter = options.adapter
     if adapter is None and not command.no_adapter and find_merged(options.pre_model) is None:
         adapter = find_default_adapter(Path(config.save_dir))
-    device = options.device or config.device or own_gpu(launcher or Launcher())
     if command.context_sentences is not None and options.min_score is None:
         options = replace(options, min_score=0.0)  # the level was found on sentences that stand alone
-    settings = read_settings(replace(options, adapter=adapter, device=device, with_scores=with_scores))
+    settings = read_settings(replace(options, adapter=adapter, with_scores=with_scores))
+
+    from extraction.documents import DocumentExtractor
+    from extraction.loading import load_extractor, own_gpu, rows_of
+
+    settings.config.device = options.device or config.device or own_gpu(launcher or Launcher())
 
     def load() -> Extractor:
         try:

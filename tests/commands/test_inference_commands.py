@@ -92,6 +92,18 @@ def test_what_is_not_there(
         main(["--text", FILM, *words])
 
 
+def test_a_missing_adapter_is_said_before_torch_is_loaded(root: Path, tmp_path: Path) -> None:
+    code = (
+        "import contextlib, sys, inference_triplet\n"
+        "with contextlib.suppress(inference_triplet.UserError):\n"
+        f"    inference_triplet.main(['--text', 'x', '--adapter', {str(tmp_path / 'nowhere')!r}])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=root, timeout=TIMEOUT, check=False).returncode == 0
+    )
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = run("--text", FILM, "--evaluate", "a", "--debug", cwd=tmp_path)
     assert done.returncode == 2
