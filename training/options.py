@@ -130,7 +130,7 @@ def take_shape_of_adapter(config: ProjectConfig, given: Collection[str]) -> None
     differences = [
         f"{name} 给的是 {getattr(config, name)}，适配器是 {value}"
         for name, value in values.items()
-        if name in given and getattr(config, name) != value
+        if name in given and not _is_same(getattr(config, name), value)
     ]
     if differences:
         raise UserError(
@@ -155,3 +155,10 @@ def _take(config: ProjectConfig, saved: Mapping[str, Any], given: Collection[str
             changed.append(f"{name} {saved[name]}")
             setattr(config, name, saved[name])
     return changed
+
+
+def _is_same(given: object, saved: object) -> bool:
+    """Tell whether two values of a knob come to the same; the order of modules says nothing."""
+    if isinstance(given, list) and isinstance(saved, list):
+        return sorted(given) == sorted(saved)
+    return given == saved

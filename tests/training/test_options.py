@@ -143,6 +143,14 @@ def test_the_shape_of_an_adapter(tmp_path: Path) -> None:
     assert config.init_adapter == str(best)
     assert (config.lora_rank, config.lora_alpha, config.lora_target_modules) == (4, 16, ["dense"])
     config.validate()
+    two = shape | {"target_modules": ["query_key_value", "dense"]}  # peft writes them in any order
+    (best / "adapter_config.json").write_text(json.dumps(two), encoding="utf-8")
+    config.lora_target_modules = ["dense", "query_key_value"]
+    options.take_shape_of_adapter(config, {"init_adapter", "lora_target_modules"})
+    config.lora_target_modules = ["dense"]
+    with pytest.raises(UserError, match=r"lora_target_modules 给的是 \['dense'\]，适配器是"):
+        options.take_shape_of_adapter(config, {"init_adapter", "lora_target_modules"})
+    (best / "adapter_config.json").write_text(json.dumps(shape), encoding="utf-8")
     config.lora_rank = 8
     with pytest.raises(UserError, match=r"lora_rank 给的是 8，适配器是 4"):
         options.take_shape_of_adapter(config, {"init_adapter", "lora_rank"})
