@@ -21,7 +21,7 @@ from data_handle.label_studio import main
 from task.prompt import split_context
 from task.schema import Combination
 from task.triplets import Triplet, parse_target
-from tests.data_handle.converting import DIRECTED, FILM, PLAYED, RAIN, Runner, found, jsonl
+from tests.data_handle.converting import DIRECTED, DOCCANO, FILM, PLAYED, RAIN, Runner, found, jsonl
 from utils.common_utils import UserError
 
 EXPORTS = Path(__file__).parents[1] / "fixtures" / "label_studio"
@@ -234,16 +234,7 @@ def test_what_label_studio_1_23_exported(runner: Runner) -> None:
 
 
 def test_import_takes_doccano_too_and_nothing_else(runner: Runner) -> None:
-    doccano = {
-        "id": 1,
-        "text": FILM,
-        "entities": [
-            {"id": 1, "label": "影视作品", "start_offset": 1, "end_offset": 5},
-            {"id": 2, "label": "人物", "start_offset": 7, "end_offset": 10},
-        ],
-        "relations": [{"id": 1, "from_id": 1, "to_id": 2, "type": "导演"}],
-    }
-    assert run_import(runner, doccano)[0] == {FILM: [DIRECTED]}
+    assert run_import(runner, DOCCANO)[0] == {FILM: [DIRECTED]}
     table = runner.write("a.csv", "句子,主语,关系,宾语\n")
     with pytest.raises(UserError, match=r"其他格式请用 python -m data_handle\.convert"):
         main(["import", str(table), "-o", str(runner.folder / "x.jsonl")])
