@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from peft.helpers import disable_input_dtype_casting
 
 from bases.fsdp import is_fsdp
+from bases.lora_product import own_dropout
 from data_handle.data_preprocess import Features
 from data_handle.packing import MicroBatch, pack, plan_micro_batches
 from training.lanes import Lanes
@@ -140,20 +141,21 @@ class Gradients:
     def _run_side_by_side(
         self, samples: Sequence[Features], micro_batches: Sequence[MicroBatch], target_tokens: int
     ) -> torch.Tensor:
-        """Run the passes in lanes; return the mean loss. Gradients are added in the passes' order."""
+        """Run the passes in lanes; return the mean loss. Gradients are added in the passes' order, and what
+        a pass drops depends on a seed drawn for it here."""
         accelerator = self._accelerator
         parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
-        def run(packed: tuple[dict[str, torch.Tensor], float]) -> tuple[torch.Tensor, ...]:
-            batch, share = packed
-            with accelerator.autocast():
+        def run(item: tuple[tuple[dict[str, torch.Tensor], float], int]) -> tuple[torch.Tensor, ...]:
+            (batch, share), seed = item
+            with accelerator.autocast(), own_dropout(seed):
                 part = self._model(**batch).loss * share
             return part.detach(), *torch.autograd.grad(part, parameters)
 
+        packed = [self._pack(samples, each, target_tokens) for each in micro_batches]
+        seeds = torch.randint(2**62, (len(packed),)).tolist()
         with disable_input_dtype_casting(self._model, active=accelerator.mixed_precision != "no"):
-            results = self._lanes.run(
-                run, [self._pack(samples, each, target_tokens) for each in micro_batches]
-            )
+            results = self._lanes.run(run, list(zip(packed, seeds, strict=True)))
         loss, *gradients = (torch.stack(parts).sum(0) for parts in zip(*results, strict=True))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

@@ -16,6 +16,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from bases.lora_product import shares_generator
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -27,15 +29,15 @@ WIDEST_HIDDEN_SIZE = 1024
 def lane_count(accelerator: Accelerator, model: nn.Module, hidden_size: int, checkpointing: bool) -> int:
     """Return how many lanes a run has: as many as torch has threads, where lanes can be used, else 1.
 
-    Dropout and checkpointing draw from, and put back, the one random generator of all threads; so with them
-    there is one lane, and an interrupted run stays repeatable.
+    Checkpointing puts back the one random generator of all threads, and dropout outside of LoRA draws from
+    it; so with them there is one lane, and an interrupted run stays repeatable.
     """
     usable = (
         accelerator.device.type == "cpu"
         and accelerator.num_processes == 1
         and hidden_size <= WIDEST_HIDDEN_SIZE
         and not checkpointing
-        and not any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+        and not shares_generator(model)
     )
     return torch.get_num_threads() if usable else 1
 
