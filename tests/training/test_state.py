@@ -129,6 +129,14 @@ def test_a_state_that_executes_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert not Path("owned").exists()
 
 
+def test_the_order_of_lora_modules_makes_no_difference(tmp_path: Path) -> None:
+    saved = {"lora_target_modules": "['dense', 'query_key_value']"}
+    run_state.check_same_run(tmp_path, saved, {"lora_target_modules": "['query_key_value', 'dense']"})
+    for other in ("['dense']", "['dense', 'query_key_value', 'dense_h_to_4h']", "auto"):
+        with pytest.raises(UserError, match="lora_target_modules"):
+            run_state.check_same_run(tmp_path, saved, {"lora_target_modules": other})
+
+
 def test_random_generators_go_back(tmp_path: Path) -> None:
     import numpy as np
 
