@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bases import find_family
 from data_handle.reader import read_jsonl
 from extraction.evaluation.evaluate import score
 from extraction.evaluation.mistakes import Mistake, Scored, bootstrap, count_mistakes, grouped, total
@@ -44,13 +45,14 @@ RECIPE = {
     "lora_rank": "32",
     "lora_alpha": "64",
     "lora_dropout": "0.1",
-    "lora_target_modules": "query_key_value dense dense_h_to_4h dense_4h_to_h",
     "max_source_seq_len": "320",
     "max_target_seq_len": "352",
     "eval_steps": "0",
     "eval_samples": "1000",
     "eval_batch_size": "32",
 }
+# All linear layers, as those of other families are by default.
+CHATGLM_MODULES = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
 
 def main() -> int:
@@ -103,7 +105,8 @@ def measure(args: argparse.Namespace, size: int, seed: int) -> dict[str, Any]:
     drawn = random.Random(seed).sample(lines, size)
     (folder / "train.jsonl").write_text("\n".join(drawn) + "\n", encoding="utf-8")
     command = [sys.executable, str(PROJECT / "train.py"), "--pre_model", args.pre_model]
-    command += [word for name, value in RECIPE.items() for word in (f"--{name}", *value.split())]
+    command += [word for name, value in RECIPE.items() for word in (f"--{name}", value)]
+    command += ["--lora_target_modules", *lora_modules(Path(args.pre_model))]
     command += ["--train_path", str(folder / "train.jsonl"), "--dev_path", str(args.dev)]
     command += ["--save_dir", str(folder / "run"), "--overwrite_output_dir", "--seed", str(seed)]
     started = time.perf_counter()
@@ -113,6 +116,13 @@ def measure(args: argparse.Namespace, size: int, seed: int) -> dict[str, Any]:
     point |= evaluate_test(folder / "run" / "model_best", args.pre_model, args.test)
     write_file(done, to_json(point, indent=2) + "\n")
     return point
+
+
+def lora_modules(pre_model: Path) -> Sequence[str]:
+    """Return the modules of a base that LoRA stands beside: all its linear layers."""
+    family = find_family(pre_model)
+    shape = family.shape(family.load_config(pre_model))
+    return CHATGLM_MODULES if set(CHATGLM_MODULES) <= shape.linear_shapes.keys() else ("auto",)
 
 
 def evaluate_test(adapter: Path, pre_model: str, test: Path) -> dict[str, Any]:

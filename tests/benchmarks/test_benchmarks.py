@@ -25,6 +25,7 @@ from benchmarks import (
     overlap,
 )
 from data_handle.data_preprocess import Features
+from tests.helpers.causal_bases import make_base
 from tests.helpers.extraction_samples import TinyRun
 from tests.helpers.runs import process_as_before
 
@@ -159,6 +160,11 @@ def test_quality_by_lines(bench: Bench, root: Path, tmp_path: Path, monkeypatch:
     size = again["sizes"][0]
     assert size["lines"] == 8 and size["interval"][0] <= size["strict"] <= size["interval"][1]
     assert (tmp_path / "out" / "curve.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_quality_trains_all_linear_layers_of_any_base(root: Path, tmp_path: Path) -> None:
+    assert "dense_h_to_4h" in bench_quality.lora_modules(root / "models" / "chatglm-tiny")
+    assert bench_quality.lora_modules(make_base(tmp_path / "llama", "llama")) == ("auto",)
 
 
 def test_study_of_select(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
