@@ -97,7 +97,7 @@ def test_lora_gets_its_inputs_in_half_precision_and_a_large_plan_maps_its_memory
 
     def watched(self: Gradients, *args: Any) -> tuple[float, int]:
         modules = dict(self._model.named_modules())
-        inner = [module for name, module in modules.items() if name.endswith("lora_dropout.default")]
+        inner = [module for name, module in modules.items() if name.endswith(".base_layer")]
         hooks = [
             each.register_forward_pre_hook(lambda _, args: types.append(args[0].dtype)) for each in inner
         ]
