@@ -91,12 +91,19 @@ def _describe_prompts(config: ProjectConfig, tokenizer: Any, train: EncodedFile,
     Raises:
         UserError: they leave no room for a sentence.
     """
-    size = config.relations_per_prompt
-    room = relations_room(tokenizer, schema, size, config.max_source_seq_len)
+    size, limit, count = config.relations_per_prompt, config.max_source_seq_len, len(schema.combinations)
+    room = relations_room(tokenizer, schema, size, limit)
+    times = len(schema.split(size))
+    advice = ""
+    if times > 1:  # see docs/extraction.md
+        longest = limit + relations_room(tokenizer, schema, count, 2**30).tokens
+        advice = (
+            f"问几次容易硬答，小模型上全部写进一条要准得多（--relations_per_prompt {count} "
+            f"--negative_ratio {min(count, 100)} --max_source_seq_len {longest}），训练约慢一倍。"
+        )
     return (
-        f"{RELATIONS_SAID}{len(schema.combinations)} 种，每条至多 {size} 种，"
+        f"{RELATIONS_SAID}{count} 种，每条至多 {size} 种，"
         f"训练集的 {len(train.examples)} 行展开成 {len(train.features)} 条；"
         f"关系至多占 {room.tokens} 个 token，给句子至少留下 {room.left} 个"
-        f"（max_source_seq_len {config.max_source_seq_len} 至多放得下 {room.fitting} 种）；"
-        f"抽取时每句要问 {len(schema.split(size))} 次。"
+        f"（max_source_seq_len {limit} 至多放得下 {room.fitting} 种）；抽取时每句要问 {times} 次。{advice}"
     )

@@ -26,6 +26,7 @@ def test_a_run_and_its_rest(arguments: Command, tmp_path: Path, capsys: pytest.C
     assert train.main(arguments(**QUICK, **ASKED)) == 0
     said = capsys.readouterr().err
     assert "提示词写明关系：" in said and "每条至多 4 种，训练集的 16 行展开成" in said
+    assert "全部写进一条要准得多（--relations_per_prompt" in said
     assert "至多放得下" in said and "抽取时每句要问" in said
     assert load_adapter_meta(whole / "model_best").relations_per_prompt == 4
     assert read_settings(ExtractorOptions(whole)).relations_per_prompt == 4
