@@ -97,7 +97,7 @@ def _dropout_mask(x: torch.Tensor, p: float, dtype: torch.dtype) -> torch.Tensor
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
     draws.random_(-(2**63), None, generator=getattr(_generator, "own", None))
     bits = draws.view(torch.int16)[: x.numel()].view(-1, x.shape[-1])
-    return (bits >= round(p * 2**16) - 2**15).to(dtype)
+    return (bits >= min(round(p * 2**16), 2**16 - 1) - 2**15).to(dtype)
 
 
 def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
