@@ -10,6 +10,7 @@ from bases.adapter_files import LORA_FILE, load_adapter_meta, read_lora_shape
 from glm_config import ProjectConfig
 from training.run_directory import find_checkpoint, is_unfinished, read_knobs_of
 from utils.common_utils import UserError
+from utils.knobs import same_value
 
 BUNDLED_TRAIN, BUNDLED_DEV = "data/mixed_train_dataset.jsonl", "data/mixed_dev_dataset.jsonl"
 # How a run starts: never taken from a checkpoint.
@@ -130,7 +131,7 @@ def take_shape_of_adapter(config: ProjectConfig, given: Collection[str]) -> None
     differences = [
         f"{name} 给的是 {getattr(config, name)}，适配器是 {value}"
         for name, value in values.items()
-        if name in given and not _is_same(getattr(config, name), value)
+        if name in given and not same_value(getattr(config, name), value)
     ]
     if differences:
         raise UserError(
@@ -155,10 +156,3 @@ def _take(config: ProjectConfig, saved: Mapping[str, Any], given: Collection[str
             changed.append(f"{name} {saved[name]}")
             setattr(config, name, saved[name])
     return changed
-
-
-def _is_same(given: object, saved: object) -> bool:
-    """Tell whether two values of a knob come to the same; the order of modules says nothing."""
-    if isinstance(given, list) and isinstance(saved, list):
-        return sorted(given) == sorted(saved)
-    return given == saved

@@ -7,7 +7,6 @@ import enum
 import io
 import math
 import random
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bases.fsdp import gather, split_like
 from training.run_directory import STATE_FILE
 from utils.common_utils import UserError
 from utils.directories import file_digest
+from utils.knobs import same_value
 from utils.torch_file import look_through
 
 
@@ -186,13 +186,6 @@ def read(directory: Path, run: dict[str, str]) -> dict[str, Any]:
     return content
 
 
-def _is_same(name: str, saved: str | None, value: str) -> bool:
-    """Compare what two runs say of a knob. (The order of LoRA's modules makes no difference.)"""
-    if name == "lora_target_modules" and saved is not None:
-        return sorted(re.findall(r"[\w.]+", saved)) == sorted(re.findall(r"[\w.]+", value))
-    return saved == value
-
-
 def check_same_run(directory: Path, saved: dict[str, str], run: dict[str, str]) -> None:
     """Make sure that a checkpoint was made with what this run has (as far as `run` names it).
 
@@ -203,7 +196,7 @@ def check_same_run(directory: Path, saved: dict[str, str], run: dict[str, str]) 
     differences = [
         f"  {name}：检查点 {saved.get(name, '无')}，现在 {value}"
         for name, value in run.items()
-        if not _is_same(name, saved.get(name, _UNSAID.get(name)), value)
+        if not same_value(saved.get(name, _UNSAID.get(name)), value)
     ]
     if differences:
         raise UserError(

@@ -131,6 +131,12 @@ def show_value(value: Any) -> str:
     return f"{shown}（{_TYPE_NAMES[type(value)]}）" if type(value) in _TYPE_NAMES else shown
 
 
+def same_value(one: object, other: object) -> bool:
+    """Tell whether two values, or what `str` makes of them, come to the same: lists of names in any order."""
+    lists = [sorted(re.findall(r"[\w.]+", str(each))) for each in (one, other) if str(each).startswith("[")]
+    return lists[0] == lists[1] if len(lists) == 2 else one == other
+
+
 def read_knobs(config_class: type) -> list[Knob]:
     """Read the knobs of a config class from its source, in the order in which they are written there."""
     source = textwrap.dedent(inspect.getsource(config_class))
