@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.bench_quality import lora_modules
 from data_handle.reader import Example, read_jsonl
 from extraction.decoding.grammar import Constraint
 from extraction.evaluation.mistakes import Scored, bootstrap, total
@@ -37,8 +38,7 @@ from utils.table import format_table
 HELD_OUT = "作曲,毕业院校,总部地点,海拔,母亲"
 EPOCHS = {"plain": 3, "schema_prompt": 2}  # about as many steps: a line has several prompts then
 RECIPE = (
-    "--learning_rate 2e-3 --lora_rank 32 --lora_alpha 64 --lora_dropout 0 --lora_target_modules "
-    "query_key_value dense dense_h_to_4h dense_4h_to_h --eval_steps 0 --eval_samples 0 "
+    "--learning_rate 2e-3 --lora_rank 32 --lora_alpha 64 --lora_dropout 0 --eval_steps 0 --eval_samples 0 "
     "--best_metric dev_loss --eval_batch_size 32"
 )
 
@@ -117,6 +117,7 @@ def train(args: argparse.Namespace, kind: str, data: Path) -> tuple[Path, float]
     note = folder / "seconds.json"
     if not note.exists():
         command = [sys.executable, str(PROJECT / "train.py"), "--pre_model", args.pre_model, *RECIPE.split()]
+        command += ["--lora_target_modules", *lora_modules(Path(args.pre_model))]
         command += ["--train_path", str(data), "--dev_path", str(args.dev), "--save_dir", str(folder / "run")]
         command += ["--overwrite_output_dir", "--epochs", str(args.epochs or EPOCHS[kind])]
         command += ["--schema_prompt"] if kind == "schema_prompt" else []
