@@ -2,7 +2,7 @@
 
 PEFT keeps the weights, their names and files; only the way forward is another, and only where it is plain:
 one adapter, not merged, not disabled. On a CPU its dropout is part of the operation, from random bits that
-cost a quarter of torch's, and a thread may draw them from a generator of its own (`own_dropout`).
+cost a third of torch's, and a thread may draw them from a generator of its own (`own_dropout`).
 """
 
 from __future__ import annotations

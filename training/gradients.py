@@ -146,16 +146,19 @@ class Gradients:
         accelerator = self._accelerator
         parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
-        def run(item: tuple[tuple[dict[str, torch.Tensor], float], int]) -> tuple[torch.Tensor, ...]:
-            (batch, share), seed = item
+        def run(item: tuple[dict[str, torch.Tensor], float, int]) -> tuple[torch.Tensor, ...]:
+            batch, share, seed = item
             with accelerator.autocast(), own_dropout(seed):
                 part = self._model(**batch).loss * share
             return part.detach(), *torch.autograd.grad(part, parameters)
 
-        packed = [self._pack(samples, each, target_tokens) for each in micro_batches]
-        seeds = torch.randint(2**62, (len(packed),)).tolist()
+        seeds = torch.randint(2**62, (len(micro_batches),)).tolist()
+        items = [
+            (*self._pack(samples, each, target_tokens), seed)
+            for each, seed in zip(micro_batches, seeds, strict=True)
+        ]
         with disable_input_dtype_casting(self._model, active=accelerator.mixed_precision != "no"):
-            results = self._lanes.run(run, list(zip(packed, seeds, strict=True)))
+            results = self._lanes.run(run, items)
         loss, *gradients = (torch.stack(parts).sum(0) for parts in zip(*results, strict=True))
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
