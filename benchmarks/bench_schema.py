@@ -1,7 +1,7 @@
 """F1 on relations that were never trained, asked by name; and what naming relations costs the trained ones.
 
 Usage: python -m benchmarks.bench_schema [--train FILE --dev FILE --held_out 作曲,毕业院校,… --output DIR]
-       [--pre_model DIR] [-- options for train.py, such as --relations_per_prompt 4]
+       [--pre_model DIR] [--learning_rate 8e-4] [-- options for train.py, such as --relations_per_prompt 4]
 
 All training lines that hold a relation of --held_out are put aside. Two adapters are trained on the rest,
 with the demo's settings but for fewer epochs: as usual, and with --schema_prompt (about as many optimiser
@@ -38,8 +38,8 @@ from utils.table import format_table
 HELD_OUT = "作曲,毕业院校,总部地点,海拔,母亲"
 EPOCHS = {"plain": 3, "schema_prompt": 2}  # about as many steps: a line has several prompts then
 RECIPE = (
-    "--learning_rate 2e-3 --lora_rank 32 --lora_alpha 64 --lora_dropout 0 --eval_steps 0 --eval_samples 0 "
-    "--best_metric dev_loss --eval_batch_size 32"
+    "--lora_rank 32 --lora_alpha 64 --lora_dropout 0 --eval_steps 0 --eval_samples 0 --best_metric "
+    "dev_loss --eval_batch_size 32"
 )
 
 
@@ -69,6 +69,7 @@ def main() -> int:
     parser.add_argument("--pre_model", default=str(PROJECT / "models" / "chatglm-tiny"), help="the base")
     parser.add_argument("--output", type=Path, default=Path("output/schema"), help="where everything goes")
     parser.add_argument("--epochs", type=int, help="of both, instead of the usual ones")
+    parser.add_argument("--learning_rate", default="2e-3", help="of both; 8e-4 for Gemma 3 270M")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="after --: options for train.py")
     args = parser.parse_args()
     held_out = args.held_out.split(",")
@@ -120,6 +121,7 @@ def train(args: argparse.Namespace, kind: str, data: Path) -> tuple[Path, float]
         command += ["--lora_target_modules", *lora_modules(Path(args.pre_model))]
         command += ["--train_path", str(data), "--dev_path", str(args.dev), "--save_dir", str(folder / "run")]
         command += ["--overwrite_output_dir", "--epochs", str(args.epochs or EPOCHS[kind])]
+        command += ["--learning_rate", args.learning_rate]
         command += ["--schema_prompt"] if kind == "schema_prompt" else []
         rest = [word for word in args.rest if word != "--"]
         started = _cpu_of_children()
