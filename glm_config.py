@@ -45,6 +45,7 @@ class ProjectConfig(object):
         self.learning_rate = 2e-4  # 学习率的峰值
         self.warmup_ratio = 0.05  # 预热步数占总步数的比例，之后按余弦下降
         self.weight_decay = 0.0  # 权重衰减
+        self.label_smoothing = 0.0  # 标签平滑：每个目标 token 的概率有多少均分给整个词表，0 为不用
         self.max_grad_norm = 1.0  # 梯度裁剪的范数上限，0 为不裁剪
         self.max_nonfinite_steps = 20  # 连续多少步梯度不是有限数就停止（单独的一步会跳过）
         self.seed = 42  # 随机种子
@@ -159,6 +160,7 @@ _RULES = {
     "learning_rate": Rule(float, above=0, at_most=1),
     "warmup_ratio": Rule(float, at_least=0, below=1),
     "weight_decay": Rule(float, at_least=0, at_most=1),
+    "label_smoothing": Rule(float, at_least=0, below=1),
     "max_grad_norm": Rule(float, at_least=0),
     "max_nonfinite_steps": Rule(int, at_least=1),
     "seed": Rule(int, at_least=0, below=2**32),

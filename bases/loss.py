@@ -19,7 +19,7 @@ from bases.interface import chunk_rows, softmax_rows
 
 
 def linear_cross_entropy(
-    hidden_states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    hidden_states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
     """Return the sum of -log softmax(hidden_states @ weight.T)[target] over all rows.
 
@@ -30,26 +30,32 @@ def linear_cross_entropy(
         hidden_states: [T, H].
         weight: [V, H]; gets a gradient only if it requires one.
         targets: [T] int64, each within the vocabulary.
+        label_smoothing: share of a target that is spread evenly over the vocabulary (Szegedy et al. 2016).
 
     Returns:
         fp32 scalar, 0 for T = 0.
     """
-    return _LinearCrossEntropy.apply(hidden_states, weight, targets)
+    return _LinearCrossEntropy.apply(hidden_states, weight, targets, label_smoothing)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+        ctx: Any,
+        hidden_states: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        label_smoothing: float,
     ) -> torch.Tensor:
         device = hidden_states.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
-        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        needs_hidden, needs_weight, *_ = ctx.needs_input_grad
         matrix = weight.to(dtype)  # [V, H]
         loss = torch.zeros((), dtype=torch.float32, device=hidden_states.device)
         hidden_grad = torch.empty_like(hidden_states) if needs_hidden else None  # [T, H]
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None  # [V, H]
         rows = chunk_rows(weight.shape[0])
+        even = label_smoothing / weight.shape[0]  # what each word of the vocabulary gets of a target
         block_rows = softmax_rows(weight.shape[0], on_cuda=device == "cuda")
         with torch.autocast(device, enabled=False):
             for start in range(0, len(targets), rows):
@@ -59,9 +65,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 for block, wanted in zip(logits.split(block_rows), target.split(block_rows), strict=True):
                     log_p = block.log_softmax(-1, dtype=torch.float32)
                     own = log_p.gather(-1, wanted)
-                    loss -= own.sum()
+                    loss -= (1 - label_smoothing) * own.sum()
+                    if even:
+                        loss -= even * log_p.sum()
                     if needs_hidden or needs_weight:
-                        block.copy_(log_p.exp_().scatter_add_(-1, wanted, torch.full_like(own, -1.0)))
+                        minus_target = torch.full_like(own, label_smoothing - 1)
+                        gradient = log_p.exp_().scatter_add_(-1, wanted, minus_target)
+                        block.copy_(gradient.sub_(even) if even else gradient)
                 if hidden_grad is not None:
                     hidden_grad[start : start + rows] = logits @ matrix
                 if weight_grad is not None:
@@ -77,4 +87,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
             hidden_grad = (hidden_grad * grad_output).to(hidden_grad.dtype)
         if weight_grad is not None:
             weight_grad = (weight_grad * grad_output).to(ctx.weight_dtype)
-        return hidden_grad, weight_grad, None
+        return hidden_grad, weight_grad, None, None

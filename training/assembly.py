@@ -154,6 +154,7 @@ def _load_model(
         dtype=weight_dtype(accelerator),
         device=accelerator.device,
     )
+    model.label_smoothing = config.label_smoothing
     loaded = read_memory(accelerator.device)
     if checkpoint_every:
         family.checkpoint_layers(model, checkpoint_every)

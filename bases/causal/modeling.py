@@ -50,11 +50,17 @@ class _LayerCache:
 
 
 class PackedCausalLM:
-    """Goes before a `…ForCausalLM` of transformers among a class's bases, and takes over its forward pass."""
+    """Goes before a `…ForCausalLM` of transformers among a class's bases, and takes over its forward pass.
+
+    Attributes:
+        label_smoothing: of the loss in training mode, see `linear_cross_entropy`.
+    """
 
     config: PreTrainedConfig
     model: nn.Module
     lm_head: nn.Linear
+    training: bool
+    label_smoothing = 0.0
 
     def forward(
         self,
@@ -121,7 +127,8 @@ class PackedCausalLM:
         weight: Any = self.lm_head.weight
         if isinstance(weight, DTensor):  # FSDP splits the head by itself, and only its own forward joins it
             weight = weight.full_tensor()
-        total = linear_cross_entropy(hidden_states[:, :-1][labelled], weight, targets)
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = linear_cross_entropy(hidden_states[:, :-1][labelled], weight, targets, smoothing)
         return total / max(len(targets), 1)
 
 

@@ -325,8 +325,13 @@ def attention_mask_2d(attention_mask: torch.Tensor | None) -> torch.Tensor | Non
 
 
 class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
-    """ChatGLM with its language-model head, tied to the embedding unless the config says otherwise."""
+    """ChatGLM with its language-model head, tied to the embedding unless the config says otherwise.
 
+    Attributes:
+        label_smoothing: of the loss in training mode, see `linear_cross_entropy`.
+    """
+
+    label_smoothing = 0.0
     _tied_weights_keys: ClassVar = {"lm_head.weight": "transformer.word_embeddings.weight"}
 
     def __init__(self, config: ChatGLMConfig):
@@ -422,5 +427,6 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
         """Return the mean cross-entropy of the labels, each predicted from the hidden state before it."""
         labelled = labels[:, 1:] != IGNORE_INDEX  # [B, S - 1]
         targets = labels[:, 1:][labelled]  # [T]
-        total = linear_cross_entropy(hidden_states[:, :-1][labelled], self.lm_head.weight, targets)
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = linear_cross_entropy(hidden_states[:, :-1][labelled], self.lm_head.weight, targets, smoothing)
         return total / max(len(targets), 1)

@@ -149,6 +149,21 @@ def test_the_loss_is_the_mean_over_labels(model: ChatGLMForConditionalGeneration
     assert model(input_ids=ids, labels=torch.full_like(ids, -100)).loss.item() == 0.0
 
 
+def test_labels_are_smoothed_in_training_only(
+    model: ChatGLMForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = torch.tensor([sequence(model, [11, 12], [21, 22, 23])])
+    plain = model.eval()(input_ids=ids, labels=ids).loss
+    logits = model(input_ids=ids).logits[0]
+    monkeypatch.setattr(model, "label_smoothing", 0.2)
+    torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, plain)
+    smoothed = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:], label_smoothing=0.2)
+    try:
+        torch.testing.assert_close(model.train()(input_ids=ids, labels=ids).loss, smoothed)
+    finally:
+        model.eval()
+
+
 def test_logits_of_the_last_positions_only(model: ChatGLMForConditionalGeneration) -> None:
     ids = torch.tensor([sequence(model, [11, 12], [21, 22])])
     whole = model(input_ids=ids).logits

@@ -153,17 +153,20 @@ def test_chunks_of_rows() -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 300])
 @pytest.mark.parametrize("trained_head", [False, True])
-def test_the_chunked_loss_is_the_plain_one(rows: int, trained_head: bool, monkeypatch) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_chunked_loss_is_the_plain_one(
+    rows: int, trained_head: bool, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bases.interface.CHUNK_LOGITS", 0)  # chunks of 128 rows
     torch.manual_seed(0)
     weight = torch.randn(50, 16, dtype=torch.float64, requires_grad=trained_head)
     hidden = torch.randn(rows, 16, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(50, (rows,))
-    ours = linear_cross_entropy(hidden, weight, targets)
+    ours = linear_cross_entropy(hidden, weight, targets, smoothing)
     (3 * ours).backward()
     mine = hidden.grad.clone(), weight.grad.clone() if trained_head else None
     hidden.grad = weight.grad = None
-    theirs = F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum")
+    theirs = F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum", label_smoothing=smoothing)
     (3 * theirs).backward()
     torch.testing.assert_close(ours.double(), theirs.detach(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(mine[0], hidden.grad, rtol=1e-5, atol=1e-5)

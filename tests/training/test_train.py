@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 
 import train
 from bases import four_bit
+from bases.chatglm import modeling
 from glm_config import ProjectConfig
 from tests.helpers.runs import records
 from training import assembly, evaluation, finish, gradients
@@ -343,6 +344,21 @@ def test_weight_decay_may_change_when_resuming(
     monkeypatch.setattr(gradients, "take_step", watch)
     assert train.main(arguments(epochs=2, weight_decay=0.25, **quick, resume_from_checkpoint="auto")) == 0
     assert set(seen) == {0.25}
+
+
+def test_labels_are_smoothed_in_steps_and_not_on_dev(
+    arguments: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = modeling.linear_cross_entropy
+
+    def watch(hidden_states, weight, targets, label_smoothing):
+        seen.append((hidden_states.requires_grad, label_smoothing))
+        return original(hidden_states, weight, targets, label_smoothing)
+
+    monkeypatch.setattr(modeling, "linear_cross_entropy", watch)
+    assert train.main(arguments(max_steps=1, label_smoothing=0.25)) == 0
+    assert set(seen) == {(True, 0.25), (False, 0.0)}
 
 
 def test_what_may_change_when_resuming(arguments: Command, tmp_path: Path, data: dict[str, str]) -> None:

@@ -99,6 +99,8 @@ def test_the_first_knob_is_read_as_it_stands_in_the_source() -> None:
         ("warmup_ratio", 1.0),
         ("warmup_ratio", -0.1),
         ("weight_decay", -1e-9),
+        ("label_smoothing", 1),
+        ("label_smoothing", -0.1),
         ("max_grad_norm", -1),
         ("seed", -1),
         ("seed", 2**32),

@@ -87,6 +87,19 @@ def test_a_packed_row_has_the_gradient_of_its_samples_one_by_one(base: tuple[Pat
 
 
 @torch.no_grad()
+def test_labels_are_smoothed_in_training_only(base: tuple[Path, Any]) -> None:
+    directory, _ = base
+    model, _ = find_family(directory).load(directory, load_in_4bit=False, dtype=torch.float32, device="cpu")
+    item = samples()[0]
+    ids, labels = torch.tensor([item.input_ids]), torch.tensor([item.labels])
+    model.label_smoothing = 0.2
+    logits = model.eval()(input_ids=ids).logits[0, :-1]
+    for training, smoothing in ((False, 0.0), (True, 0.2)):
+        expected = torch.nn.functional.cross_entropy(logits, labels[0, 1:], label_smoothing=smoothing)
+        torch.testing.assert_close(model.train(training)(input_ids=ids, labels=labels).loss, expected)
+
+
+@torch.no_grad()
 def test_a_cache_by_rows_has_the_logits_of_the_whole_sequences(base: tuple[Path, Any]) -> None:
     directory, model = base
     family = find_family(directory)
