@@ -42,6 +42,7 @@ from utils.table import format_table
 RECIPE = {
     "epochs": "10",
     "learning_rate": "1e-3",
+    "label_smoothing": "0.1",
     "lora_rank": "32",
     "lora_alpha": "64",
     "lora_dropout": "0.1",
