@@ -33,6 +33,7 @@ export const KNOBS = {
   learning_rate: "the highest learning rate",
   warmup_ratio: "the part of all steps that warm up; then a cosine goes down",
   weight_decay: "weight decay",
+  label_smoothing: "label smoothing: the share of each target token that is spread evenly over the vocabulary; 0: none",
   max_grad_norm: "the norm at which gradients are clipped; 0: never",
   max_nonfinite_steps: "steps in a row without finite gradients after which it ends (a single one is left out)",
   seed: "of all random numbers",
