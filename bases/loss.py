@@ -15,7 +15,27 @@ from typing import Any
 
 import torch
 
-from bases.interface import chunk_rows, softmax_rows
+from bases.interface import IGNORE_INDEX, chunk_rows, softmax_rows
+
+
+def next_token_loss(
+    hidden_states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
+    """Return the mean cross-entropy of the labels, each predicted from the hidden state before it.
+
+    Args:
+        hidden_states: [B, S, H].
+        weight: [V, H] of the head; gets a gradient only if it requires one.
+        labels: [B, S] int64, `IGNORE_INDEX` where nothing is learnt.
+        label_smoothing: as `linear_cross_entropy` takes it.
+
+    Returns:
+        fp32 scalar, 0 if there is no label.
+    """
+    labelled = labels[:, 1:] != IGNORE_INDEX  # [B, S - 1]
+    targets = labels[:, 1:][labelled]  # [T]
+    total = linear_cross_entropy(hidden_states[:, :-1][labelled], weight, targets, label_smoothing)
+    return total / max(len(targets), 1)
 
 
 def linear_cross_entropy(
@@ -65,9 +85,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 for block, wanted in zip(logits.split(block_rows), target.split(block_rows), strict=True):
                     log_p = block.log_softmax(-1, dtype=torch.float32)
                     own = log_p.gather(-1, wanted)
-                    loss -= (1 - label_smoothing) * own.sum()
+                    loss.sub_(own.sum(), alpha=1 - label_smoothing)
                     if even:
-                        loss -= even * log_p.sum()
+                        loss.sub_(log_p.sum(), alpha=even)
                     if needs_hidden or needs_weight:
                         minus_target = torch.full_like(own, label_smoothing - 1)
                         gradient = log_p.exp_().scatter_add_(-1, wanted, minus_target)

@@ -20,8 +20,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from bases.chatglm.modeling import additive_mask
-from bases.interface import IGNORE_INDEX
-from bases.loss import linear_cross_entropy
+from bases.loss import next_token_loss
 
 from . import segments
 from .layout import padded, within_window
@@ -53,7 +52,7 @@ class PackedCausalLM:
     """Goes before a `…ForCausalLM` of transformers among a class's bases, and takes over its forward pass.
 
     Attributes:
-        label_smoothing: of the loss in training mode, see `linear_cross_entropy`.
+        label_smoothing: of the loss in training mode, see `next_token_loss`.
     """
 
     config: PreTrainedConfig
@@ -111,7 +110,12 @@ class PackedCausalLM:
         )
         hidden_states = outputs.last_hidden_state  # [B, S, H]
         if labels is not None:
-            return CausalLMOutputWithPast(loss=self._loss(hidden_states, labels), cache=outputs.cache)
+            weight: Any = self.lm_head.weight
+            if isinstance(weight, DTensor):  # FSDP splits the head by itself, only its own forward joins it
+                weight = weight.full_tensor()
+            smoothing = self.label_smoothing if self.training else 0.0
+            loss = next_token_loss(hidden_states, weight, labels, smoothing)
+            return CausalLMOutputWithPast(loss=loss, cache=outputs.cache)
         if isinstance(logits_to_keep, int):
             hidden_states = hidden_states[:, slice(-logits_to_keep, None)]
         elif logits_to_keep.dtype == torch.bool:
@@ -119,17 +123,6 @@ class PackedCausalLM:
         else:
             hidden_states = hidden_states.flatten(0, 1)[logits_to_keep]  # [T, H]
         return CausalLMOutputWithPast(logits=self.lm_head(hidden_states), cache=outputs.cache)
-
-    def _loss(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy of the labels, each predicted from the hidden state before it."""
-        labelled = labels[:, 1:] != IGNORE_INDEX  # [B, S - 1]
-        targets = labels[:, 1:][labelled]  # [T]
-        weight: Any = self.lm_head.weight
-        if isinstance(weight, DTensor):  # FSDP splits the head by itself, and only its own forward joins it
-            weight = weight.full_tensor()
-        smoothing = self.label_smoothing if self.training else 0.0
-        total = linear_cross_entropy(hidden_states[:, :-1][labelled], weight, targets, smoothing)
-        return total / max(len(targets), 1)
 
 
 def _masks(

@@ -22,8 +22,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from bases.interface import IGNORE_INDEX
-from bases.loss import linear_cross_entropy
+from bases.loss import next_token_loss
 
 from .configuration import ChatGLMConfig
 from .layout import get_continued_mask, get_position_ids, get_prefix_lm_mask
@@ -328,7 +327,7 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
     """ChatGLM with its language-model head, tied to the embedding unless the config says otherwise.
 
     Attributes:
-        label_smoothing: of the loss in training mode, see `linear_cross_entropy`.
+        label_smoothing: of the loss in training mode, see `next_token_loss`.
     """
 
     label_smoothing = 0.0
@@ -414,7 +413,9 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
         )
         hidden_states = outputs.last_hidden_state  # [B, S, H]
         if labels is not None:
-            return CausalLMOutputWithPast(loss=self._loss(hidden_states, labels), cache=outputs.cache)
+            smoothing = self.label_smoothing if self.training else 0.0
+            loss = next_token_loss(hidden_states, self.lm_head.weight, labels, smoothing)
+            return CausalLMOutputWithPast(loss=loss, cache=outputs.cache)
         if isinstance(logits_to_keep, int):
             hidden_states = hidden_states[:, slice(-logits_to_keep, None)]
         elif logits_to_keep.dtype == torch.bool:
@@ -422,11 +423,3 @@ class ChatGLMForConditionalGeneration(ChatGLMPreTrainedModel, GenerationMixin):
         else:
             hidden_states = hidden_states.flatten(0, 1)[logits_to_keep]  # [T, H]
         return CausalLMOutputWithPast(logits=self.lm_head(hidden_states), cache=outputs.cache)
-
-    def _loss(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy of the labels, each predicted from the hidden state before it."""
-        labelled = labels[:, 1:] != IGNORE_INDEX  # [B, S - 1]
-        targets = labels[:, 1:][labelled]  # [T]
-        smoothing = self.label_smoothing if self.training else 0.0
-        total = linear_cross_entropy(hidden_states[:, :-1][labelled], self.lm_head.weight, targets, smoothing)
-        return total / max(len(targets), 1)

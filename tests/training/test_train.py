@@ -241,16 +241,14 @@ def test_early_stopping_and_max_steps(arguments: Command, tmp_path: Path) -> Non
 def test_non_finite_steps_are_skipped_and_end_the_run(
     arguments: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    from bases.chatglm import ChatGLMForConditionalGeneration
+    original, calls = modeling.next_token_loss, []
 
-    original, calls = ChatGLMForConditionalGeneration._loss, []
-
-    def sometimes_nan(self, hidden_states, labels):
+    def sometimes_nan(hidden_states, weight, labels, label_smoothing):
         calls.append(torch.is_grad_enabled())
         broken = calls.count(True) in (1, 2) and torch.is_grad_enabled()
-        return original(self, hidden_states, labels) * (math.nan if broken else 1.0)
+        return original(hidden_states, weight, labels, label_smoothing) * (math.nan if broken else 1.0)
 
-    monkeypatch.setattr(ChatGLMForConditionalGeneration, "_loss", sometimes_nan)
+    monkeypatch.setattr(modeling, "next_token_loss", sometimes_nan)
     options = {"batch_size": 8, "gradient_accumulation_steps": 1, "logging_steps": 1, "epochs": 2}
     assert train.main(arguments(**options, save_dir=tmp_path / "skip")) == 0
     assert records(tmp_path / "skip", "train")[-1]["nonfinite_steps"] == 2
@@ -350,13 +348,13 @@ def test_labels_are_smoothed_in_steps_and_not_on_dev(
     arguments: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    original = modeling.linear_cross_entropy
+    original = modeling.next_token_loss
 
-    def watch(hidden_states, weight, targets, label_smoothing):
+    def watch(hidden_states, weight, labels, label_smoothing):
         seen.append((hidden_states.requires_grad, label_smoothing))
-        return original(hidden_states, weight, targets, label_smoothing)
+        return original(hidden_states, weight, labels, label_smoothing)
 
-    monkeypatch.setattr(modeling, "linear_cross_entropy", watch)
+    monkeypatch.setattr(modeling, "next_token_loss", watch)
     assert train.main(arguments(max_steps=1, label_smoothing=0.25)) == 0
     assert set(seen) == {(True, 0.25), (False, 0.0)}
 
